@@ -1,0 +1,74 @@
+"""Metrics, intervals, comparison at equal compute, plots and reports.
+
+The plots need matplotlib and live in :mod:`gradatim.evaluation.plots`; nothing here imports it.
+"""
+
+from gradatim.evaluation.bootstrap import (
+    Estimate,
+    bootstrap_difference,
+    bootstrap_mean,
+    bootstrap_ratio,
+    bootstrap_statistic,
+)
+from gradatim.evaluation.compare import (
+    MethodResult,
+    accuracy_at_tokens,
+    curves,
+    estimated_flops,
+    method_result,
+    spending_of,
+    spending_of_subset,
+    tokens_to_reach,
+)
+from gradatim.evaluation.metrics import (
+    FirstErrorScore,
+    Sample,
+    accuracy_at,
+    auc,
+    best_of_n,
+    best_threshold,
+    first_below,
+    first_error_f1,
+    majority,
+    pass_at_k,
+    weighted_majority,
+)
+from gradatim.evaluation.policies import PolicyResult, policy_result, samples_of
+from gradatim.evaluation.report import Report
+from gradatim.evaluation.steps import ScoredStates, StepScoreResult, choose_threshold, scored_states, step_score_result
+
+__all__ = [
+    "Estimate",
+    "FirstErrorScore",
+    "MethodResult",
+    "PolicyResult",
+    "Report",
+    "Sample",
+    "ScoredStates",
+    "StepScoreResult",
+    "accuracy_at",
+    "accuracy_at_tokens",
+    "auc",
+    "best_of_n",
+    "best_threshold",
+    "bootstrap_difference",
+    "bootstrap_mean",
+    "bootstrap_ratio",
+    "bootstrap_statistic",
+    "choose_threshold",
+    "curves",
+    "estimated_flops",
+    "first_below",
+    "first_error_f1",
+    "majority",
+    "method_result",
+    "pass_at_k",
+    "policy_result",
+    "samples_of",
+    "scored_states",
+    "spending_of",
+    "spending_of_subset",
+    "step_score_result",
+    "tokens_to_reach",
+    "weighted_majority",
+]

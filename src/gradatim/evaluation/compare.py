@@ -1,0 +1,171 @@
+"""Methods compared at equal compute: accuracy against the tokens that models read and wrote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradatim.budget import Budget, Spending
+from gradatim.errors import GradatimError
+from gradatim.evaluation.bootstrap import Estimate, bootstrap_mean
+
+
+@dataclass(frozen=True, slots=True)
+class MethodResult:
+    """How accurate one method was at one setting, and what that cost.
+
+    Attributes:
+        method: its name; results of equal method and scorer at different settings make a curve.
+        scorer: the scorer that guided or selected, or ``"none"``.
+        accuracy: mean reward of the selected solutions, over problems.
+        spending: mean tokens per problem of each of the budget's four kinds.
+        flops: estimated floating-point operations per problem, where the models' sizes are known.
+        settings: what the method was run with.
+    """
+
+    method: str
+    scorer: str
+    accuracy: Estimate
+    spending: Mapping[str, float]
+    flops: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> float:
+        """Mean tokens per problem, of all four kinds."""
+        return sum(self.spending.values())
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "scorer": self.scorer,
+            "tokens": self.tokens,
+            **self.accuracy.fields("accuracy"),
+            "problems": self.accuracy.n,
+            "spending": dict(self.spending),
+            "flops": self.flops,
+            "settings": dict(self.settings),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> MethodResult:
+        """Restore a result from :meth:`to_json`'s object."""
+        low, high = value["accuracy_interval"]
+        accuracy = Estimate(value["accuracy"], low, high, value["problems"])
+        return cls(
+            value["method"], value["scorer"], accuracy, value["spending"], value["flops"], value["settings"]
+        )  # fmt: skip
+
+
+def method_result(
+    method: str,
+    scorer: str,
+    rewards: Sequence[float],
+    spending: Sequence[Mapping[str, float]],
+    *,
+    policy_parameters: int | None = None,
+    scorer_parameters: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> MethodResult:
+    """Sum up one method's outcome on many problems.
+
+    Args:
+        method: the method's name.
+        scorer: the scorer's name, or ``"none"``.
+        rewards: ``[problems]``, the (expected) reward of the solution that the method selected.
+        spending: ``[problems]``, the tokens of each kind (see :func:`spending_of`).
+        policy_parameters: the policy's size, if FLOPs are to be estimated.
+        scorer_parameters: the scorer's size.
+        settings: what the method was run with.
+        seed: seeds the interval.
+
+    Raises:
+        GradatimError: if there are no problems, or not one spending for each.
+    """
+    if len(rewards) != len(spending):
+        raise GradatimError(f"{len(rewards)} rewards but {len(spending)} budgets; give one of each for every problem")
+    accuracy = bootstrap_mean(rewards, seed=seed)
+    mean = {kind.value: sum(tokens[kind.value] for tokens in spending) / len(spending) for kind in Spending}
+    flops = None if policy_parameters is None else estimated_flops(mean, policy_parameters, scorer_parameters)
+    return MethodResult(method, scorer, accuracy, mean, flops, dict(settings or {}))
+
+
+def spending_of(budget: Budget) -> dict[str, float]:
+    """The tokens that a budget has counted, by kind."""
+    return {kind.value: float(getattr(budget, kind.value)) for kind in Spending}
+
+
+def spending_of_subset(budget: Budget, n: int, of: int) -> dict[str, float]:
+    """Mean tokens that ``n`` solutions would have cost when ``of`` were sampled independently under ``budget``.
+
+    Each solution was paid for on its own while the prompt was read once, so the policy's reading stays, what models
+    wrote scales exactly with ``n / of``, and so does what the scorer read except for its one reading of the prompt
+    (as long as the policy's).
+    """
+    if not 1 <= n <= of:
+        raise GradatimError(f"cannot take {n} of {of} sampled solutions; sample at least that many, and at least 1")
+    share = n / of
+    prompt = min(budget.policy_prefill, budget.scorer_prefill)
+    return {
+        Spending.POLICY_PREFILL.value: float(budget.policy_prefill),
+        Spending.POLICY_GENERATED.value: budget.policy_generated * share,
+        Spending.SCORER_PREFILL.value: prompt + (budget.scorer_prefill - prompt) * share,
+        Spending.SCORER_GENERATED.value: budget.scorer_generated * share,
+    }
+
+
+def estimated_flops(spending: Mapping[str, float], policy_parameters: int, scorer_parameters: int = 0) -> float:
+    """Floating-point operations of the forward passes: 2 per parameter and token (Kaplan et al., 2020).
+
+    Attention over the context is left out; it is small while contexts are short against the model's width.
+    """
+    policy = spending[Spending.POLICY_PREFILL.value] + spending[Spending.POLICY_GENERATED.value]
+    scorer = spending[Spending.SCORER_PREFILL.value] + spending[Spending.SCORER_GENERATED.value]
+    return 2.0 * (policy * policy_parameters + scorer * scorer_parameters)
+
+
+def curves(results: Sequence[MethodResult]) -> dict[tuple[str, str], list[MethodResult]]:
+    """Results grouped by method and scorer in order of first appearance, each curve sorted by tokens."""
+    grouped: dict[tuple[str, str], list[MethodResult]] = {}
+    for result in results:
+        grouped.setdefault((result.method, result.scorer), []).append(result)
+    return {name: sorted(curve, key=lambda result: result.tokens) for name, curve in grouped.items()}
+
+
+def accuracy_at_tokens(curve: Sequence[MethodResult], tokens: float) -> float | None:
+    """A method's accuracy at ``tokens`` per problem, interpolated linearly in log tokens between measured points.
+
+    Returns:
+        ``None`` outside the measured range: nothing is extrapolated.
+    """
+    points = sorted(curve, key=lambda result: result.tokens)
+    for point in points:
+        if point.tokens == tokens:
+            return point.accuracy.value
+    for left, right in zip(points, points[1:], strict=False):
+        if left.tokens < tokens < right.tokens:
+            share = math.log(tokens / left.tokens) / math.log(right.tokens / left.tokens)
+            return left.accuracy.value + share * (right.accuracy.value - left.accuracy.value)
+    return None
+
+
+def tokens_to_reach(curve: Sequence[MethodResult], accuracy: float) -> float | None:
+    """The fewest tokens per problem at which a method reaches ``accuracy``, interpolated as above.
+
+    Returns:
+        The cheapest point's tokens where that is accurate enough already (the true number may be lower); ``None``
+        where no measured point is.
+    """
+    points = sorted(curve, key=lambda result: result.tokens)
+    for index, right in enumerate(points):
+        if right.accuracy.value < accuracy:
+            continue
+        if index == 0:
+            return right.tokens
+        left = points[index - 1]
+        share = (accuracy - left.accuracy.value) / (right.accuracy.value - left.accuracy.value)
+        return left.tokens * (right.tokens / left.tokens) ** share
+    return None

@@ -1,0 +1,240 @@
+"""Accuracy of answers and of step scores: pure functions of rewards, answers, scores and labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from gradatim.errors import GradatimError
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sampled solution of a problem.
+
+    Attributes:
+        reward: the verifier's reward.
+        answer: the extracted answer; ``None`` where there is none, which is never voted for.
+        score: the scorer's number for the whole solution; selection by score prefers higher ones.
+    """
+
+    reward: float
+    answer: str | None
+    score: float = 0.0
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Chance that at least one of ``k`` solutions drawn without replacement from ``n`` is among the ``correct``.
+
+    The unbiased estimator of Chen et al. (2021, arXiv:2107.03374), ``1 - C(n - correct, k) / C(n, k)``, as a product
+    that neither overflows nor cancels.
+
+    Raises:
+        GradatimError: unless ``1 <= k <= n`` and ``0 <= correct <= n``.
+    """
+    _check_subset(n, k)
+    if not 0 <= correct <= n:
+        raise GradatimError(f"{correct} correct solutions of {n} are impossible; count each solution once")
+    if n - correct < k:
+        return 1.0
+    return -math.expm1(sum(math.log1p(-k / i) for i in range(n - correct + 1, n + 1)))
+
+
+def best_of_n(samples: Sequence[Sample], n: int) -> float:
+    """Expected reward of the highest-scored of ``n`` solutions drawn without replacement; ties are drawn by lot.
+
+    Exact: a group of equal scores with ``lower`` solutions below it wins if the subset lies within the group and
+    those below, but not wholly below.
+
+    Raises:
+        GradatimError: unless ``1 <= n <= len(samples)``.
+    """
+    _check_subset(len(samples), n)
+    rewards: dict[float, list[float]] = {}
+    for sample in samples:
+        rewards.setdefault(sample.score, []).append(sample.reward)
+    subsets = math.comb(len(samples), n)
+    expected, lower = 0.0, 0
+    for score in sorted(rewards):
+        group = rewards[score]
+        wins = math.comb(lower + len(group), n) - math.comb(lower, n)
+        expected += wins / subsets * (sum(group) / len(group))
+        lower += len(group)
+    return expected
+
+
+def majority(samples: Sequence[Sample], n: int, *, resamples: int = 1000, seed: int = 0) -> float:
+    """Expected reward of the most frequent answer among ``n`` solutions drawn without replacement.
+
+    Self-consistency (Wang et al., 2022, arXiv:2203.11171). Ties between answers are averaged over; a subset without
+    any answer earns nothing. Exact where there are at most ``resamples`` subsets, otherwise the mean over that many
+    random ones.
+
+    Raises:
+        GradatimError: unless ``1 <= n <= len(samples)``.
+    """
+    return _vote(samples, np.ones(len(samples)), n, resamples, seed)
+
+
+def weighted_majority(samples: Sequence[Sample], n: int, *, resamples: int = 1000, seed: int = 0) -> float:
+    """As :func:`majority`, with each solution's vote weighted by its score.
+
+    Scores must not be negative; an unscored solution (minus infinity) weighs nothing.
+
+    Raises:
+        GradatimError: unless ``1 <= n <= len(samples)``, or if a score is negative.
+    """
+    weights = np.array([sample.score for sample in samples], dtype=np.float64)
+    weights[np.isneginf(weights)] = 0.0
+    if not (weights >= 0).all():
+        raise GradatimError("score-weighted majority needs scores of 0 or more; use a scorer that gives probabilities")
+    return _vote(samples, weights, n, resamples, seed)
+
+
+def _vote(samples: Sequence[Sample], weights: FloatArray, n: int, resamples: int, seed: int) -> float:
+    _check_subset(len(samples), n)
+    answers = sorted({sample.answer for sample in samples if sample.answer is not None})
+    if not answers:
+        return 0.0
+    ballot = np.zeros((len(samples), len(answers)))  # [samples, answers]: one vote each
+    reward_sum = np.zeros(len(answers))
+    for row, sample in enumerate(samples):
+        if sample.answer is not None:
+            column = answers.index(sample.answer)
+            ballot[row, column] = 1.0
+            reward_sum[column] += sample.reward
+    rewards = reward_sum / ballot.sum(axis=0)  # equal answers have equal rewards but for a verifier's partial credit
+    chosen = _subsets(len(samples), n, resamples, seed)
+    voted = chosen @ ballot > 0  # [subsets, answers]; an answer of weight 0 may still win among its like
+    votes = np.where(voted, chosen @ (ballot * weights[:, None]), -1.0)
+    best = votes.max(axis=1, keepdims=True)
+    winners = voted & np.isclose(votes, best, rtol=1e-9, atol=0.0)  # sums of equal weights in another order tie too
+    counts = winners.sum(axis=1)
+    earned = np.divide(winners @ rewards, counts, out=np.zeros(len(chosen)), where=counts > 0)
+    return float(earned.mean())
+
+
+def _subsets(total: int, n: int, resamples: int, seed: int) -> FloatArray:
+    """Subsets of ``n`` of ``total``, ``[subsets, total]`` of zeros and ones: all if they are few, else random ones."""
+    if math.comb(total, n) <= resamples:
+        members = np.array(list(combinations(range(total), n)), dtype=np.intp)
+    else:
+        members = np.random.default_rng(seed).random((resamples, total)).argsort(axis=1)[:, :n]
+    chosen = np.zeros((len(members), total))
+    np.put_along_axis(chosen, members, 1.0, axis=1)
+    return chosen
+
+
+def _check_subset(total: int, n: int) -> None:
+    if not 1 <= n <= total:
+        raise GradatimError(
+            f"cannot choose {n} of {total} sampled solutions; sample at least that many, and at least 1"
+        )
+
+
+def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
+    """Area under the ROC curve: the chance that a good state scores above a bad one, ties counting half.
+
+    By mean ranks (Mann-Whitney), in O(n log n).
+
+    Args:
+        labels: ``[n]``, true for good.
+        scores: ``[n]``.
+
+    Returns:
+        ``None`` where all labels are equal, since there is nothing to tell apart.
+    """
+    good, values = _labelled(labels, scores)
+    positives = int(good.sum())
+    negatives = len(good) - positives
+    if not positives or not negatives:
+        return None
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last_rank = counts.cumsum()
+    mean_rank = last_rank - (counts - 1) / 2
+    rank_sum = float(mean_rank[inverse][good].sum())
+    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+def accuracy_at(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) -> float:
+    """Share of states that are judged rightly when a score of at least ``threshold`` means good."""
+    good, values = _labelled(labels, scores)
+    return float(((values >= threshold) == good).mean())
+
+
+def best_threshold(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[float, float]:
+    """The threshold of the highest :func:`accuracy_at` and that accuracy; of equals, the lowest threshold.
+
+    Choose it on other states than those on which it is reported. ``inf`` means that calling all states bad is best.
+    """
+    good, values = _labelled(labels, scores)
+    order = values.argsort(kind="stable")
+    values, good = values[order], good[order]
+    # with the threshold at the i-th score, the i states below are called bad
+    right = np.concatenate([[0], (~good).cumsum()]) + np.concatenate([good[::-1].cumsum()[::-1], [0]])
+    is_cut = np.concatenate([[True], values[1:] != values[:-1], [True]])
+    best = int(np.where(is_cut, right, -1).argmax())
+    return (float(values[best]) if best < len(values) else math.inf), float(right[best] / len(values))
+
+
+def _labelled(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+    good = np.asarray(labels, dtype=bool)
+    values = np.asarray(scores, dtype=np.float64)
+    if good.ndim != 1 or good.shape != values.shape:
+        raise ValueError(f"labels {good.shape} and scores {values.shape} must be two rows of equal length")
+    if not len(good):
+        raise GradatimError("there are no scored states to judge; score some steps first")
+    if np.isnan(values).any():
+        raise GradatimError("a step score is not a number; the scorer has diverged, train it again at a lower rate")
+    return good, values
+
+
+@dataclass(frozen=True, slots=True)
+class FirstErrorScore:
+    """How well the first wrong step is found (ProcessBench; Zheng et al., 2024, arXiv:2412.06559).
+
+    Attributes:
+        f1: harmonic mean of the two accuracies.
+        error_accuracy: share of the wrong solutions whose first wrong step was named exactly.
+        correct_accuracy: share of the solutions without an error of which no error was reported.
+        solutions: how many solutions were judged.
+    """
+
+    f1: float
+    error_accuracy: float
+    correct_accuracy: float
+    solutions: int
+
+    def to_json(self) -> dict[str, float]:
+        return {
+            "f1": self.f1,
+            "error_accuracy": self.error_accuracy,
+            "correct_accuracy": self.correct_accuracy,
+            "solutions": self.solutions,
+        }
+
+
+def first_error_f1(predicted: Sequence[int | None], truth: Sequence[int | None]) -> FirstErrorScore:
+    """Compare predicted with true first-error indices, one per solution; ``None`` means no error.
+
+    A kind of solution that does not occur has accuracy 0, hence F1 0, as in ProcessBench.
+    """
+    pairs = list(zip(predicted, truth, strict=True))
+    on_errors = [guess == true for guess, true in pairs if true is not None]
+    on_correct = [guess is None for guess, true in pairs if true is None]
+    error = sum(on_errors) / len(on_errors) if on_errors else 0.0
+    correct = sum(on_correct) / len(on_correct) if on_correct else 0.0
+    f1 = 2 * error * correct / (error + correct) if error + correct else 0.0
+    return FirstErrorScore(f1, error, correct, len(pairs))
+
+
+def first_below(scores: Sequence[float], threshold: float) -> int | None:
+    """Index of the first step scored below ``threshold``: the predicted first error."""
+    return next((index for index, score in enumerate(scores) if score < threshold), None)

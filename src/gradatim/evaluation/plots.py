@@ -1,0 +1,160 @@
+"""Plots that are read at the width of a README: accuracy against tokens, training curves, reliability."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
+
+from gradatim.evaluation.compare import MethodResult, curves
+from gradatim.evaluation.steps import CalibrationBin
+from gradatim.store.files import atomic_path
+
+# Okabe and Ito (2008): told apart with any colour vision; the yellow is left out, it is too pale for lines
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4D4D4D")
+_MARKERS = "osD^vPX"
+_TEXT = "#222222"
+_FAINT = "#D9D9D9"
+
+
+def accuracy_against_tokens(
+    results: Sequence[MethodResult], path: str | os.PathLike[str], *, title: str = "Accuracy against compute"
+) -> None:
+    """Draw each method's accuracy, with its interval, against its tokens per problem on a log2 axis.
+
+    Args:
+        results: points; those of equal method and scorer are joined. The scorer is named in a label only where a
+            method appears with several.
+        path: where the picture goes; its suffix chooses the format (``.png``, ``.svg``).
+        title: stands above the plot.
+
+    Raises:
+        GradatimError: if the file cannot be written.
+    """
+    figure, axes = _figure(title, "tokens per problem, policy and scorer (log scale)", "accuracy")
+    drawn = list(curves([result for result in results if result.tokens > 0]).items())
+    methods = [method for (method, _), _ in drawn]
+    labels: list[tuple[str, str, float, float]] = []
+    for place, ((method, scorer), curve) in enumerate(drawn):
+        color, tokens = PALETTE[place % len(PALETTE)], [point.tokens for point in curve]
+        accuracy = [point.accuracy.value for point in curve]
+        below = [max(0.0, point.accuracy.value - point.accuracy.low) for point in curve]
+        above = [max(0.0, point.accuracy.high - point.accuracy.value) for point in curve]
+        axes.errorbar(
+            tokens, accuracy, yerr=[below, above], color=color, marker=_MARKERS[place % len(_MARKERS)], markersize=6,
+            markeredgecolor="white", markeredgewidth=0.8, linewidth=2, elinewidth=1.2, capsize=0, zorder=3 + place,
+        )  # fmt: skip
+        name = f"{method} · {scorer}" if methods.count(method) > 1 and scorer != "none" else method
+        labels.append((name, color, tokens[-1], accuracy[-1]))
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(LogLocator(base=2, numticks=14))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _fit_axes(axes, results)
+    _label_lines(axes, labels)
+    _save(figure, path)
+
+
+def training_curves(
+    history: Mapping[str, Sequence[tuple[float, float]]],
+    path: str | os.PathLike[str],
+    *,
+    title: str = "Training",
+    y_label: str = "loss",
+) -> None:
+    """Draw named curves of (training step, value) points.
+
+    Raises:
+        GradatimError: if the file cannot be written.
+    """
+    figure, axes = _figure(title, "training step", y_label)
+    labels = []
+    for place, (name, points) in enumerate((name, points) for name, points in history.items() if points):
+        color, steps, values = PALETTE[place % len(PALETTE)], [p[0] for p in points], [p[1] for p in points]
+        axes.plot(steps, values, color=color, linewidth=1.8, zorder=3)
+        labels.append((name, color, steps[-1], values[-1]))
+    axes.margins(x=0.02, y=0.08)
+    _label_lines(axes, labels)
+    _save(figure, path)
+
+
+def reliability(
+    bins: Sequence[CalibrationBin],
+    path: str | os.PathLike[str],
+    *,
+    title: str = "Do the scores mean what they say?",
+) -> None:
+    """Draw the share of good states against their mean score, bin by bin; a point's area grows with its states.
+
+    Raises:
+        GradatimError: if the file cannot be written.
+    """
+    figure, axes = _figure(title, "step score", "share of states that can still reach the answer")
+    figure.set_size_inches(5.2, 4.8)
+    most = max((part.count for part in bins), default=1)
+    axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.annotate("calibrated", (0.86, 0.86), (-4, 4), textcoords="offset points", ha="right", color="#777777")
+    scores, shares = [part.mean_score for part in bins], [part.share_good for part in bins]
+    axes.plot(scores, shares, color=PALETTE[0], linewidth=1.6, zorder=2)
+    sizes = [20 + 220 * part.count / most for part in bins]
+    axes.scatter(scores, shares, s=sizes, color=PALETTE[0], edgecolor="white", linewidth=0.9, zorder=3)
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.04, 1.04), aspect="equal")
+    _save(figure, path)
+
+
+def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    """A plain figure of README width; built without pyplot, so no display and no global state is touched."""
+    figure = Figure(figsize=(8.0, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=_TEXT, pad=12)
+    axes.set_xlabel(x_label, fontsize=10.5, color=_TEXT, labelpad=6)
+    axes.set_ylabel(y_label, fontsize=10.5, color=_TEXT, labelpad=6)
+    axes.tick_params(labelsize=9.5, color=_FAINT, labelcolor=_TEXT, length=3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#AAAAAA")
+    axes.grid(axis="y", color=_FAINT, linewidth=0.7)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _fit_axes(axes: Axes, results: Sequence[MethodResult]) -> None:
+    tokens = [result.tokens for result in results if result.tokens > 0]
+    if not tokens:
+        return
+    axes.set_xlim(min(tokens) / 1.25, max(tokens) * 1.25)
+    low = min(min(result.accuracy.low, result.accuracy.value) for result in results)
+    high = max(max(result.accuracy.high, result.accuracy.value) for result in results)
+    margin = 0.06 * max(high - low, 0.1)
+    axes.set_ylim(max(low - margin, -0.02), min(high + margin, 1.02))
+
+
+def _label_lines(axes: Axes, labels: Sequence[tuple[str, str, float, float]]) -> None:
+    """Name each line at the right margin, in its colour, apart from each other, with a faint line to its end."""
+    bottom, top = axes.get_ylim()
+    gap = 0.062
+    heights = sorted(((y - bottom) / ((top - bottom) or 1.0), name, color, x, y) for name, color, x, y in labels)
+    places = [height for height, *_ in heights]
+    for index in range(1, len(places)):
+        places[index] = max(places[index], places[index - 1] + gap)
+    overflow = max(0.0, places[-1] - 1.0) if places else 0.0
+    places = [place - overflow for place in places]
+    for index in range(len(places) - 2, -1, -1):
+        places[index] = min(places[index], places[index + 1] - gap)
+    for place, (_, name, color, x, y) in zip(places, heights, strict=True):
+        axes.annotate(
+            name, (x, y), (1.02, place), xycoords="data", textcoords="axes fraction", color=color, fontsize=10,
+            fontweight="bold", va="center", annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-", "color": color, "alpha": 0.35, "linewidth": 0.8, "linestyle": ":", "shrinkA": 2,
+                "shrinkB": 5, "relpos": (0.0, 0.5),
+            },
+        )  # fmt: skip
+
+
+def _save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=200, facecolor="white", bbox_inches="tight", pad_inches=0.12)

@@ -1,0 +1,124 @@
+"""How well a policy solves problems: greedy and sampled accuracy, pass@k, best-of-n and majority."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradatim.errors import GradatimError
+from gradatim.evaluation.bootstrap import Estimate, bootstrap_mean, bootstrap_ratio
+from gradatim.evaluation.metrics import Sample, best_of_n, majority, pass_at_k, weighted_majority
+from gradatim.tree import Node, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyResult:
+    """A policy's accuracy on a set of problems.
+
+    Attributes:
+        pass_at_1: mean reward of a sampled solution.
+        tokens_per_solved: tokens spent on all samples over the number of right samples.
+        pass_at_k: chance that one of ``k`` samples is right, by ``k``.
+        majority: accuracy of the most frequent of ``n`` answers, by ``n``.
+        best_of_n: accuracy of the highest-scored of ``n`` samples, by ``n``; empty without a scorer.
+        weighted_majority: accuracy of the answer with the highest sum of scores, by ``n``; empty without a scorer
+            or if its scores can be negative.
+        greedy: accuracy of the likeliest solution, where it was measured.
+        samples: solutions sampled per problem (the fewest, if problems differ).
+    """
+
+    pass_at_1: Estimate
+    tokens_per_solved: Estimate
+    pass_at_k: dict[int, Estimate] = field(default_factory=dict)
+    majority: dict[int, Estimate] = field(default_factory=dict)
+    best_of_n: dict[int, Estimate] = field(default_factory=dict)
+    weighted_majority: dict[int, Estimate] = field(default_factory=dict)
+    greedy: Estimate | None = None
+    samples: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "problems": self.pass_at_1.n,
+            "samples": self.samples,
+            **self.pass_at_1.fields("pass_at_1"),
+            **self.tokens_per_solved.fields("tokens_per_solved"),
+            **({} if self.greedy is None else self.greedy.fields("greedy")),
+            "pass_at_k": _by_count(self.pass_at_k),
+            "majority": _by_count(self.majority),
+            "best_of_n": _by_count(self.best_of_n),
+            "weighted_majority": _by_count(self.weighted_majority),
+        }
+
+
+def samples_of(tree: Tree, scorer: str | None = None) -> list[Sample]:
+    """The independent solutions of a graded tree, one for each time a leaf was sampled.
+
+    A cut-off leaf is a solution of reward 0 without an answer; open leaves are none. A solution's score is its last
+    step's under ``scorer``; one that was not scored (the budget was spent) ranks below all others.
+
+    Raises:
+        GradatimError: if a finished leaf was not graded.
+    """
+    samples: list[Sample] = []
+    for leaf in tree.leaves():
+        if leaf.open or leaf.is_root:
+            continue
+        if leaf.finished and leaf.reward is None:
+            raise GradatimError(f"a solution of problem {tree.problem.id!r} has no reward; grade the tree first")
+        sample = Sample(leaf.reward or 0.0, leaf.answer, _score(leaf, scorer))
+        samples.extend([sample] * leaf.multiplicity)
+    return samples
+
+
+def policy_result(
+    samples: Sequence[Sequence[Sample]],
+    tokens: Sequence[float],
+    *,
+    counts: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
+    scored: bool = False,
+    greedy: Sequence[float] | None = None,
+    seed: int = 0,
+) -> PolicyResult:
+    """Measure a policy from its sampled solutions.
+
+    Args:
+        samples: ``[problems][samples]``; rewards above 0.5 count as right for pass@k.
+        tokens: ``[problems]``, what all samples of the problem cost.
+        counts: the ``k`` and ``n`` to report; those above the number of samples are left out.
+        scored: whether the samples' scores mean something, so that selection by score is reported.
+        greedy: ``[problems]``, rewards of the likeliest solutions.
+        seed: seeds resampling and intervals.
+
+    Raises:
+        GradatimError: if there are no problems, or a problem has no samples.
+    """
+    fewest = min((len(group) for group in samples), default=0)
+    if not fewest:
+        raise GradatimError("every problem needs at least one sampled solution; raise the token budget or the count")
+    usable = [count for count in counts if count <= fewest]
+    can_weigh = scored and all(not -math.inf < sample.score < 0 for group in samples for sample in group)
+    right = [sum(sample.reward > 0.5 for sample in group) for group in samples]
+
+    def over(value: Callable[[Sequence[Sample], int], float], when: bool = True) -> dict[int, Estimate]:
+        return {n: bootstrap_mean([value(group, n) for group in samples], seed=seed) for n in usable if when}
+
+    return PolicyResult(
+        pass_at_1=bootstrap_mean([sum(s.reward for s in group) / len(group) for group in samples], seed=seed),
+        tokens_per_solved=bootstrap_ratio(tokens, right, seed=seed),
+        pass_at_k=over(lambda group, k: pass_at_k(len(group), sum(s.reward > 0.5 for s in group), k)),
+        majority=over(lambda group, n: majority(group, n, seed=seed)),
+        best_of_n=over(best_of_n, when=scored),
+        weighted_majority=over(lambda group, n: weighted_majority(group, n, seed=seed), when=can_weigh),
+        greedy=None if greedy is None else bootstrap_mean(greedy, seed=seed),
+        samples=fewest,
+    )
+
+
+def _score(leaf: Node, scorer: str | None) -> float:
+    return 0.0 if scorer is None else leaf.scores.get(scorer, -math.inf)
+
+
+def _by_count(estimates: dict[int, Estimate]) -> dict[str, Any]:
+    return {str(count): estimate.to_json() for count, estimate in estimates.items()}

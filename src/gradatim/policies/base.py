@@ -1,0 +1,65 @@
+"""What a policy is: whatever proposes next steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from gradatim.tree import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How steps are sampled.
+
+    Attributes:
+        temperature: 0 takes the likeliest token; 1 samples from the model's own distribution.
+        top_p: keep the smallest set of tokens whose probability reaches this (1.0 keeps all).
+        top_k: keep this many likeliest tokens (0 keeps all).
+        max_step_tokens: a step that reaches this length is cut off.
+        max_steps: a rollout ends after this many steps below the root, finished or not.
+        step_end: the strings that end a step.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_step_tokens: int = 128
+    max_steps: int = 64
+    step_end: tuple[str, ...] = ("\n",)
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be 0 or more, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be 0 (keep all) or more, got {self.top_k}")
+        if self.max_step_tokens < 1 or self.max_steps < 1:
+            raise ValueError("max_step_tokens and max_steps must be at least 1")
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Proposes next steps. Callers never batch by hand: a policy batches whatever is waiting, across all searches.
+
+    Every token is charged to the budget of its tree before it is computed. Where a budget ends inside a step, the
+    step is cut off there (``EndReason.BUDGET``); where nothing is left at all, no child appears.
+    """
+
+    async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
+        """Propose ``n`` steps below each open node.
+
+        Returns the distinct children that were proposed, in the order of ``nodes``; a step proposed twice is one
+        node with a higher multiplicity. Closed nodes are passed over.
+        """
+        ...
+
+    async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
+        """Complete ``n`` solutions below each open node, step by step, to their end.
+
+        Returns one leaf per solution in the order of ``nodes``, the same leaf as often as it was sampled. The steps
+        between become nodes of the tree.
+        """
+        ...

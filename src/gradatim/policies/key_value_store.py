@@ -1,0 +1,95 @@
+"""The keys and values of tree nodes, with a memory bound."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gradatim.tree import Node, Tree
+
+
+@dataclass(slots=True)
+class NodeState:
+    """What a model computed for one node.
+
+    Attributes:
+        keys_values: (layers, 2, key-value heads, tokens, head size) of the node's tokens; a node that was just
+            sampled lacks its last token, which no model has read yet.
+        output: the model's output at the node's last token (next-token logits, or a score), once it is computed.
+    """
+
+    keys_values: Tensor
+    output: Tensor | None
+
+    @property
+    def tokens(self) -> int:
+        return self.keys_values.shape[3]
+
+    @property
+    def bytes(self) -> int:
+        output = 0 if self.output is None else self.output.numel() * self.output.element_size()
+        return self.keys_values.numel() * self.keys_values.element_size() + output
+
+
+class KeyValueStore:
+    """Node states, the least recently used dropped first when ``memory_bytes`` is exceeded.
+
+    A dropped state is a matter of time and not of results: whoever needs it computes it again. States of a tree that
+    is garbage-collected go with it.
+    """
+
+    def __init__(self, memory_bytes: int) -> None:
+        self.memory_bytes = memory_bytes
+        self.used_bytes = 0
+        self.evicted = 0
+        self._states: OrderedDict[tuple[int, int], NodeState] = OrderedDict()
+        self._trees: dict[int, set[int]] = {}
+
+    def get(self, node: Node) -> NodeState | None:
+        """The node's state, or ``None``; counts as a use."""
+        key = (id(node.tree), node.id)
+        state = self._states.get(key)
+        if state is not None:
+            self._states.move_to_end(key)
+        return state
+
+    def put(self, node: Node, state: NodeState) -> None:
+        """Keep ``state``, in place of an earlier one; then drop the least recently used ones over the bound."""
+        key = (id(node.tree), node.id)
+        if key[0] not in self._trees:
+            self._trees[key[0]] = set()
+            weakref.finalize(node.tree, self._drop_tree, key[0])
+        self._drop(key)
+        self._states[key] = state
+        self._trees[key[0]].add(node.id)
+        self.used_bytes += state.bytes
+        while self.used_bytes > self.memory_bytes:
+            self.evicted += 1
+            self._drop(next(iter(self._states)))
+
+    def release(self, tree: Tree) -> None:
+        """Drop everything of one tree."""
+        for node_id in list(self._trees.get(id(tree), ())):
+            self._drop((id(tree), node_id))
+
+    def clear(self) -> None:
+        """Drop everything, as after a change of the model's weights."""
+        self._states.clear()
+        for nodes in self._trees.values():
+            nodes.clear()
+        self.used_bytes = 0
+
+    def _drop(self, key: tuple[int, int]) -> None:
+        state = self._states.pop(key, None)
+        if state is not None:
+            self.used_bytes -= state.bytes
+            self._trees[key[0]].discard(key[1])
+
+    def _drop_tree(self, tree_id: int) -> None:
+        for node_id in self._trees.pop(tree_id, set()):
+            state = self._states.pop((tree_id, node_id), None)
+            if state is not None:
+                self.used_bytes -= state.bytes

@@ -1,0 +1,53 @@
+"""Load models and tokenizers from a hub id or a folder, with errors that say what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from gradatim.errors import GradatimError
+
+
+def load_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+    """``auto_class.from_pretrained``, for a hub id or a local folder.
+
+    Raises:
+        GradatimError: if there is no such model, it cannot be reached, or the folder does not hold one.
+    """
+    _check_folder(name_or_path, "config.json", "a model (it has no config.json)")
+    try:
+        model: PreTrainedModel = auto_class.from_pretrained(str(name_or_path), dtype=dtype, **options)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise GradatimError(f"cannot load the model {str(name_or_path)!r}: {_first_line(error)}") from error
+    return model
+
+
+def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
+    """``AutoTokenizer.from_pretrained``, for a hub id or a local folder.
+
+    Raises:
+        GradatimError: if it cannot be loaded.
+    """
+    _check_folder(name_or_path, "tokenizer_config.json", "a tokenizer (it has no tokenizer_config.json)")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(name_or_path))
+    except (OSError, ValueError, KeyError) as error:
+        raise GradatimError(f"cannot load the tokenizer of {str(name_or_path)!r}: {_first_line(error)}") from error
+    return tokenizer
+
+
+def _check_folder(name_or_path: str | Path, needed: str, what: str) -> None:
+    """Say at once that a folder is not what it should be; anything that is no folder may be a hub id."""
+    path = Path(name_or_path).expanduser()
+    looks_local = isinstance(name_or_path, Path) or str(name_or_path).startswith((".", "/", "~"))
+    if path.is_dir() and not (path / needed).is_file():
+        raise GradatimError(f"the folder {str(path)!r} does not hold {what}; name a folder made by save_pretrained")
+    if looks_local and not path.is_dir():
+        raise GradatimError(f"there is no folder {str(path)!r}; name a model folder or a hub id")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,146 @@
+"""A policy without a model: steps are drawn from a distribution that a function writes down.
+
+For tests, where the truth about every step must be known, and for teaching, where a search should be watched without
+waiting for a model. It keeps every promise that a policy makes: budgets, merging, seeds, log-probabilities.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from gradatim.budget import Spending
+from gradatim.policies.base import Sampling
+from gradatim.tree import EndReason, Node, Step, Tree
+
+END_TOKEN = 0  # the id that ends a solution; it has no text. All other ids are the ordinals of characters.
+
+
+class ScriptedStep(NamedTuple):
+    """One possible next step.
+
+    Attributes:
+        text: its text, boundary included.
+        probability: how likely it is, relative to the other steps at the same place.
+        end: ``BOUNDARY`` or ``END_OF_TEXT``.
+    """
+
+    text: str
+    probability: float
+    end: EndReason = EndReason.BOUNDARY
+
+
+Distribution = Callable[[Node], Sequence[ScriptedStep]]
+
+
+class ScriptedPolicy:
+    """Draws steps from ``distribution``; a token is a character, and :data:`END_TOKEN` ends a solution.
+
+    Log-probabilities are the distribution's own, spread over the characters by the chain rule: their sum is the log of
+    the step's probability if no possible step begins with another one. Temperature, top-p and top-k apply to whole
+    steps. What is drawn depends on the tree's seed and on what was drawn before in the tree, and on nothing else.
+
+    Args:
+        distribution: the possible next steps at an open node; at least one, with positive probabilities.
+        sampling: used where a call gives none.
+    """
+
+    def __init__(self, distribution: Distribution, sampling: Sampling | None = None) -> None:
+        self.distribution = distribution
+        self.sampling = Sampling() if sampling is None else sampling
+
+    async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
+        """Draw ``n`` steps below each open node; see :class:`gradatim.policies.base.Policy`."""
+        sampling = sampling or self.sampling
+        draws = [(node, node.tree.draw(node)) for node in nodes if node.open for _ in range(n)]
+        await asyncio.sleep(0)  # let the other searches run, as a model would
+        children = [self._draw_step(node, random.Random(key), key, sampling) for node, key in draws]
+        return list(dict.fromkeys(child for child in children if child is not None))
+
+    async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
+        """Complete ``n`` solutions below each open node; see :class:`gradatim.policies.base.Policy`.
+
+        A rollout that the budget or ``max_steps`` ends between two steps is returned as the open node it reached; one
+        that could not begin is left out.
+        """
+        sampling = sampling or self.sampling
+        draws = [(node, node.tree.draw(node)) for node in nodes if node.open for _ in range(n)]
+        leaves = [await self._rollout(node, key, sampling) for node, key in draws]
+        return [leaf for leaf in leaves if leaf is not None]
+
+    async def _rollout(self, start: Node, key: int, sampling: Sampling) -> Node | None:
+        generator = random.Random(key)
+        node = start
+        while node.open and node.depth < sampling.max_steps:
+            await asyncio.sleep(0)
+            child = self._draw_step(node, generator, key, sampling)
+            if child is None:
+                break
+            node, key = child, generator.getrandbits(64)
+        return None if node is start else node
+
+    def _draw_step(self, node: Node, generator: random.Random, key: int, sampling: Sampling) -> Node | None:
+        """Add one drawn step below ``node``, as far as the budget goes; ``None`` if nothing is left at all."""
+        if not _pay_prompt(node.tree):
+            return None
+        steps = self.distribution(node)
+        if not steps:
+            raise ValueError(f"the distribution has no step after {node.text!r}")
+        index = generator.choices(range(len(steps)), _weights(steps, sampling))[0]
+        tokens = step_tokens(steps[index])
+        end = steps[index].end
+        if len(tokens) > sampling.max_step_tokens:
+            tokens, end = tokens[: sampling.max_step_tokens], EndReason.LENGTH
+        granted = node.tree.budget.take_up_to(Spending.POLICY_GENERATED, len(tokens))
+        if granted < len(tokens):
+            tokens, end = tokens[:granted], EndReason.BUDGET
+        if not tokens:
+            return None
+        step = Step(tokens, steps[index].text[: len(tokens)], _log_probabilities(steps, tokens), end)
+        return node.tree.add(node, step, key=key)
+
+
+def step_tokens(step: ScriptedStep) -> tuple[int, ...]:
+    """The ids of a step: its characters' ordinals, and the end token if it ends the solution."""
+    ending = (END_TOKEN,) if step.end is EndReason.END_OF_TEXT else ()
+    return (*map(ord, step.text), *ending)
+
+
+def _pay_prompt(tree: Tree) -> bool:
+    """Charge the prompt once for the tree; ``False`` if the budget cannot pay for it."""
+    tree.set_prompt_tokens([ord(character) for character in tree.problem.prompt])
+    prompt = len(tree.root.step.tokens)
+    return tree.budget.policy_prefill >= prompt or tree.budget.take(Spending.POLICY_PREFILL, prompt)
+
+
+def _weights(steps: Sequence[ScriptedStep], sampling: Sampling) -> list[float]:
+    """``[steps]``: weights to draw by, after temperature, top-k and top-p."""
+    ranked = sorted(range(len(steps)), key=lambda index: -steps[index].probability)
+    if sampling.temperature == 0:
+        return [float(index == ranked[0]) for index in range(len(steps))]
+    largest = steps[ranked[0]].probability
+    weights = [(step.probability / largest) ** (1 / sampling.temperature) for step in steps]
+    kept = ranked[: sampling.top_k or None]
+    enough = sampling.top_p * sum(weights[index] for index in kept)
+    allowed: set[int] = set()
+    for index in kept:
+        if allowed and sum(weights[other] for other in allowed) >= enough:
+            break
+        allowed.add(index)
+    return [weight if index in allowed else 0.0 for index, weight in enumerate(weights)]
+
+
+def _log_probabilities(steps: Sequence[ScriptedStep], tokens: tuple[int, ...]) -> tuple[float, ...]:
+    """``[tokens]``: log-probability of each token after those before it, at temperature 1 and without truncation."""
+    possible = [(step_tokens(step), step.probability) for step in steps]
+    mass = sum(probability for _, probability in possible)
+    result = []
+    for position, token in enumerate(tokens):
+        possible = [entry for entry in possible if len(entry[0]) > position and entry[0][position] == token]
+        following = sum(probability for _, probability in possible)
+        result.append(math.log(following / mass))
+        mass = following
+    return tuple(result)

@@ -1,0 +1,253 @@
+"""Attention over a tree's cached keys and values, for any unmodified transformers decoder.
+
+The function :func:`tree_attention` is registered with transformers' ``AttentionInterface`` under
+:data:`TREE_ATTENTION`. A forward pass runs inside :func:`attending`, which names the *plan* of that pass: where cached
+keys and values lie and where new ones go. Two plans cover everything:
+
+- :class:`SegmentPlan`: every row is a run of new tokens that follows a cached prefix of its own (prompts, recomputed
+  nodes, steps to be scored);
+- :class:`BranchPlan`: every row is one new token of one branch; branches of one node share its prefix, which is held
+  once, and keep what they have written themselves (decoding).
+
+Both are exact: each query attends to its ancestors and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+TREE_ATTENTION = "gradatim_tree"
+
+
+class AttentionPlan(Protocol):
+    """What one forward pass attends to."""
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None,
+        softcap: float | None,
+    ) -> Tensor:  # fmt: skip
+        """Attention of one layer.
+
+        Args:
+            layer: index of the layer.
+            query: (rows, heads, new, head size).
+            key, value: (rows, key-value heads, new, head size).
+            scaling: factor of the dot products.
+            window: how far back a token sees, itself included; ``None`` for all the way.
+            softcap: scores are squashed to within this by tanh, where given (Gemma 2).
+
+        Returns:
+            (rows, new, heads, head size).
+        """
+        ...
+
+
+_active: ContextVar[AttentionPlan | None] = ContextVar("gradatim_attention_plan", default=None)
+
+
+@contextmanager
+def attending(plan: AttentionPlan) -> Iterator[None]:
+    """Run forward passes of a model in tree attention with ``plan``."""
+    token = _active.set(plan)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+def tree_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """The attention function that transformers calls; it hands over to the active plan."""
+    plan = _active.get()
+    if plan is None:
+        raise RuntimeError("a model set to tree attention must run inside gradatim.policies.tree_attention.attending")
+    scaling = options.get("scaling")
+    output = plan.attend(
+        int(getattr(module, "layer_idx")),  # noqa: B009 - set by every attention module, unknown to the type of nn.Module
+        query,
+        key,
+        value,
+        query.shape[-1] ** -0.5 if scaling is None else float(scaling),
+        options.get("sliding_window"),
+        options.get("softcap"),
+    )
+    return output, None
+
+
+AttentionInterface.register(TREE_ATTENTION, tree_attention)
+
+
+@dataclass
+class SegmentPlan:
+    """New tokens after a cached prefix, a row each; rows are padded on the left, prefixes on the right.
+
+    Attributes:
+        prefix: (layers, 2, rows, key-value heads, longest prefix, head size), or ``None`` where no row has a prefix.
+        prefix_lengths: (rows,) tokens of each row's prefix.
+        lengths: (rows,) new tokens of each row.
+        written: one (2, rows, key-value heads, new, head size) per layer: the new keys and values, in order of layers.
+    """
+
+    prefix: Tensor | None
+    prefix_lengths: Tensor
+    lengths: Tensor
+    written: dict[int, Tensor] = field(default_factory=dict)
+    _masks: dict[int | None, Tensor] = field(default_factory=dict)
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None,
+        softcap: float | None,
+    ) -> Tensor:  # fmt: skip
+        self.written[layer] = torch.stack((key, value))
+        if self.prefix is not None:
+            key = torch.cat((self.prefix[layer, 0], key), dim=2)
+            value = torch.cat((self.prefix[layer, 1], value), dim=2)
+        mask = self._mask(query.shape[2], window)
+        if softcap is None:
+            output = nn.functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+            )
+        else:
+            output = _softcapped_attention(query, key, value, mask, scaling, softcap)
+        return output.transpose(1, 2)
+
+    def _mask(self, new: int, window: int | None) -> Tensor:
+        """(rows, 1, new, prefix + new), true where a query sees a key. Padding sees itself, to stay finite."""
+        if window not in self._masks:
+            device = self.lengths.device
+            places = torch.arange(new, device=device)
+            padding = (new - self.lengths)[:, None]  # (rows, 1)
+            real = places >= padding  # (rows, new)
+            causal = places[:, None] >= places
+            own = (causal & real[:, None, :]) | torch.eye(new, dtype=torch.bool, device=device)
+            positions = self.prefix_lengths[:, None] + places - padding  # (rows, new)
+            if window is not None:
+                own = own & (positions[:, :, None] - positions[:, None, :] < window)
+            if self.prefix is not None:
+                past = torch.arange(self.prefix.shape[4], device=device)
+                seen = (past < self.prefix_lengths[:, None])[:, None, :].expand(-1, new, -1) & real[:, :, None]
+                if window is not None:
+                    seen = seen & (positions[:, :, None] - past < window)
+                own = torch.cat((seen, own), dim=2)
+            self._masks[window] = own[:, None]
+        return self._masks[window]
+
+
+def _softcapped_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, softcap: float
+) -> Tensor:
+    """Attention with squashed scores; shapes as in :meth:`SegmentPlan.attend`, the result (rows, heads, new, size)."""
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    scores = torch.tanh(query @ key.transpose(2, 3) * (scaling / softcap)) * softcap
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1, dtype=torch.float32)
+    return weights.to(value.dtype) @ value
+
+
+@dataclass
+class BranchPlan:
+    """One new token for each running branch.
+
+    Attributes:
+        prefix: (layers, 2, groups, key-value heads, longest prefix, head size): what the branches of a group share.
+        prefix_lengths: (groups,) tokens of it.
+        suffix: (layers, 2, branches, key-value heads, capacity, head size): what each branch wrote itself; the new
+            token's keys and values are written here.
+        suffix_lengths: (branches,) tokens already in it.
+        group: (branches,) the group of each branch.
+        seats: (groups, seats) a branch for each seat of a group; free seats name any branch.
+        seat: (branches,) each branch's place in the flattened ``seats``.
+        longest_suffix: the largest of ``suffix_lengths``.
+    """
+
+    prefix: Tensor
+    prefix_lengths: Tensor
+    suffix: Tensor
+    suffix_lengths: Tensor
+    group: Tensor
+    seats: Tensor
+    seat: Tensor
+    longest_suffix: int
+    _masks: dict[int | None, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None,
+        softcap: float | None,
+    ) -> Tensor:  # fmt: skip
+        branches, heads, _, size = query.shape
+        shared = key.shape[1]
+        rows = torch.arange(branches, device=query.device)
+        buffer = self.suffix[layer]
+        buffer[0, rows, :, self.suffix_lengths] = key[:, :, 0]
+        buffer[1, rows, :, self.suffix_lengths] = value[:, :, 0]
+        query = (query * scaling).view(branches, shared, heads // shared, size)
+        prefix_mask, suffix_mask = self._mask(window)
+
+        # The branches' own tokens: (branches, shared, repeats, suffix).
+        width = self.longest_suffix + 1
+        scores = query @ buffer[0, :branches, :, :width].transpose(2, 3)
+        own, own_top, own_sum = _attention_part(scores, suffix_mask, buffer[1, :branches, :, :width], softcap)
+        if self.prefix.shape[4] == 0:
+            return (own / own_sum).view(branches, 1, heads, size)
+
+        # The shared tokens, once for each group: (groups, shared, seats * repeats, prefix).
+        groups, seats = self.seats.shape
+        seated = query[self.seats.flatten()].view(groups, seats, shared, heads // shared, size).transpose(1, 2)
+        scores = seated.reshape(groups, shared, -1, size) @ self.prefix[layer, 0].transpose(2, 3)
+        if window is not None:
+            prefix_mask = prefix_mask.repeat_interleave(heads // shared, dim=2)
+        parts = _attention_part(scores, prefix_mask, self.prefix[layer, 1], softcap)
+        past, past_top, past_sum = (
+            part.view(groups, shared, seats, heads // shared, -1).transpose(1, 2).flatten(0, 1)[self.seat]
+            for part in parts
+        )
+
+        # Both softmaxes are brought to one maximum, and then to one sum.
+        top = torch.maximum(own_top, past_top)
+        own_weight, past_weight = (own_top - top).exp(), (past_top - top).exp()
+        total = own_sum * own_weight + past_sum * past_weight
+        output = (own * own_weight + past * past_weight) / total
+        return output.to(value.dtype).view(branches, 1, heads, size)
+
+    def _mask(self, window: int | None) -> tuple[Tensor, Tensor]:
+        """Added to the scores: (groups, 1, seats or 1, prefix) and (branches, 1, 1, suffix), 0 or minus infinity."""
+        if window not in self._masks:
+            device = self.suffix_lengths.device
+            past = torch.arange(self.prefix.shape[4], device=device)
+            own = torch.arange(self.longest_suffix + 1, device=device)
+            sees_past = (past < self.prefix_lengths[:, None])[:, None, None, :]
+            sees_own = (own <= self.suffix_lengths[:, None])[:, None, None, :]
+            if window is not None:
+                positions = self.prefix_lengths[self.group] + self.suffix_lengths  # of the new tokens
+                seated = positions[self.seats]  # (groups, seats)
+                sees_past = sees_past & (seated[:, None, :, None] - past < window)
+                sees_own = sees_own & ((self.suffix_lengths[:, None] - own) < window)[:, None, None, :]
+            self._masks[window] = (_additive(sees_past), _additive(sees_own))
+        return self._masks[window]
+
+
+def _additive(sees: Tensor) -> Tensor:
+    return torch.zeros(sees.shape, device=sees.device).masked_fill_(~sees, float("-inf"))
+
+
+def _attention_part(
+    scores: Tensor, mask: Tensor, value: Tensor, softcap: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Softmax over a part of the keys, left open: weighted values, the maximum score and the sum of weights."""
+    scores = scores.float()
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores = scores + mask
+    # A part may hold no key at all (a window that has moved past the prefix): keep the maximum finite.
+    top = scores.amax(dim=-1, keepdim=True).clamp_min(-1e30)
+    weights = (scores - top).exp()
+    return (weights.to(value.dtype) @ value).float(), top, weights.sum(dim=-1, keepdim=True)

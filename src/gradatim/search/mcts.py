@@ -1,0 +1,234 @@
+"""Monte-Carlo tree search over steps: go where the values are high or little is known.
+
+One simulation walks from the root to a step that was not expanded yet, by UCT or PUCT; expands it; values each of its
+children; and counts each value as one visit of the child and of everything above it. So the visits of a node are its
+own one and those of its children (the root's: those of its children), and its value is the mean over them.
+
+Values and visits live in the tree (``node.scores[name]``, ``node.counts[name]``), so that a search over a tree that
+was searched before goes on where that one stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gradatim.errors import GradatimError
+from gradatim.policies.base import Policy, Sampling
+from gradatim.scorers.base import Scorer
+from gradatim.tree import Node, Tree
+
+Rule = Literal["uct", "puct", "puct_uniform"]
+TerminalValue = Callable[[Node], float]
+
+
+async def mcts(
+    tree: Tree,
+    policy: Policy,
+    scorer: Scorer,
+    *,
+    simulations: int = 64,
+    branch: int = 4,
+    in_flight: int = 4,
+    rule: Rule = "puct",
+    exploration: float = 1.0,
+    max_depth: int = 64,
+    terminal_value: TerminalValue | None = None,
+    sampling: Sampling | None = None,
+    name: str = "mcts",
+) -> Tree:
+    """Search by Monte-Carlo tree search.
+
+    UCT is of Kocsis and Szepesvári (2006), PUCT of Rosin (2011) as in AlphaZero (Silver et al., 2017,
+    arXiv:1712.01815), virtual loss of Chaslot et al. (*Parallel Monte-Carlo Tree Search*, 2008). Simulations run in
+    waves of ``in_flight``: the steps of a wave are selected one after the other, each selection making its path less
+    attractive for the next; then all are expanded and valued at once; then all values are backed up, in the order of
+    selection. So the result does not depend on which one is finished first.
+
+    Finished and cut-off steps are valued once, and no simulation goes where nothing is left to expand; the search ends
+    early when that is everywhere. Choose the answer with ``best_of_n(tree, name)`` or by the scorer's name.
+
+    The policy charges the prompt once and every generated token, the scorer what it reads (or its rollouts). Children
+    that the budget left without a value are not visited.
+
+    Args:
+        tree: the problem's tree.
+        policy: proposes steps.
+        scorer: values steps, from 0 to 1; :class:`gradatim.scorers.rollouts.RolloutScorer` for rollouts.
+        simulations: how many expansions in all.
+        branch: steps proposed at each expansion.
+        in_flight: simulations in a wave; 1 is the sequential algorithm.
+        rule: ``"uct"``, ``"puct"`` with the policy's probabilities as priors, or ``"puct_uniform"``.
+        exploration: the constant of the rule.
+        max_depth: steps of a solution at most.
+        terminal_value: values finished steps instead of the scorer, for instance the verifier's reward when a tree is
+            grown to learn from.
+        sampling: how steps are sampled; the policy's own way by default.
+        name: the key in ``node.scores`` (mean value) and ``node.counts`` (visits).
+
+    Raises:
+        GradatimError: if ``branch`` or ``in_flight`` is below 1.
+    """
+    if branch < 1 or in_flight < 1:
+        raise GradatimError(f"MCTS needs branch and in_flight of at least 1, got {branch} and {in_flight}")
+    search = _Search(name, rule, exploration, max_depth)
+    search.resume(tree)
+
+    async def simulate(leaf: Node) -> list[tuple[Node, float]]:
+        children = await policy.expand([leaf], branch, sampling)
+        await scorer.score([child for child in children if child.open or (child.finished and terminal_value is None)])
+        values = [(child, _value(child, scorer.name, terminal_value)) for child in children]
+        return [(child, value) for child, value in values if value is not None]
+
+    done = 0
+    while done < simulations and not tree.budget.spent:
+        wave = search.select_wave(tree.root, min(in_flight, simulations - done))
+        if not wave:
+            break
+        try:
+            results = await asyncio.gather(*[simulate(leaf) for leaf in wave])
+        finally:
+            search.release_wave(wave)
+        for leaf, valued in zip(wave, results, strict=True):
+            search.back_up(leaf, valued)
+        done += len(wave)
+    return tree
+
+
+def uct(value: float, visits: float, parent_visits: float, exploration: float) -> float:
+    """``value + exploration * sqrt(ln(parent_visits) / visits)``; infinite without visits."""
+    if not visits:
+        return math.inf
+    return value + exploration * math.sqrt(math.log(max(parent_visits, 1)) / visits)
+
+
+def puct(value: float, prior: float, visits: float, parent_visits: float, exploration: float) -> float:
+    """``value + exploration * prior * sqrt(parent_visits) / (1 + visits)``."""
+    return value + exploration * prior * math.sqrt(parent_visits) / (1 + visits)
+
+
+def priors(siblings: Sequence[Node]) -> list[float]:
+    """``[siblings]``: softmax of the mean log-probability per token, so that long steps are not at a disadvantage.
+
+    Uniform where the policy's log-probabilities of a step are unknown.
+    """
+    if not all(node.step.log_probabilities for node in siblings):
+        return [1 / len(siblings)] * len(siblings)
+    means = [sum(node.step.log_probabilities) / len(node.step.log_probabilities) for node in siblings]
+    weights = [math.exp(mean - max(means)) for mean in means]
+    return [weight / sum(weights) for weight in weights]
+
+
+def _value(child: Node, scorer: str, terminal_value: TerminalValue | None) -> float | None:
+    """What a new child is worth; ``None`` if the budget left it unscored. A cut-off solution is worth nothing."""
+    if child.finished and terminal_value is not None:
+        return terminal_value(child)
+    return child.scores.get(scorer) if child.open or child.finished else 0.0
+
+
+@dataclass(slots=True)
+class _Search:
+    """What one search knows besides the values and visits in the tree.
+
+    Attributes:
+        children: the valued children of each expanded node; the tree may hold others, of rollouts.
+        prior: of each such child, among its siblings.
+        virtual_losses: simulations under way through a node; each counts as a visit of value 0.
+        blocked: nodes at and below which nothing can be selected: solutions, what is fully explored, what is under
+            way.
+        under_way: those of ``blocked`` that are so for the current wave only.
+    """
+
+    name: str
+    rule: Rule
+    exploration: float
+    max_depth: int
+    children: dict[Node, list[Node]] = field(default_factory=dict)
+    prior: dict[Node, float] = field(default_factory=dict)
+    virtual_losses: Counter[Node] = field(default_factory=Counter)
+    blocked: set[Node] = field(default_factory=set)
+    under_way: list[Node] = field(default_factory=list)
+
+    def resume(self, tree: Tree) -> None:
+        """Take up what an earlier search of the same name left in the tree."""
+        for node in reversed(tree.nodes):
+            valued = [child for child in node.children if child.counts.get(self.name)]
+            if valued:
+                self._adopt(node, valued)
+        if not self.children and self._closed(tree.root):
+            self._block(tree.root)
+
+    def select_wave(self, root: Node, count: int) -> list[Node]:
+        """Up to ``count`` different nodes to expand, each with a virtual loss on its path."""
+        wave: list[Node] = []
+        while len(wave) < count and root not in self.blocked:
+            node = root
+            while node in self.children:
+                node = self._select_child(node)
+            self.virtual_losses.update(node.path())
+            self.under_way.extend(self._block(node))
+            wave.append(node)
+        return wave
+
+    def release_wave(self, wave: Sequence[Node]) -> None:
+        """Take the wave's virtual losses back."""
+        for leaf in wave:
+            for node in leaf.path():
+                self.virtual_losses[node] -= 1
+                if not self.virtual_losses[node]:
+                    del self.virtual_losses[node]
+        self.blocked.difference_update(self.under_way)
+        self.under_way.clear()
+
+    def back_up(self, leaf: Node, valued: Sequence[tuple[Node, float]]) -> None:
+        """Count each child's value as a visit of the child and of all above it."""
+        for child, value in valued:
+            for node in child.path():
+                visits = node.counts.get(self.name, 0) + 1
+                mean = node.scores.get(self.name, 0.0)
+                node.counts[self.name] = visits
+                node.scores[self.name] = mean + (value - mean) / visits
+        self._adopt(leaf, [child for child, _ in valued])
+
+    def _adopt(self, node: Node, valued: list[Node]) -> None:
+        self.children[node] = valued
+        shares = [1 / len(valued)] * len(valued) if self.rule == "puct_uniform" else priors(valued)
+        self.prior.update(zip(valued, shares, strict=True))
+        for child in valued:
+            if self._closed(child):
+                self._block(child)
+        self._block(node)
+
+    def _closed(self, node: Node) -> bool:
+        return not node.open or node.depth >= self.max_depth
+
+    def _block(self, node: Node | None) -> list[Node]:
+        """Block ``node`` if nothing is left below it, then so its ancestors; returns those newly blocked."""
+        newly: list[Node] = []
+        while node is not None and node not in self.blocked:
+            if not all(child in self.blocked for child in self.children.get(node, ())):
+                break
+            self.blocked.add(node)
+            newly.append(node)
+            node = node.parent
+        return newly
+
+    def _select_child(self, node: Node) -> Node:
+        """The most promising child that is not blocked; of equals, the first."""
+        parent_visits = self._visits(node)
+        open_children = [child for child in self.children[node] if child not in self.blocked]
+        return max(open_children, key=lambda child: self._promise(child, parent_visits))
+
+    def _promise(self, child: Node, parent_visits: int) -> float:
+        visits = self._visits(child)
+        value = child.scores[self.name] * child.counts[self.name] / visits
+        if self.rule == "uct":
+            return uct(value, visits, parent_visits, self.exploration)
+        return puct(value, self.prior[child], visits, parent_visits, self.exploration)
+
+    def _visits(self, node: Node) -> int:
+        return node.counts.get(self.name, 0) + self.virtual_losses[node]

@@ -1,0 +1,110 @@
+"""How one solution is chosen from a tree: by score, by vote, or by vote weighted by score.
+
+All rules are deterministic: of equals, the solution that was found first is chosen. The verifier's reward is never
+looked at. A solution that was sampled several times is one candidate with several votes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from gradatim.errors import GradatimError
+from gradatim.tree import Node, Tree
+
+Aggregate = Literal["last", "min", "product", "mean"]
+
+
+def path_score(node: Node, name: str, aggregate: Aggregate = "last") -> float | None:
+    """The score of a partial or whole solution under the scorer ``name``, from its steps' scores.
+
+    ``"last"`` takes the last step's; ``"min"``, ``"product"`` and ``"mean"`` combine all steps' (Lightman et al.,
+    *Let's Verify Step by Step*, 2023, arXiv:2305.20050). ``None`` if a score that is needed is missing.
+    """
+    steps = [node] if aggregate == "last" else node.path()[1:]
+    scores = [step.scores[name] for step in steps if name in step.scores]
+    if not scores or len(scores) < len(steps):
+        return None
+    if aggregate == "min":
+        return min(scores)
+    if aggregate == "product":
+        return math.prod(scores)
+    return sum(scores) / len(scores)
+
+
+def best_of_n(tree: Tree, name: str, *, aggregate: Aggregate = "last") -> Node | None:
+    """The finished solution with the highest score; unscored ones rank below all others.
+
+    Args:
+        tree: a tree with finished solutions.
+        name: the scorer's name.
+        aggregate: how a solution's score is made from its steps' (see :func:`path_score`).
+
+    Returns:
+        ``None`` if no solution was finished.
+    """
+    return max(tree.solutions(), key=lambda leaf: _rank(leaf, name, aggregate), default=None)
+
+
+def majority(tree: Tree) -> Node | None:
+    """A solution with the most frequent answer: self-consistency (Wang et al., 2022, arXiv:2203.11171).
+
+    Of the solutions with that answer, the one that was sampled most often.
+
+    Returns:
+        ``None`` if no solution has an answer.
+
+    Raises:
+        GradatimError: if a solution was not graded, so that its answer is unknown.
+    """
+    groups = _by_answer(tree)
+    winner = max(groups, key=lambda group: sum(leaf.multiplicity for leaf in group), default=[])
+    return max(winner, key=lambda leaf: leaf.multiplicity, default=None)
+
+
+def weighted_majority(tree: Tree, name: str, *, aggregate: Aggregate = "last") -> Node | None:
+    """A solution with the answer of the highest sum of scores (Li et al., *DiVeRSe*, 2022, arXiv:2206.02336).
+
+    Each time a solution was sampled is one vote, weighted by its score; an unscored solution's votes weigh nothing. Of
+    the solutions with the winning answer, the one with the highest score.
+
+    Args:
+        tree: a graded tree.
+        name: the scorer's name; scores must not be negative.
+        aggregate: how a solution's score is made from its steps' (see :func:`path_score`).
+
+    Returns:
+        ``None`` if no solution has an answer.
+
+    Raises:
+        GradatimError: if a solution was not graded, or a score is negative.
+    """
+
+    def votes(leaf: Node) -> float:
+        score = path_score(leaf, name, aggregate) or 0.0
+        if score < 0:
+            raise GradatimError(
+                f"score-weighted majority needs scores of 0 or more, but {name!r} gave {score}; "
+                "use a scorer that gives probabilities"
+            )
+        return score * leaf.multiplicity
+
+    groups = _by_answer(tree)
+    winner = max(groups, key=lambda group: math.fsum(votes(leaf) for leaf in group), default=[])
+    return max(winner, key=lambda leaf: _rank(leaf, name, aggregate), default=None)
+
+
+def _rank(leaf: Node, name: str, aggregate: Aggregate) -> float:
+    score = path_score(leaf, name, aggregate)
+    return -math.inf if score is None else score
+
+
+def _by_answer(tree: Tree) -> list[list[Node]]:
+    """The finished solutions grouped by answer, in the order in which they were found; no answer is no group."""
+    groups: dict[str, list[Node]] = {}
+    for leaf in tree.solutions():
+        if leaf.reward is None:
+            raise GradatimError(f"a solution of problem {tree.problem.id!r} has no answer yet; grade the tree first")
+        if leaf.answer is not None:
+            groups.setdefault(leaf.answer, []).append(leaf)
+    return list(groups.values())

@@ -1,0 +1,124 @@
+"""Rows of supervision to ``datasets`` and JSON lines, in the column names that the ecosystem already uses."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal
+
+from gradatim.errors import GradatimError
+from gradatim.store.files import atomic_writer, file_error
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Row = Mapping[str, Any]
+
+
+class RowFormat(Enum):
+    """A row format and the columns that make it; rows may carry further columns (weights, problem ids)."""
+
+    STEPWISE_SUPERVISION = frozenset({"prompt", "completions", "labels"})
+    PREFERENCE = frozenset({"prompt", "chosen", "rejected"})
+    UNPAIRED_PREFERENCE = frozenset({"prompt", "completion", "label"})
+    PROMPT_COMPLETION = frozenset({"prompt", "completion"})
+
+
+def row_format(rows: Sequence[Row]) -> RowFormat:
+    """The format that all ``rows`` share.
+
+    Raises:
+        GradatimError: if there are no rows, a row has other columns than the first, the columns make no known format,
+            or a stepwise row has not one label for each completion.
+    """
+    if not rows:
+        raise GradatimError("there are no rows to export; grow more trees or loosen the selection")
+    columns = set(rows[0])
+    known = next((kind for kind in RowFormat if kind.value <= columns), None)
+    if known is None:
+        raise GradatimError(
+            f"rows with the columns {sorted(columns)} are of no known format; the formats need "
+            + ", or ".join(str(sorted(kind.value)) for kind in RowFormat)
+        )
+    for number, row in enumerate(rows):
+        if set(row) != columns:
+            raise GradatimError(f"row {number} has the columns {sorted(row)}, but the first row has {sorted(columns)}")
+        if known is RowFormat.STEPWISE_SUPERVISION and len(row["completions"]) != len(row["labels"]):
+            raise GradatimError(
+                f"row {number} has {len(row['completions'])} completions but {len(row['labels'])} labels; "
+                "give one label for each completion"
+            )
+    return known
+
+
+def to_dataset(rows: Sequence[Row]) -> Dataset:
+    """``rows`` as a ``datasets.Dataset``, one column for each key.
+
+    Raises:
+        GradatimError: as :func:`row_format`, or if a column mixes types.
+    """
+    import pyarrow
+    from datasets import Dataset
+
+    row_format(rows)
+    try:
+        return Dataset.from_list([dict(row) for row in rows])
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+        raise GradatimError(f"a column of the rows mixes types, which a dataset cannot hold: {error}") from error
+
+
+def write_jsonl(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
+    """Write ``rows`` as UTF-8 JSON lines; the file appears whole or not at all.
+
+    Raises:
+        GradatimError: as :func:`row_format`, or if the file cannot be written.
+    """
+    row_format(rows)
+    with atomic_writer(path) as file:
+        for row in rows:
+            file.write(json.dumps(dict(row), ensure_ascii=False) + "\n")
+
+
+def read_jsonl(
+    path: str | os.PathLike[str], *, malformed: Literal["refuse", "skip"] = "refuse"
+) -> list[dict[str, Any]]:
+    """Read JSON objects, one a line; blank lines are passed over.
+
+    Args:
+        path: the file.
+        malformed: what to do about a line that is not a JSON object: ``"refuse"`` the file with an error that names
+            the line, or ``"skip"`` the line with a warning that names it.
+
+    Raises:
+        GradatimError: if the file cannot be read, has no rows, or has a malformed line that is not to be skipped.
+    """
+    rows: list[dict[str, Any]] = []
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                row = _json_object(line)
+                if row is not None:
+                    rows.append(row)
+                    continue
+                message = f"line {number} of {os.fspath(path)!r} is not a JSON object"
+                if malformed == "refuse":
+                    raise GradatimError(f"{message}; put it right, or ask to skip malformed lines")
+                warnings.warn(f"{message}; it is skipped", stacklevel=2)
+    except OSError as error:
+        raise file_error(path, error) from error
+    if not rows:
+        raise GradatimError(f"{os.fspath(path)!r} has no rows; check that it is the right file")
+    return rows
+
+
+def _json_object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:  # malformed JSON or bytes that are not UTF-8
+        return None
+    return value if isinstance(value, dict) else None

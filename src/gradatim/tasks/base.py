@@ -1,0 +1,79 @@
+"""What a task is: where problems come from, how text divides into steps, how an answer is verified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from gradatim.tree import Node, Problem, Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a verifier found.
+
+    Attributes:
+        reward: 1.0 for a right solution, 0.0 for a wrong one; tasks may give values between.
+        answer: the answer that was extracted, in a form that equal answers share; ``None`` where there is none.
+        reason: why, in a few words that a person can act on. ``"correct"`` for a right solution.
+    """
+
+    reward: float
+    answer: str | None
+    reason: str
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A source of problems with a verifier.
+
+    Attributes:
+        name: what recipes call it.
+        step_end: the strings that end a step in the policy's text.
+    """
+
+    name: str
+    step_end: tuple[str, ...]
+
+    def problems(self, split: str, count: int | None = None) -> list[Problem]:
+        """The first ``count`` problems of a split (``"train"``, ``"validation"``, ``"test"``), always the same."""
+        ...
+
+    def split_steps(self, text: str) -> list[str]:
+        """Divide a whole solution into steps; joined again they are ``text``."""
+        ...
+
+    def verify(self, problem: Problem, text: str) -> Verdict:
+        """Judge a whole solution. Deterministic, and never raises on any text."""
+        ...
+
+
+@runtime_checkable
+class Oracle(Protocol):
+    """Exact truth about partial solutions, for tasks where it can be computed."""
+
+    def solvable(self, problem: Problem, text: str) -> bool:
+        """Whether some continuation of the partial (or whole) solution ``text`` is right."""
+        ...
+
+    def first_error(self, problem: Problem, steps: Sequence[str]) -> int | None:
+        """Index of the first step after which no continuation is right, or ``None``."""
+        ...
+
+
+def grade(tree: Tree, task: Task) -> None:
+    """Write the verifier's reward and the extracted answer to every finished leaf; cut-off leaves get reward 0."""
+    for leaf in tree.leaves():
+        grade_node(leaf, task)
+
+
+def grade_node(node: Node, task: Task) -> None:
+    """Grade one leaf if it is closed and not graded yet."""
+    if node.open or node.reward is not None:
+        return
+    if node.finished:
+        verdict = task.verify(node.tree.problem, node.text)
+        node.reward, node.answer = verdict.reward, verdict.answer
+    else:
+        node.reward = 0.0

@@ -1,0 +1,27 @@
+"""Training on trees: packing, objectives, and a trainer."""
+
+from gradatim.training.examples import Example, TrainingRow, build_row, plan_rows
+from gradatim.training.fit import TrainingResult, train, train_dpo, train_process_reward, train_sft, train_step_dpo
+from gradatim.training.packing import PackedRow, pack_row
+from gradatim.training.process_reward_model import load_process_reward_model
+from gradatim.training.settings import LoraSettings, TrainingSettings
+from gradatim.training.trainer import TreeTrainer
+
+__all__ = [
+    "Example",
+    "LoraSettings",
+    "PackedRow",
+    "TrainingResult",
+    "TrainingRow",
+    "TrainingSettings",
+    "TreeTrainer",
+    "build_row",
+    "load_process_reward_model",
+    "pack_row",
+    "plan_rows",
+    "train",
+    "train_dpo",
+    "train_process_reward",
+    "train_sft",
+    "train_step_dpo",
+]

@@ -1,0 +1,163 @@
+"""Training in one call: what the pipeline and scripts use."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import get_last_checkpoint
+
+from gradatim.supervision.labels import StepLabel
+from gradatim.supervision.pairs import StepPair
+from gradatim.training.examples import Example
+from gradatim.training.objectives import Dpo, Objective, ProcessReward, StepDpo, SupervisedFineTuning
+from gradatim.training.selection import BestState, Evaluate
+from gradatim.training.settings import LoraSettings, TrainingSettings, training_arguments
+from gradatim.training.trainer import Reference, TreeTrainer
+from gradatim.tree import Node
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingResult:
+    """What training did.
+
+    Attributes:
+        model: the trained model, in evaluation mode: the one that was given, or adapters around it.
+        updates: optimizer updates that were made.
+        history: logged entries: loss, learning rate, gradient norm and the objective's metrics, by update.
+        evaluations: what the evaluation function returned, by update.
+        best_update: the update whose weights the model has now.
+    """
+
+    model: Any
+    updates: int
+    history: list[dict[str, float]]
+    evaluations: dict[int, float] = field(default_factory=dict)
+    best_update: int = 0
+
+
+def train(
+    model: Any,
+    objective: Objective,
+    examples: Sequence[Example],
+    settings: TrainingSettings,
+    *,
+    reference: Reference = "tree",
+    evaluate: Evaluate | None = None,
+) -> TrainingResult:
+    """Train ``model`` in place.
+
+    Args:
+        model: a causal language model, or a token classification model for objectives that read logits.
+        objective: the loss.
+        examples: from ``objective.examples(...)``.
+        settings: how.
+        reference: where reference log-probabilities come from; see :class:`~gradatim.training.trainer.TreeTrainer`.
+        evaluate: a held-out measure of the model, higher is better; the best state is what remains.
+
+    Raises:
+        GradatimError: see :class:`~gradatim.training.trainer.TreeTrainer`.
+    """
+    if settings.lora is not None:
+        model = add_adapters(model, settings.lora, for_logits=objective.reads == "logits")
+    selection = None
+    if evaluate is not None:
+        selection = BestState(
+            evaluate,
+            every=settings.evaluate_every,
+            patience=settings.patience,
+            folder=settings.output_dir,
+            resume=settings.resume,
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) if settings.output_dir is None else settings.output_dir
+        trainer = TreeTrainer(
+            model,
+            training_arguments(settings, folder),
+            objective=objective,
+            examples=examples,
+            tokens_per_row=settings.tokens_per_batch,
+            reference=reference,
+            callbacks=None if selection is None else [selection],
+        )
+        checkpoint = get_last_checkpoint(str(folder)) if settings.resume and folder.is_dir() else None
+        trainer.train(resume_from_checkpoint=checkpoint)
+    model.eval()
+    updates = trainer.state.global_step
+    return TrainingResult(
+        model=model,
+        updates=updates,
+        history=[entry for entry in trainer.state.log_history if "loss" in entry],
+        evaluations={} if selection is None else selection.values,
+        best_update=updates if selection is None else selection.best_step,
+    )
+
+
+def train_sft(
+    model: Any,
+    nodes: Iterable[Node],
+    settings: TrainingSettings,
+    *,
+    whole_paths: bool = True,
+    evaluate: Evaluate | None = None,
+) -> TrainingResult:
+    """Imitate the solutions that end in ``nodes`` (or, without ``whole_paths``, those steps alone)."""
+    objective = SupervisedFineTuning()
+    return train(model, objective, objective.examples(nodes, whole_paths=whole_paths), settings, evaluate=evaluate)
+
+
+def train_process_reward(
+    model: Any, labels: Iterable[StepLabel], settings: TrainingSettings, *, evaluate: Evaluate | None = None
+) -> TrainingResult:
+    """Teach step labels to a token classification model.
+
+    :func:`~gradatim.training.process_reward_model.load_process_reward_model` makes one of any decoder.
+    """
+    objective = ProcessReward()
+    return train(model, objective, objective.examples(labels), settings, evaluate=evaluate)
+
+
+def train_step_dpo(
+    model: Any,
+    pairs: Iterable[StepPair],
+    settings: TrainingSettings,
+    *,
+    objective: StepDpo | None = None,
+    reference: Reference = "tree",
+    evaluate: Evaluate | None = None,
+) -> TrainingResult:
+    """Prefer steps to their siblings."""
+    objective = objective or StepDpo()
+    return train(model, objective, objective.examples(pairs), settings, reference=reference, evaluate=evaluate)
+
+
+def train_dpo(
+    model: Any,
+    pairs: Iterable[StepPair],
+    settings: TrainingSettings,
+    *,
+    objective: Dpo | None = None,
+    reference: Reference = "tree",
+    evaluate: Evaluate | None = None,
+) -> TrainingResult:
+    """Prefer whole solutions to others of the same problem."""
+    objective = objective or Dpo()
+    return train(model, objective, objective.examples(pairs), settings, reference=reference, evaluate=evaluate)
+
+
+def add_adapters(model: Any, settings: LoraSettings, *, for_logits: bool = False) -> Any:
+    """The model with trainable low-rank adapters; its own weights are frozen, a reward model's head is trained."""
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    targets = settings.target_modules if isinstance(settings.target_modules, str) else list(settings.target_modules)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        task_type=TaskType.TOKEN_CLS if for_logits else TaskType.CAUSAL_LM,
+    )
+    return get_peft_model(model, config)

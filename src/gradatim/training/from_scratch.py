@@ -1,0 +1,149 @@
+"""Train a small language model from scratch on a task's own demonstrations.
+
+This is how the policies that ship with the package were made: ``gradatim pretrain RECIPE`` repeats it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, Trainer, TrainingArguments, set_seed
+
+from gradatim.tasks.countdown import Countdown
+from gradatim.tasks.countdown_tokenizer import make_countdown_tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSize:
+    """The shape of a small Llama; input and output embeddings are tied."""
+
+    hidden: int = 192
+    layers: int = 4
+    heads: int = 6
+    feed_forward: int = 512
+    positions: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainingSettings:
+    """How a policy is trained from scratch.
+
+    Attributes:
+        demonstrations: how many different problems with one solution each; every one is seen once an epoch.
+        epochs: passes over them.
+        batch_size: solutions per step.
+        learning_rate: peak; warm-up over the first 3 % of the steps, then cosine decay to a tenth.
+        seed: of the initial weights and of the order.
+    """
+
+    demonstrations: int = 200_000
+    epochs: float = 1.0
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    seed: int = 0
+
+
+class SolutionDataset(Dataset[dict[str, list[int]]]):
+    """Prompt and solution as one row; the loss is over the solution and its end."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], solutions: Sequence[str]) -> None:
+        prompt_ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+        solution_ids = tokenizer(list(solutions), add_special_tokens=False)["input_ids"]
+        self.rows = [
+            (prompt, [*solution, tokenizer.eos_token_id])
+            for prompt, solution in zip(prompt_ids, solution_ids, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        prompt, solution = self.rows[index]
+        return {"input_ids": prompt + solution, "labels": [-100] * len(prompt) + solution}
+
+
+def collate(rows: Sequence[dict[str, list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Pad rows on the right. Padding comes after every real token, so causal attention never sees it."""
+    width = max(len(row["input_ids"]) for row in rows)
+
+    def padded(key: str, fill: int) -> torch.Tensor:
+        return torch.tensor([row[key] + [fill] * (width - len(row[key])) for row in rows])
+
+    return {"input_ids": padded("input_ids", pad_token_id), "labels": padded("labels", -100)}
+
+
+def pretrain_countdown(
+    task: Countdown, size: ModelSize, settings: PretrainingSettings, output: Path
+) -> dict[str, object]:
+    """Train a countdown policy and save it with its tokenizer to ``output``; continues from its last checkpoint.
+
+    Returns the log: settings, parameters and the loss along the way; also written to ``output/training_log.json``.
+    """
+    set_seed(settings.seed)
+    tokenizer = make_countdown_tokenizer(task.difficulty.largest_result)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=size.hidden,
+            intermediate_size=size.feed_forward,
+            num_hidden_layers=size.layers,
+            num_attention_heads=size.heads,
+            num_key_value_heads=size.heads,
+            max_position_embeddings=size.positions,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    pairs = list(islice(task.demonstrations("train"), settings.demonstrations))
+    dataset = SolutionDataset(tokenizer, [problem.prompt for problem, _ in pairs], [text for _, text in pairs])
+    steps = int(len(dataset) * settings.epochs / settings.batch_size)
+    arguments = TrainingArguments(
+        output_dir=str(output / "checkpoints"),
+        max_steps=steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=max(1, steps * 3 // 100),
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 0.1},
+        adam_beta2=0.98,
+        max_grad_norm=1.0,
+        logging_steps=max(1, steps // 50),
+        save_steps=max(1, steps // 10),
+        save_total_limit=1,
+        report_to=[],
+        disable_tqdm=False,
+        seed=settings.seed,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=True,
+    )
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
+    )
+    checkpoints = output / "checkpoints"
+    trainer.train(resume_from_checkpoint=checkpoints.exists() and any(checkpoints.glob("checkpoint-*")))
+    log: dict[str, object] = {
+        "task": asdict(task.difficulty),
+        "size": asdict(size),
+        "settings": asdict(settings),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "steps": steps,
+        "loss": [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry],
+    }
+    model.to(torch.bfloat16).save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    (output / "training_log.json").write_text(json.dumps(log, indent=1) + "\n")
+    return log

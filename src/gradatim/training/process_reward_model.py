@@ -1,0 +1,43 @@
+"""Process reward models: a decoder with a token-level head."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForTokenClassification
+
+from gradatim.errors import GradatimError
+
+
+def load_process_reward_model(
+    path: str | Path, *, labels: Literal[1, 2] | None = None, dtype: torch.dtype = torch.float32, **options: Any
+) -> Any:
+    """A token classification model from a reward model's folder, or from a causal language model's with a new head.
+
+    The result is an ordinary transformers model: ``save_pretrained`` writes a folder that
+    ``AutoModelForTokenClassification.from_pretrained`` loads. The logit at a step's last token says how good the step
+    is; with two labels, label 1 is "right".
+
+    Args:
+        path: a folder or a hub id.
+        labels: outputs of the head; by default those of a reward model's folder, and one for a new head.
+        dtype: of the weights.
+        options: passed on to ``from_pretrained``.
+
+    Raises:
+        GradatimError: if there is no such model, or its architecture has no token classification head.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path)
+        is_reward_model = any("ForTokenClassification" in name for name in config.architectures or ())
+        if labels is not None or not is_reward_model:
+            config.num_labels = labels or 1
+        # A new head drops features by default; scores of one step would then differ from pass to pass.
+        if getattr(config, "classifier_dropout", None) is None:
+            config.classifier_dropout = 0.0
+        return AutoModelForTokenClassification.from_pretrained(path, config=config, dtype=dtype, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise GradatimError(f"{path} cannot be loaded as a process reward model: {reason}") from error

@@ -1,0 +1,224 @@
+"""The trainer: packed rows through a model, an objective over what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from gradatim.errors import GradatimError
+from gradatim.training.examples import Example, TrainingRow, build_row, plan_rows
+from gradatim.training.forward import step_logits, token_log_probabilities
+from gradatim.training.objectives.base import Objective, StepQuantities
+
+Reference = Literal["tree", "initial", "base"] | nn.Module
+
+
+class TreeTrainer(Trainer):
+    """A :class:`transformers.Trainer` whose batches are packed rows of trees.
+
+    The examples are divided into rows once (:func:`~gradatim.training.examples.plan_rows`); the order of the rows is
+    shuffled anew in every epoch. An update's loss is the sum over its examples divided by their total weight, however
+    many rows and devices they are spread over. Everything else (mixed precision, checkpoints, resuming, adapters,
+    distributed training) is the base class's.
+
+    Args:
+        model: a causal language model, or a token classification model for objectives that read logits.
+        args: with a batch size of 1, since a batch is one row; its other settings apply as they are.
+        objective: the loss.
+        examples: what to learn from.
+        evaluation_examples: what :meth:`evaluate` computes the loss on.
+        tokens_per_row: packed tokens in one row at most.
+        reference: where reference log-probabilities come from. ``"tree"``: recorded when the steps were sampled;
+            ``"initial"``: this model as it is now; ``"base"``: this model without its adapters; or another model.
+            All are computed once, before the first update.
+        callbacks: as in the base class.
+
+    Raises:
+        GradatimError: if there are no examples, the trees hold no log-probabilities that ``reference`` needs, or the
+            tokens do not fit the model.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        *,
+        objective: Objective,
+        examples: Sequence[Example],
+        evaluation_examples: Sequence[Example] | None = None,
+        tokens_per_row: int = 2048,
+        reference: Reference = "tree",
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        if args.per_device_train_batch_size != 1:
+            raise GradatimError("a batch is one packed row: set per_device_train_batch_size to 1 and use tokens_per_row")
+        if not examples:
+            raise GradatimError("there is nothing to learn from: the list of training examples is empty")
+        self.objective = objective
+        self._metric_sums: dict[str, Tensor] = {}
+        self._metric_weight: Tensor | float = 0.0
+        rows = [build_row(part) for part in plan_rows(examples, tokens_per_row, seed=args.seed)]
+        held_out = [build_row(part) for part in plan_rows(evaluation_examples or (), tokens_per_row, seed=None)]
+        _check_fit(model, rows + held_out)
+        if objective.uses_reference:
+            disable_dropout(model)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=_collate,
+            train_dataset=rows,
+            eval_dataset=held_out or None,
+            callbacks=callbacks,
+        )
+        if objective.uses_reference:
+            self.train_dataset = self._with_reference(rows, reference)
+            self.eval_dataset = self._with_reference(held_out, reference) or None
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """One forward pass over a row, and the objective; ``num_items_in_batch`` is the update's normalizer."""
+        row = TrainingRow(**inputs)
+        own = self.objective.normalizer(row.weights, row.lengths)
+        steps = self._measure(model, row)
+        normalizer = own if num_items_in_batch is None else num_items_in_batch
+        loss, metrics = self.objective.loss(steps, normalizer.clamp(min=1e-12))
+        if model.training:
+            self._metric_weight = self._metric_weight + own
+            for name, value in metrics.items():
+                self._metric_sums[name] = self._metric_sums.get(name, 0.0) + value * own
+            if num_items_in_batch is not None:
+                loss = loss * self.accelerator.num_processes  # gradients are averaged over processes, not summed
+        return (loss, metrics) if return_outputs else loss
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Loss and metrics over held-out rows, every example by its weight."""
+        loader = self.get_eval_dataloader(eval_dataset)
+        model = self._wrap_model(self.model, training=False)
+        model.eval()
+        totals: dict[str, Tensor] = {}
+        with torch.no_grad(), self.accelerator.autocast():
+            for inputs in loader:
+                inputs = self._prepare_inputs(inputs)
+                weight = self.objective.normalizer(inputs["weights"], inputs["lengths"])
+                loss, metrics = self.compute_loss(model, inputs, return_outputs=True)
+                for name, value in {"loss": loss, **metrics}.items():
+                    totals[name] = totals.get(name, 0.0) + value * weight
+                totals["weight"] = totals.get("weight", 0.0) + weight
+        totals = self.accelerator.reduce(totals)
+        weight = totals.pop("weight").clamp(min=1e-12)
+        result = {f"{metric_key_prefix}_{name}": float(value / weight) for name, value in totals.items()}
+        self.log(result)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, result)
+        return result
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with the objective's metrics since the last entry beside the loss."""
+        if self._metric_sums and "loss" in logs:
+            # Sums stay on the device until here: reading them at every update would make the device wait.
+            weight = self._metric_weight
+            logs = {**logs, **{name: float(value / weight) for name, value in self._metric_sums.items()}}
+            self._metric_sums, self._metric_weight = {}, 0.0
+        super().log(logs, start_time)
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
+        """The normalizer of one update, over all its rows and all processes."""
+        if not batch_samples:
+            return None
+        sizes = [self.objective.normalizer(row["weights"], row["lengths"]).float() for row in batch_samples]
+        total = torch.stack(sizes).sum().to(device)
+        return self.accelerator.gather(total).sum() if self.accelerator.num_processes > 1 else total
+
+    def _measure(self, model: nn.Module, row: TrainingRow) -> StepQuantities:
+        if self.objective.reads == "logits":
+            values = step_logits(model, row).view_as(row.lengths)
+        else:
+            values = row.sum_groups(token_log_probabilities(model, row))
+        reference = row.sum_groups(row.reference) if self.objective.uses_reference else torch.zeros_like(values)
+        return StepQuantities(values, reference, row.lengths, row.weights, row.targets)
+
+    def _with_reference(self, rows: list[TrainingRow], reference: Reference) -> list[TrainingRow]:
+        if reference == "tree":
+            if any(bool(row.reference.isnan().any()) for row in rows):
+                raise GradatimError(
+                    "some steps have no recorded log-probabilities, so the tree cannot be the reference; sample the "
+                    "trees with a policy that records them, or take the reference from a model"
+                )
+            return rows
+        result = []
+        with reference_model(self.model, reference, self.args.device) as model, torch.no_grad():
+            for row in rows:
+                moved = TrainingRow(**self._prepare_inputs(row.tensors()))
+                with self.accelerator.autocast():
+                    values = token_log_probabilities(model, moved)
+                result.append(replace(row, reference=values.float().cpu()))
+        return result
+
+
+@contextmanager
+def reference_model(model: nn.Module, reference: Reference, device: torch.device) -> Iterator[nn.Module]:
+    """The model that gives reference log-probabilities, in evaluation mode; the trained model is left as it was.
+
+    Raises:
+        GradatimError: if ``"base"`` is asked of a model without adapters, or the name is not known.
+    """
+    target: Any = model if isinstance(reference, str) else reference
+    training = target.training
+    target.to(device).eval()
+    try:
+        if reference == "base":
+            if not hasattr(target, "disable_adapter"):
+                raise GradatimError("the reference 'base' needs a model with adapters; use 'initial' or 'tree' instead")
+            with target.disable_adapter():
+                yield target
+        elif reference == "initial" or isinstance(reference, nn.Module):
+            yield target
+        else:
+            raise GradatimError(f"the reference {reference!r} is not known; use 'tree', 'initial', 'base' or a model")
+    finally:
+        target.train(training)
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Switch off the model's own dropout, which would be noise between policy and reference; adapters keep theirs."""
+    for name, module in model.named_modules():
+        if "lora_dropout" in name:
+            continue
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010 (a module's attributes are not typed)
+
+
+def _collate(rows: list[TrainingRow]) -> dict[str, Tensor]:
+    return rows[0].tensors()
+
+
+def _check_fit(model: Any, rows: list[TrainingRow]) -> None:
+    config = model.config.get_text_config()
+    largest = max(int(row.input_ids.max()) for row in rows)
+    if largest >= config.vocab_size:
+        raise GradatimError(
+            f"the trees contain token id {largest} but the model knows only {config.vocab_size} tokens; train the "
+            "model that the trees were grown with, or one with the same tokenizer"
+        )
+    longest = 1 + max(int(row.position_ids.max()) for row in rows)
+    limit = getattr(config, "max_position_embeddings", None)
+    if limit is not None and longest > limit:
+        raise GradatimError(
+            f"a path of {longest} tokens does not fit the model, which reads at most {limit}; leave long paths out"
+        )

@@ -1,0 +1,370 @@
+"""The reasoning tree: problems, steps, nodes, and the walks over them.
+
+The root of a tree holds the prompt; every other node is one step; a path from the root to a leaf is one attempted
+solution. Search grows the tree, scorers and verifiers annotate it, supervision reads it and training consumes it.
+Everything here is plain data: no tensors, no models, and no knowledge of what a step means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from gradatim.budget import Budget
+from gradatim.errors import GradatimError
+
+FORMAT_VERSION = 1
+
+
+class EndReason(StrEnum):
+    """Why a step ended."""
+
+    BOUNDARY = "boundary"  # the step boundary was written: the solution can go on
+    END_OF_TEXT = "end_of_text"  # the policy ended the solution
+    LENGTH = "length"  # the step reached its longest permitted length: the solution is cut off
+    BUDGET = "budget"  # the tree's budget ran out inside the step: the solution is cut off
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem.
+
+    Attributes:
+        id: unique within its task.
+        prompt: the text that the policy continues.
+        answer: the reference answer where there is one.
+        data: whatever else the task needs, as JSON values.
+    """
+
+    id: str
+    prompt: str
+    answer: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step, exactly as it was sampled. Text is never tokenized again on the way.
+
+    Attributes:
+        tokens: ids that the policy wrote, boundary included.
+        text: the text of ``tokens``.
+        log_probabilities: natural-log probability of each token under the policy that sampled it, at temperature 1
+            and without truncation; as many as ``tokens``, or none where they are unknown (a prompt, imported text).
+        end: why the step ended.
+        observation: ids that the environment, not the policy, wrote after the step. They condition what follows and
+            never enter a loss.
+        observation_text: the text of ``observation``.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    log_probabilities: tuple[float, ...] = ()
+    end: EndReason = EndReason.BOUNDARY
+    observation: tuple[int, ...] = ()
+    observation_text: str = ""
+
+    def __post_init__(self) -> None:
+        if self.log_probabilities and len(self.log_probabilities) != len(self.tokens):
+            raise ValueError(
+                f"a step has {len(self.tokens)} tokens but {len(self.log_probabilities)} log-probabilities"
+            )
+
+
+class Node:
+    """A node of a tree: one step and what is known of it.
+
+    Attributes:
+        tree: the tree it belongs to.
+        id: its place in ``tree.nodes``; a parent's id is always smaller than its children's.
+        parent: ``None`` for the root.
+        step: its step; the root's step holds the prompt.
+        children: in the order in which they were added.
+        depth: steps from the root (the root has 0).
+        scores: one number per scorer name; also values that searches and rollouts estimated, by their name.
+        counts: how much evidence a score rests on (rollouts, visits), by the same names.
+        multiplicity: how often this very step was proposed at this place.
+        draws: how many steps were ever drawn below this node; numbers the draws for reproducible sampling.
+        key: 64-bit number that seeds sampling below this node; depends on the tree's seed and the path of draws only.
+        reward: the verifier's reward, for graded leaves.
+        answer: the answer extracted from the solution that ends here, for graded leaves.
+    """
+
+    __slots__ = (
+        "answer", "children", "counts", "depth", "draws", "id", "key", "multiplicity", "parent", "reward", "scores",
+        "step", "tree",
+    )  # fmt: skip
+
+    def __init__(self, tree: Tree, id: int, parent: Node | None, step: Step, key: int) -> None:
+        self.tree = tree
+        self.id = id
+        self.parent = parent
+        self.step = step
+        self.children: list[Node] = []
+        self.depth: int = 0 if parent is None else parent.depth + 1
+        self.scores: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+        self.multiplicity = 1
+        self.draws = 0
+        self.key = key
+        self.reward: float | None = None
+        self.answer: str | None = None
+
+    @property
+    def is_root(self) -> bool:
+        return self.parent is None
+
+    @property
+    def is_leaf(self) -> bool:
+        return not self.children
+
+    @property
+    def finished(self) -> bool:
+        """Whether the policy ended its solution with this step."""
+        return self.step.end is EndReason.END_OF_TEXT
+
+    @property
+    def open(self) -> bool:
+        """Whether a further step can follow: the step ended at a boundary, neither finished nor cut off."""
+        return self.step.end is EndReason.BOUNDARY
+
+    def path(self) -> list[Node]:
+        """The nodes from the root to this one, both included."""
+        nodes = []
+        node: Node | None = self
+        while node is not None:
+            nodes.append(node)
+            node = node.parent
+        nodes.reverse()
+        return nodes
+
+    def siblings(self) -> list[Node]:
+        """The other children of this node's parent."""
+        return [] if self.parent is None else [node for node in self.parent.children if node is not self]
+
+    def descendants(self) -> Iterator[Node]:
+        """This node and all below it, parents before children, without recursion."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(reversed(node.children))
+
+    def leaves(self) -> Iterator[Node]:
+        """The leaves at or below this node, from the first branch to the last."""
+        return (node for node in self.descendants() if not node.children)
+
+    @property
+    def text(self) -> str:
+        """The solution so far: the text of all steps and observations from below the root to here."""
+        return "".join(node.step.text + node.step.observation_text for node in self.path()[1:])
+
+    @property
+    def tokens(self) -> list[int]:
+        """All token ids from the prompt to here, observations included."""
+        return [token for node in self.path() for token in (*node.step.tokens, *node.step.observation)]
+
+    def __repr__(self) -> str:
+        return f"Node({self.id}, depth={self.depth}, text={self.step.text!r}, scores={self.scores})"
+
+
+class Tree:
+    """Everything that is known of one problem.
+
+    Args:
+        problem: the problem.
+        prompt_tokens: the prompt's ids, where they are known already; otherwise the first policy to expand the tree
+            writes them (see :meth:`set_prompt_tokens`).
+        seed: seeds all sampling in the tree.
+        budget: what may be spent on the tree; without one, spending is counted and not limited.
+    """
+
+    def __init__(
+        self, problem: Problem, *, prompt_tokens: Sequence[int] = (), seed: int = 0, budget: Budget | None = None
+    ) -> None:
+        self.problem = problem
+        self.seed = seed
+        self.budget = budget if budget is not None else Budget()
+        self.metadata: dict[str, Any] = {}
+        key = _mix(_mix(seed) ^ _text_key(problem.id))
+        self.nodes: list[Node] = [Node(self, 0, None, Step(tuple(prompt_tokens), problem.prompt), key)]
+
+    @property
+    def root(self) -> Node:
+        return self.nodes[0]
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def set_prompt_tokens(self, tokens: Sequence[int]) -> None:
+        """Record the prompt's ids, once; a second policy must agree on them.
+
+        Raises:
+            GradatimError: if the tree already has other prompt tokens.
+        """
+        if self.root.step.tokens == tuple(tokens):
+            return
+        if self.root.step.tokens:
+            raise GradatimError(
+                f"the tree of problem {self.problem.id!r} was grown with another tokenizer or prompt; "
+                "start a new tree for this policy"
+            )
+        self.root.step = Step(tuple(tokens), self.problem.prompt)
+
+    def add(self, parent: Node, step: Step, *, key: int | None = None) -> Node:
+        """Add ``step`` below ``parent``, or find it there: identical steps are one node.
+
+        Returns the new node, or the sibling with the same tokens and observation after counting it once more in its
+        ``multiplicity``.
+        """
+        if parent.tree is not self:
+            raise ValueError("the parent belongs to another tree")
+        for node in parent.children:
+            if node.step.tokens == step.tokens and node.step.observation == step.observation:
+                node.multiplicity += 1
+                return node
+        node = Node(self, len(self.nodes), parent, step, _child_key(parent) if key is None else key)
+        self.nodes.append(node)
+        parent.children.append(node)
+        return node
+
+    def draw(self, parent: Node) -> int:
+        """Number the next draw below ``parent`` and return its 64-bit sampling key."""
+        parent.draws += 1
+        return _mix(parent.key + parent.draws)
+
+    def leaves(self) -> Iterator[Node]:
+        return self.root.leaves()
+
+    def solutions(self) -> list[Node]:
+        """The finished leaves."""
+        return [node for node in self.nodes if node.finished and not node.children]
+
+    def backup(
+        self, name: str, leaf_value: Callable[[Node], float | None] = lambda leaf: leaf.reward, *, default: float = 0.0
+    ) -> None:
+        """Write to every node the mean value of the leaves below it, and to ``counts`` how many leaves that is.
+
+        A leaf weighs as much as its multiplicity. Leaves that are cut off or ungraded (``leaf_value`` is ``None``)
+        have the value ``default``; open leaves (a search never continued them) say nothing of their ancestors and
+        are left out, so a node with only open leaves below it gets no score.
+        """
+        sums = [0.0] * len(self.nodes)
+        weights = [0] * len(self.nodes)
+        for node in reversed(self.nodes):
+            if not node.children and not node.open:
+                value = leaf_value(node)
+                sums[node.id] = (default if value is None else value) * node.multiplicity
+                weights[node.id] = node.multiplicity
+            if weights[node.id]:
+                node.scores[name] = sums[node.id] / weights[node.id]
+                node.counts[name] = weights[node.id]
+                if node.parent is not None:
+                    sums[node.parent.id] += sums[node.id]
+                    weights[node.parent.id] += weights[node.id]
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole tree as a JSON object; :meth:`from_json` restores it exactly."""
+        problem = self.problem
+        return {
+            "format": FORMAT_VERSION,
+            "problem": {
+                "id": problem.id, "prompt": problem.prompt, "answer": problem.answer, "data": dict(problem.data),
+            },
+            "seed": self.seed,
+            "budget": self.budget.to_json(),
+            "metadata": self.metadata,
+            "nodes": [_node_to_json(node) for node in self.nodes],
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Tree:
+        """Restore a tree from :meth:`to_json`'s object.
+
+        Raises:
+            GradatimError: if it is not such an object or of a newer format.
+        """
+        if value.get("format") != FORMAT_VERSION:
+            raise GradatimError(
+                f"this tree has format {value.get('format')!r}, but this version of gradatim reads format "
+                f"{FORMAT_VERSION}; read it with the version that wrote it"
+            )
+        try:
+            tree = cls(Problem(**value["problem"]), seed=value["seed"], budget=Budget(**value["budget"]))
+            tree.metadata = dict(value["metadata"])
+            tree.nodes.clear()
+            for record in value["nodes"]:
+                _node_from_json(tree, record)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise GradatimError(f"this is not a whole gradatim tree: {type(error).__name__} {error}") from error
+        return tree
+
+
+def _node_to_json(node: Node) -> dict[str, Any]:
+    """A node's JSON object; what has its default value is left out, since trees have many nodes."""
+    step = node.step
+    record: dict[str, Any] = {
+        "parent": None if node.parent is None else node.parent.id,
+        "tokens": list(step.tokens),
+        "text": step.text,
+        "end": step.end.value,
+        "key": node.key,
+    }
+    optional: dict[str, tuple[Any, Any]] = {
+        "log_probabilities": (list(step.log_probabilities), []),
+        "observation": (list(step.observation), []),
+        "observation_text": (step.observation_text, ""),
+        "scores": (node.scores, {}),
+        "counts": (node.counts, {}),
+        "multiplicity": (node.multiplicity, 1),
+        "draws": (node.draws, 0),
+        "reward": (node.reward, None),
+        "answer": (node.answer, None),
+    }
+    record.update({name: value for name, (value, default) in optional.items() if value != default})
+    return record
+
+
+def _node_from_json(tree: Tree, record: Mapping[str, Any]) -> None:
+    step = Step(
+        tokens=tuple(record["tokens"]),
+        text=record["text"],
+        log_probabilities=tuple(record.get("log_probabilities", ())),
+        end=EndReason(record["end"]),
+        observation=tuple(record.get("observation", ())),
+        observation_text=record.get("observation_text", ""),
+    )
+    parent = None if record["parent"] is None else tree.nodes[record["parent"]]
+    node = Node(tree, len(tree.nodes), parent, step, record["key"])
+    node.scores = dict(record.get("scores", {}))
+    node.counts = dict(record.get("counts", {}))
+    node.multiplicity = record.get("multiplicity", 1)
+    node.draws = record.get("draws", 0)
+    node.reward = record.get("reward")
+    node.answer = record.get("answer")
+    tree.nodes.append(node)
+    if parent is not None:
+        parent.children.append(node)
+
+
+def _mix(value: int) -> int:
+    """SplitMix64's finalizer (Steele et al., 2014): spreads any integer over 64 bits."""
+    value = (value + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+    return value ^ (value >> 31)
+
+
+def _text_key(text: str) -> int:
+    """A 64-bit number that stands for ``text``, the same in every process (unlike ``hash``)."""
+    key = 0
+    for byte in text.encode():
+        key = _mix(key ^ byte)
+    return key
+
+
+def _child_key(parent: Node) -> int:
+    """The key of a child that was not drawn (imported, or written by hand)."""
+    return _mix(_mix(parent.key) ^ len(parent.children))

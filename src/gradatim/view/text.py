@@ -1,0 +1,76 @@
+"""A tree in the terminal."""
+
+from __future__ import annotations
+
+import math
+
+from rich.text import Text
+from rich.tree import Tree as RichTree
+
+from gradatim.tree import EndReason, Node, Tree
+from gradatim.view.selection import default_score, hidden_below, select_nodes
+
+
+def render(tree: Tree, *, by: str | None = None, limit: int = 200) -> RichTree:
+    """A ``rich`` rendering of ``tree``: one line a step with its score, ends marked ✓ (right), ✗ (wrong), ✂ (cut off).
+
+    Args:
+        tree: the tree.
+        by: the score to show; by default the one that most nodes have.
+        limit: show at most this many nodes (see :func:`gradatim.view.selection.select_nodes`); what is left out is
+            counted in its place.
+
+    Raises:
+        GradatimError: if ``limit`` is below 1.
+    """
+    by = by or default_score(tree)
+    shown = select_nodes(tree, limit, by)
+    hidden = hidden_below(tree, shown)
+    branches: dict[int, RichTree] = {}
+    for id in sorted(shown):  # parents first
+        node = tree.nodes[id]
+        if node.parent is None:
+            branches[id] = RichTree(Text(one_line(node.step.text), style="bold"), guide_style="dim")
+        else:
+            branches[id] = branches[node.parent.id].add(_line(node, by))
+    for id, count in hidden.items():
+        if count:
+            branches[id].add(Text(f"… {count:,} more", style="dim italic"))
+    return branches[0]
+
+
+def one_line(text: str) -> str:
+    """Text on one line: line ends at its ends are dropped, those inside are shown as ⏎."""
+    return text.strip().replace("\r", "").replace("\n", " ⏎ ")
+
+
+def mark(node: Node) -> str:
+    """How a solution that ends with ``node`` turned out; empty where it goes on or was not graded."""
+    if node.step.end in {EndReason.LENGTH, EndReason.BUDGET}:
+        return "✂"
+    if node.children or node.reward is None:
+        return ""
+    return "✓" if node.reward > 0.5 else "✗"
+
+
+def _line(node: Node, by: str | None) -> Text:
+    line = Text()
+    score = None if by is None else node.scores.get(by)
+    if score is not None:
+        line.append(f"{score:5.2f} ", style=_score_style(score))
+    sign = mark(node)
+    style = {"✓": "bold green", "✗": "red", "✂": "yellow"}.get(sign, "")
+    line.append(one_line(node.step.text), style=style if sign == "✓" else "")
+    if node.step.observation_text:
+        line.append(f" → {one_line(node.step.observation_text)}", style="cyan")
+    if sign:
+        line.append(f" {sign}", style=style)
+    if node.multiplicity > 1:
+        line.append(f" x{node.multiplicity}", style="dim")
+    return line
+
+
+def _score_style(score: float) -> str:
+    if math.isnan(score):
+        return "dim"
+    return "green" if score >= 2 / 3 else "yellow" if score >= 1 / 3 else "red"

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradatim.errors import GradatimError
+from gradatim.training.attention import tree_attention_mask
+from gradatim.training.examples import Example, build_row, plan_rows
+from gradatim.training.forward import token_log_probabilities
+from gradatim.training.packing import pack_row, scored_tokens
+from gradatim.tree import Node, Problem, Step, Tree
+
+from training_models import CONFIGS, path_log_probabilities, random_tree, tiny_model
+
+seeds = st.integers(0, 10_000)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.integers(2, 25), st.data())
+def test_every_token_sees_exactly_its_path(seed: int, size: int, data: st.DataObject) -> None:
+    trees = [random_tree(seed + i, nodes=size) for i in range(2)]
+    candidates = [node for tree in trees for node in tree.nodes]
+    chosen = data.draw(st.lists(st.sampled_from(candidates), min_size=1, unique_by=id))
+    row = pack_row(chosen)
+    assert {id(node) for node in row.nodes} == {id(node) for end in chosen for node in end.path()}
+    index = torch.arange(len(row))
+    mask = (index[None] <= index[:, None]) & (index[:, None] < row.visible_until[None])
+    for i, node in enumerate(row.nodes):
+        start, end = int(row.step_starts[i]), int(row.step_ends[i])
+        assert row.input_ids[start:end].tolist() == list(node.step.tokens)
+        before = [] if node.parent is None else node.parent.tokens
+        for offset, position in enumerate(range(start, end)):
+            seen = mask[position].nonzero()[:, 0]
+            assert row.input_ids[seen].tolist() == before + list(node.step.tokens[: offset + 1])
+            assert row.position_ids[seen].tolist() == list(range(len(before) + offset + 1))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_packed_log_probabilities_and_gradients_equal_those_of_single_paths(family: str, seed: int) -> None:
+    model = tiny_model(family)
+    trees = [random_tree(10 * seed + i, nodes=9) for i in range(2)]
+    nodes = [node for tree in trees for node in tree.nodes[1:]]
+    weights = torch.randn(len(nodes), generator=torch.Generator().manual_seed(seed))
+    row = build_row([Example(((node,),)) for node in nodes])
+    packed = token_log_probabilities(model, row)
+    sums = row.sum_groups(packed)[:, 0]
+    (weights * sums).sum().backward()
+    packed_gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    single = torch.cat([path_log_probabilities(model, node) for node in nodes])
+    torch.testing.assert_close(packed, single, atol=1e-5, rtol=0)
+    total = sum(weight * path_log_probabilities(model, node).sum() for weight, node in zip(weights, nodes, strict=True))
+    total.backward()
+    for packed_gradient, parameter in zip(packed_gradients, model.parameters(), strict=True):
+        scale = parameter.grad.abs().max().clamp(min=1.0)
+        torch.testing.assert_close(packed_gradient / scale, parameter.grad / scale, atol=1e-5, rtol=0)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seeds)
+def test_random_trees_are_exact_with_windows_and_soft_caps(seed: int) -> None:
+    model = tiny_model("gemma2")
+    tree = random_tree(seed, nodes=10)
+    row = build_row([Example(((node,),)) for node in tree.nodes[1:]])
+    with torch.no_grad():
+        single = torch.cat([path_log_probabilities(model, node) for node in tree.nodes[1:]])
+        torch.testing.assert_close(token_log_probabilities(model, row), single, atol=1e-5, rtol=0)
+
+
+def test_eager_and_sdpa_agree() -> None:
+    model = tiny_model("llama")
+    row = build_row([Example(((node,),)) for node in random_tree(3).nodes[1:]])
+    with torch.no_grad():
+        first = token_log_probabilities(model, row)
+        model.set_attn_implementation("eager")
+        torch.testing.assert_close(token_log_probabilities(model, row), first, atol=1e-5, rtol=0)
+
+
+def test_the_packed_row_computes_less_than_the_paths() -> None:
+    tree = random_tree(5, nodes=20)
+    row = build_row([Example(((node,),)) for node in tree.nodes[1:]])
+    needed = sum(len(node.step.tokens) for node in tree.nodes[1:])
+    assert row.token_ids.shape[0] == needed
+    assert row.predictors.shape[0] < needed  # siblings share the prediction of their first tokens
+
+
+def test_observations_condition_but_are_never_scored() -> None:
+    tree = Tree(Problem("p", ""), prompt_tokens=(3, 4))
+    first = tree.add(tree.root, Step((5, 6), "a", observation=(7, 8), observation_text="o"))
+    second = tree.add(first, Step((9,), "b", observation=(10,), observation_text="o"))
+    row = pack_row([second])
+    assert row.input_ids.tolist() == [3, 4, 5, 6, 7, 8, 9]  # nothing follows the last observation
+    tokens = scored_tokens(row, [1, 2])
+    assert tokens.token_ids.tolist() == [5, 6, 9]
+    assert tokens.predictors[tokens.predictor_of].tolist() == [1, 2, 5]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds, st.integers(8, 80))
+def test_rows_hold_every_example_once_and_keep_to_the_limit(seed: int, limit: int) -> None:
+    examples = [
+        Example(((node,),)) for i in range(4) for node in random_tree(seed + i, nodes=3 + 7 * (i % 2)).nodes[1:]
+    ]
+    rows = plan_rows(examples, limit, seed=seed)
+    assert Counter(id(example) for row in rows for example in row) == Counter(id(example) for example in examples)
+    for row in rows:
+        assert len(row) == 1 or build_row(row).input_ids.shape[0] <= limit
+
+
+def test_a_divided_tree_has_the_same_log_probabilities() -> None:
+    model = tiny_model("qwen3")
+    tree = random_tree(8, nodes=25)
+    examples = [Example(((node,),)) for node in tree.nodes[1:]]
+    rows = plan_rows(examples, 30)
+    assert len(rows) > 2
+    with torch.no_grad():
+        for part in rows:
+            row = build_row(part)
+            sums = row.sum_groups(token_log_probabilities(model, row))[:, 0]
+            for value, example in zip(sums, part, strict=True):
+                expected = path_log_probabilities(model, example.groups[0][0]).sum()
+                torch.testing.assert_close(value, expected, atol=1e-5, rtol=0)
+
+
+def test_trees_that_fit_stay_whole() -> None:
+    trees = [random_tree(i, nodes=6) for i in range(6)]
+    rows = plan_rows([Example(((node,),)) for tree in trees for node in tree.nodes[1:]], 90)
+    where: dict[int, set[int]] = {}
+    for i, row in enumerate(rows):
+        for example in row:
+            where.setdefault(id(example.groups[0][0].tree), set()).add(i)
+    assert all(len(places) == 1 for places in where.values())
+    assert len(rows) < len(trees)
+
+
+def test_prompts_are_refused_as_targets() -> None:
+    tree = random_tree(0)
+    with pytest.raises(GradatimError, match="prompt is not a step"):
+        build_row([Example(((tree.root,),))])
+    empty = Tree(Problem("p", ""))
+    step = empty.add(empty.root, Step((5,), "a"))
+    with pytest.raises(GradatimError, match="prompt without tokens"):
+        build_row([Example(((step,),))])
+
+
+def test_models_that_cannot_read_trees_are_refused() -> None:
+    config = CONFIGS["qwen2"]()
+    config._attn_implementation = "flash_attention_2"
+    positions = torch.arange(3)
+    with pytest.raises(GradatimError, match="flash_attention_2"):
+        tree_attention_mask(config, positions, positions + 1, torch.float32)
+    config._attn_implementation = "sdpa"
+    config.layer_types = ["linear_attention", "full_attention"]
+    with pytest.raises(GradatimError, match="linear_attention"):
+        tree_attention_mask(config, positions, positions + 1, torch.float32)
+
+
+def test_a_row_survives_its_dictionary() -> None:
+    nodes: list[Node] = random_tree(1).nodes[1:]
+    row = build_row([Example(((node,),), weight=2.0, target=0.5) for node in nodes])
+    again = type(row)(**row.tensors())
+    assert all(torch.equal(value, again.tensors()[name]) for name, value in row.tensors().items() if name != "reference")
+    assert row.weights.tolist() == [2.0] * len(nodes)
