@@ -136,7 +136,7 @@ def arithmetic_section(models: dict[str, ModelRecord]) -> list[str]:
         "annotations with a calculator at hand, so most of their errors are errors of thought, which no check of",
         "arithmetic can see; a flag says much, and no flag says little.",
         "",
-        "| model | wrong solutions flagged | right solutions flagged | mean place of the first flagged step, of steps |",
+        "| model | wrong solutions flagged | right solutions flagged | first flagged step, of steps (means) |",
         "|---|---:|---:|---:|",
     ]
     for name, model in models.items():

@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
+import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -149,16 +152,14 @@ def test_empty_file_and_empty_split_are_refused(tmp_path: Path) -> None:
         Gsm8k(str(path)).problems("train")
     write_lines(path, [record(1)])
     task = Gsm8k(str(path))
-    empty = [split for split in ("train", "validation", "test") if not _has_problems(task, split)]
-    assert len(empty) == 2
-
-
-def _has_problems(task: Gsm8k, split: str) -> bool:
-    try:
-        return bool(task.problems(split))
-    except GradatimError as error:
-        assert "has no problems; give a larger source" in str(error)
-        return False
+    outcomes = []
+    for split in ("train", "validation", "test"):
+        try:
+            outcomes.append(str(len(task.problems(split))))
+        except GradatimError as error:
+            outcomes.append(str(error).partition(" of ")[2])
+    refusal = f"{str(path)!r} has no problems; give a larger source"
+    assert sorted(outcomes) == sorted(["1", refusal, refusal])
 
 
 @pytest.mark.parametrize(
@@ -302,11 +303,13 @@ def test_nothing_raises_on_any_text(text: str) -> None:
 
 @pytest.mark.parametrize("piece", ["1,111", "1/", "<<", "-", "#### ", "1 ", "9", " ", "\n ", "A:", ".1", "$ ", "("])
 def test_long_hostile_text_takes_no_long_time_and_does_not_raise(piece: str) -> None:
-    text = piece * 20_000
+    text = piece * 100_000
     task = Gsm8k()
+    started = time.perf_counter()
     assert task.verify(Problem("p", "", "18"), text).reward == 0.0
-    assert task.first_error(f"<<1+1=2>>{text}<<{text}") is None or piece in ("9", ".1", "1 ", "1/", "1,111")
-    assert extract_answer(f"#### {text}") != "18"
+    assert task.verify(Problem("p", "", "18"), f"#### {text}").reward == 0.0
+    task.first_error(f"<<1+1=2>>{text}<<{text}>><<{text}")
+    assert time.perf_counter() - started < 4  # linear time takes tenths of a second, quadratic time far longer
 
 
 # Arithmetic
@@ -353,9 +356,7 @@ _expressions = st.recursive(
 
 @given(_expressions)
 def test_expressions_agree_with_python_on_fractions(expression: str) -> None:
-    """Python's own parser is a second opinion: every number is wrapped as a Fraction, and the text is generated here."""
-    import re
-
+    """Python's own parser is a second opinion: every number becomes a Fraction."""
     wrapped = re.sub(r"[0-9.]+", lambda number: f"Fraction('{number[0]}')", expression)
     try:
         expected = eval(wrapped, {"Fraction": Fraction})
@@ -445,8 +446,6 @@ def _report_script() -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules[spec.name] = module  # dataclasses look their module up by name
     spec.loader.exec_module(module)
     return module

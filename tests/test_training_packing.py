@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
-from gradatim.training.attention import tree_attention_mask
+from gradatim.training.attention import BLOCK_ATTENTION, blockwise_attention, tree_attention_mask
 from gradatim.training.examples import Example, build_row, plan_rows
 from gradatim.training.forward import token_log_probabilities
 from gradatim.training.packing import pack_row, scored_tokens
@@ -166,3 +166,33 @@ def test_a_row_survives_its_dictionary() -> None:
     again = type(row)(**row.tensors())
     assert all(torch.equal(value, again.tensors()[name]) for name, value in row.tensors().items() if name != "reference")
     assert row.weights.tolist() == [2.0] * len(nodes)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "gemma"])
+def test_blockwise_attention_is_exact(family: str) -> None:
+    model = tiny_model(family)
+    nodes = [node for seed in range(8) for node in random_tree(seed, nodes=14).nodes[1:]]
+    row = build_row([Example(((node,),)) for node in nodes])
+    assert len(row.input_ids) > 2 * 128  # several blocks
+    dense = token_log_probabilities(model, row)
+    dense.square().sum().backward()
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    with blockwise_attention(model):
+        assert model.config._attn_implementation == BLOCK_ATTENTION
+        blocks = token_log_probabilities(model, row)
+        assert model.config._attn_implementation == BLOCK_ATTENTION  # the blocks were read: no fall-back to masks
+        blocks.square().sum().backward()
+        plain = model(torch.tensor([[3, 4, 5]])).logits
+    assert model.config._attn_implementation == "sdpa"
+    torch.testing.assert_close(blocks, dense, atol=1e-5, rtol=0)
+    for gradient, parameter in zip(gradients, model.parameters(), strict=True):
+        scale = gradient.abs().max().clamp(min=1.0)
+        torch.testing.assert_close(parameter.grad / scale, gradient / scale, atol=1e-5, rtol=0)
+    torch.testing.assert_close(plain, model(torch.tensor([[3, 4, 5]])).logits, atol=1e-5, rtol=0)
+
+
+def test_windows_keep_their_masks() -> None:
+    model = tiny_model("gemma3")
+    with blockwise_attention(model):
+        assert model.config._attn_implementation == "sdpa"

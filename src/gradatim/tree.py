@@ -224,6 +224,8 @@ class Tree:
         for node in parent.children:
             if node.step.tokens == step.tokens and node.step.observation == step.observation:
                 node.multiplicity += 1
+                if step.end is EndReason.BOUNDARY and not node.open:
+                    node.step, node.reward = step, None  # what cut the same step off before says nothing of it
                 return node
         node = Node(self, len(self.nodes), parent, step, _child_key(parent) if key is None else key)
         self.nodes.append(node)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from gradatim.errors import GradatimError
@@ -15,13 +16,23 @@ def load_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype,
     """``auto_class.from_pretrained``, for a hub id or a local folder.
 
     Raises:
-        GradatimError: if there is no such model, it cannot be reached, or the folder does not hold one.
+        GradatimError: if there is no such model, it cannot be reached, the folder does not hold one, or it lacks
+            weights that this kind of model needs.
     """
     _check_folder(name_or_path, "config.json", "a model (it has no config.json)")
     try:
-        model: PreTrainedModel = auto_class.from_pretrained(str(name_or_path), dtype=dtype, **options)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        loaded: tuple[PreTrainedModel, dict[str, Any]] = auto_class.from_pretrained(
+            str(name_or_path), dtype=dtype, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise GradatimError(f"cannot load the model {str(name_or_path)!r}: {_first_line(error)}") from error
+    model, information = loaded
+    missing = sorted(information["missing_keys"])
+    if missing:
+        raise GradatimError(
+            f"{str(name_or_path)!r} is no {type(model).__name__}: it lacks the weights {', '.join(missing[:3])}; "
+            "name a model that was saved as one"
+        )
     return model
 
 

@@ -63,8 +63,8 @@ class ScriptedPolicy:
     async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
         """Complete ``n`` solutions below each open node; see :class:`gradatim.policies.base.Policy`.
 
-        A rollout that the budget or ``max_steps`` ends between two steps is returned as the open node it reached; one
-        that could not begin is left out.
+        A rollout that takes ``max_steps`` is cut off there (``EndReason.LENGTH``). One that the budget ends between two
+        steps is returned as the open node it reached; one that could not begin is left out.
         """
         sampling = sampling or self.sampling
         draws = [(node, node.tree.draw(node)) for node in nodes if node.open for _ in range(n)]
@@ -74,16 +74,21 @@ class ScriptedPolicy:
     async def _rollout(self, start: Node, key: int, sampling: Sampling) -> Node | None:
         generator = random.Random(key)
         node = start
-        while node.open and node.depth < sampling.max_steps:
+        while node.open:
             await asyncio.sleep(0)
-            child = self._draw_step(node, generator, key, sampling)
+            child = self._draw_step(node, generator, key, sampling, last=node.depth + 1 >= sampling.max_steps)
             if child is None:
                 break
             node, key = child, generator.getrandbits(64)
         return None if node is start else node
 
-    def _draw_step(self, node: Node, generator: random.Random, key: int, sampling: Sampling) -> Node | None:
-        """Add one drawn step below ``node``, as far as the budget goes; ``None`` if nothing is left at all."""
+    def _draw_step(
+        self, node: Node, generator: random.Random, key: int, sampling: Sampling, *, last: bool = False
+    ) -> Node | None:
+        """Add one drawn step below ``node``, as far as the budget goes; ``None`` if nothing is left at all.
+
+        A solution that is not finished with its ``last`` step is cut off.
+        """
         if not _pay_prompt(node.tree):
             return None
         steps = self.distribution(node)
@@ -92,7 +97,7 @@ class ScriptedPolicy:
         index = generator.choices(range(len(steps)), _weights(steps, sampling))[0]
         tokens = step_tokens(steps[index])
         end = steps[index].end
-        if len(tokens) > sampling.max_step_tokens:
+        if len(tokens) > sampling.max_step_tokens or (last and end is EndReason.BOUNDARY):
             tokens, end = tokens[: sampling.max_step_tokens], EndReason.LENGTH
         granted = node.tree.budget.take_up_to(Spending.POLICY_GENERATED, len(tokens))
         if granted < len(tokens):

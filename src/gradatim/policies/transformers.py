@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,11 +20,11 @@ from gradatim.policies.base import Sampling
 from gradatim.policies.branch_batch import BranchBatch
 from gradatim.policies.key_value_store import NodeState
 from gradatim.policies.loading import load_model, load_tokenizer
+from gradatim.policies.step_text import CONTEXT_TOKENS, Boundary, StepText
 from gradatim.policies.token_sampling import choose_tokens, uniforms
 from gradatim.policies.tree_model import ModelStatistics, TreeModel
 from gradatim.tree import EndReason, Node, Step, Tree
 
-_CONTEXT_TOKENS = 8  # decoded before a step, so that its first piece keeps its leading space
 _GROUP_BRANCHES = 16  # a node with more branches is laid out in several groups; bounds padding across groups
 
 
@@ -48,7 +46,8 @@ class _Expansion:
     sampling: Sampling
     to_the_end: bool
     done: asyncio.Future[list[_Written]]
-    context: list[int] = field(default_factory=list)
+    context: list[int]  # the last tokens of the node's path
+    length: int  # tokens of the node's path
     started: int = 0
     running: int = 0
     states: list[NodeState] | None = None
@@ -105,10 +104,10 @@ class TransformersPolicy:
         self.sampling = sampling if sampling is not None else Sampling()
         self.max_branches = max_branches
         self.tree_model = TreeModel(model, Spending.POLICY_PREFILL, memory_bytes)
-        self._end_tokens = _end_tokens(model, tokenizer)
-        self._boundaries: dict[tuple[str, ...], NDArray[np.bool_]] = {}
-        self._positions = int(getattr(model.config, "max_position_embeddings", 0) or 1 << 60)
+        self._text = StepText(model, tokenizer)
+        self._positions = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 60)
         self._waiting: deque[_Expansion] = deque()
+        self._promised: set[asyncio.Future[list[_Written]]] = set()
         self._branches: list[_Branch] = []
         self._batch = BranchBatch(self.tree_model)
         self._pump: asyncio.Task[None] | None = None
@@ -144,8 +143,7 @@ class TransformersPolicy:
 
     def refresh(self) -> None:
         """Forget all cached keys and values and set the model up again, after its weights were trained."""
-        self.tree_model.store.clear()
-        self.tree_model.activate()
+        self.tree_model.refresh()
 
     def encode(self, tree: Tree) -> None:
         """Write the prompt's tokens to the root, if they are not there yet.
@@ -153,20 +151,8 @@ class TransformersPolicy:
         Raises:
             GradatimError: if the prompt is empty or has text that the tokenizer does not know.
         """
-        if tree.root.step.tokens:
-            return
-        prompt = tree.problem.prompt
-        tokens = list(self.tokenizer(prompt)["input_ids"])
-        while len(tokens) > 1 and tokens[-1] in self._end_tokens:
-            tokens.pop()  # some tokenizers close every text
-        if not tokens:
-            raise GradatimError(f"problem {tree.problem.id!r} has an empty prompt; give the policy text to continue")
-        if self.tokenizer.unk_token_id is not None and self.tokenizer.unk_token_id in tokens:
-            raise GradatimError(
-                f"the policy's tokenizer has no tokens for part of problem {tree.problem.id!r}: {prompt!r}; "
-                "use problems of the kind that the policy was trained on"
-            )
-        tree.set_prompt_tokens(tokens)
+        if not tree.root.step.tokens:
+            tree.set_prompt_tokens(self._text.encode(tree.problem))
 
     async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
         """Propose ``n`` steps below each open node; see :class:`gradatim.policies.base.Policy`."""
@@ -189,23 +175,30 @@ class TransformersPolicy:
         """Continue each open node ``n`` times; returns what was written, in the order of nodes and draws."""
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        loop = asyncio.get_running_loop()
-        expansions = []
-        for node in nodes:
-            if not node.open:
-                continue
-            self.encode(node.tree)
-            keys = [node.tree.draw(node) for _ in range(n)]
-            done: asyncio.Future[list[_Written]] = loop.create_future()
-            expansions.append(_Expansion(node, keys, sampling or self.sampling, to_the_end, done))
+        expansions = [self._request(node, n, sampling or self.sampling, to_the_end) for node in nodes if node.open]
+        self._promised.update(expansion.done for expansion in expansions)
         self._waiting.extend(expansions)
         if self._pump is None or self._pump.done():
-            self._pump = loop.create_task(self._run())
+            self._pump = asyncio.get_running_loop().create_task(self._run())
         try:
             return [(expansion.node, written) for expansion in expansions for written in await expansion.done]
         except BaseException:
             self._abandon(expansions)
             raise
+        finally:
+            self._promised.difference_update(expansion.done for expansion in expansions)
+
+    def _request(self, node: Node, n: int, sampling: Sampling, to_the_end: bool) -> _Expansion:
+        self.encode(node.tree)
+        tokens = node.tokens
+        if len(tokens) >= self._positions:
+            raise GradatimError(
+                f"problem {node.tree.problem.id!r} has {len(tokens)} tokens up to here, but the policy's model reads "
+                f"at most {self._positions}; use a shorter prompt or a model with a longer context"
+            )
+        keys = [node.tree.draw(node) for _ in range(n)]
+        done: asyncio.Future[list[_Written]] = asyncio.get_running_loop().create_future()
+        return _Expansion(node, keys, sampling, to_the_end, done, tokens[-CONTEXT_TOKENS:], len(tokens))
 
     def _attach(self, node: Node, written: _Written) -> list[Node]:
         """Add what a branch wrote below ``node``; returns the nodes, from the first step to the last."""
@@ -228,14 +221,10 @@ class TransformersPolicy:
                     self._advance()
                 await asyncio.sleep(0)
         except Exception as error:
-            for expansion in {id(e): e for e in self._unfinished()}.values():
-                if not expansion.done.done():
-                    expansion.done.set_exception(error)
+            for done in list(self._promised):
+                if not done.done():
+                    done.set_exception(error)
             self._reset()
-
-    def _unfinished(self) -> Iterable[_Expansion]:
-        yield from self._waiting
-        yield from (branch.expansion for branch in self._branches)
 
     def _reset(self) -> None:
         self._waiting.clear()
@@ -245,6 +234,9 @@ class TransformersPolicy:
     def _abandon(self, expansions: Sequence[_Expansion]) -> None:
         """Stop work that nobody waits for any more."""
         gone = {id(expansion) for expansion in expansions}
+        for expansion in expansions:
+            if not expansion.done.cancel() and not expansion.done.cancelled():
+                expansion.done.exception()  # looked at, so that asyncio does not report it as forgotten
         self._waiting = deque(expansion for expansion in self._waiting if id(expansion) not in gone)
         self._remove([i for i, branch in enumerate(self._branches) if id(branch.expansion) in gone])
 
@@ -287,7 +279,8 @@ class TransformersPolicy:
         """Charge for reading the node's path; an expansion that cannot be paid for has no results."""
         if self.tree_model.charge(expansion.node):
             return True
-        expansion.done.set_result([])
+        if not expansion.done.done():
+            expansion.done.set_result([])
         return False
 
     def _prepare(self, expansions: Sequence[_Expansion]) -> None:
@@ -296,11 +289,9 @@ class TransformersPolicy:
         for expansion in expansions:
             if expansion.states is None:
                 by_node.setdefault(expansion.node, []).append(expansion)
-        segments = [self.tree_model.segment(node) for node in by_node]
-        for waiting, states in zip(by_node.values(), self.tree_model.compute(segments), strict=True):
+        for waiting, states in zip(by_node.values(), self.tree_model.compute(list(by_node)), strict=True):
             for expansion in waiting:
                 expansion.states = states
-                expansion.context = expansion.node.tokens[-_CONTEXT_TOKENS:]
 
     def _join(self, branches: Sequence[_Branch]) -> None:
         """Add started branches to the batch, those of one expansion in groups."""
@@ -348,11 +339,14 @@ class TransformersPolicy:
             everything = len(rows) == len(branches)
             some_logits, some_uniform = (logits, uniform) if everything else (logits[rows], uniform[rows])
             tokens, log_probabilities = choose_tokens(some_logits, sampling, some_uniform)
-            boundary = self._boundary_table(sampling.step_end)
-            for row, token, log_probability in zip(rows, tokens.tolist(), log_probabilities.tolist(), strict=True):
-                self._record(branches[row], token, log_probability, bool(boundary[token]))
+            chosen = tokens.tolist()
+            boundaries = self._text.boundaries(sampling.step_end)[chosen].tolist()
+            for row, token, log_probability, boundary in zip(
+                rows, chosen, log_probabilities.tolist(), boundaries, strict=True
+            ):
+                self._record(branches[row], token, log_probability, boundary)
 
-    def _record(self, branch: _Branch, token: int, log_probability: float, boundary: bool) -> None:
+    def _record(self, branch: _Branch, token: int, log_probability: float, boundary: int) -> None:
         expansion = branch.expansion
         sampling = expansion.sampling
         if not expansion.node.tree.budget.take(Spending.POLICY_GENERATED, 1):
@@ -360,21 +354,22 @@ class TransformersPolicy:
             return
         branch.tokens.append(token)
         branch.log_probabilities.append(log_probability)
-        if token in self._end_tokens:
+        written = len(branch.tokens)
+        start = branch.step_ends[-1] if branch.step_ends else 0
+        if boundary == Boundary.PERHAPS:
+            boundary = self._text.holds_boundary(branch.tokens[start:], sampling.step_end)
+        if token in self._text.end_tokens:
             branch.end = EndReason.END_OF_TEXT
+        elif expansion.length + written >= self._positions:
+            branch.end = EndReason.LENGTH
         elif boundary:
-            branch.step_ends.append(len(branch.tokens))
+            branch.step_ends.append(written)
             if not expansion.to_the_end:
                 branch.end = EndReason.BOUNDARY
             elif expansion.node.depth + len(branch.step_ends) >= sampling.max_steps:
-                branch.step_ends.pop()
                 branch.end = EndReason.LENGTH
-        elif len(branch.tokens) - (branch.step_ends[-1] if branch.step_ends else 0) >= sampling.max_step_tokens:
+        elif written - start >= sampling.max_step_tokens:
             branch.end = EndReason.LENGTH
-        if branch.end is None and expansion.states is not None:
-            length = sum(state.tokens for state in expansion.states) + len(branch.tokens)
-            if length >= self._positions:
-                branch.end = EndReason.LENGTH
 
     def _finish(self, branch: _Branch, keys_values: Tensor | None) -> None:
         expansion = branch.expansion
@@ -395,46 +390,8 @@ class TransformersPolicy:
         start = 0
         for end in ends:
             tokens = branch.tokens[start:end]
-            before = [*branch.expansion.context, *branch.tokens[:start]][-_CONTEXT_TOKENS:]
+            text = self._text.text([*branch.expansion.context, *branch.tokens[:start]], tokens)
             reason = branch.end if end == ends[-1] else EndReason.BOUNDARY
-            text = self._text(before, tokens)
             steps.append(Step(tuple(tokens), text, tuple(branch.log_probabilities[start:end]), reason))
             start = end
         return steps
-
-    def _text(self, before: list[int], tokens: list[int]) -> str:
-        """The text of ``tokens`` after ``before``; special tokens have none."""
-        context = self._decode(before)
-        whole = self._decode([*before, *tokens])
-        return whole[len(context) :] if whole.startswith(context) else self._decode(tokens)
-
-    def _decode(self, tokens: list[int]) -> str:
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text)
-
-    def _boundary_table(self, step_end: tuple[str, ...]) -> NDArray[np.bool_]:
-        """For each token id, whether its text holds one of ``step_end``."""
-        if step_end not in self._boundaries:
-            size = max(len(self.tokenizer), int(self.model.config.get_text_config().vocab_size))
-            pieces = self.tokenizer.batch_decode(
-                [[token] for token in range(len(self.tokenizer))], clean_up_tokenization_spaces=False
-            )
-            table = np.zeros(size, dtype=np.bool_)
-            for token, piece in enumerate(pieces):
-                table[token] = any(end in piece for end in step_end)
-            self._boundaries[step_end] = table
-        return self._boundaries[step_end]
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """The tokens that end a text, by the tokenizer and by the model's generation settings."""
-    tokens: set[int] = set()
-    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    for value in (tokenizer.eos_token_id, configured):
-        with contextlib.suppress(TypeError):
-            tokens.update(value if isinstance(value, (list, tuple)) else [] if value is None else [int(value)])
-    if tokenizer.eos_token_id is None and not tokens:
-        raise GradatimError(
-            "the tokenizer has no end token, so no solution could ever end; set its eos_token and save it again"
-        )
-    return frozenset(tokens)

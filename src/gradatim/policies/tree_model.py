@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ class ModelStatistics:
         seconds: time inside the model.
         passes: forward passes.
         tokens: tokens computed.
-        recomputed: of those, tokens that had been computed before and were dropped for lack of memory.
+        recomputed: of those, tokens that had been computed before: dropped for lack of memory, not kept (the inner
+            steps of rollouts), or read again for an output that was not needed then.
     """
 
     seconds: float = 0.0
@@ -70,11 +72,11 @@ class TreeModel:
         self.store = KeyValueStore(memory_bytes)
         self.statistics = ModelStatistics()
         self._read: weakref.WeakKeyDictionary[Tree, dict[int, int]] = weakref.WeakKeyDictionary()
-        self._computed: weakref.WeakKeyDictionary[Tree, set[int]] = weakref.WeakKeyDictionary()
+        self._computed: weakref.WeakKeyDictionary[Tree, dict[int, int]] = weakref.WeakKeyDictionary()
         self.activate()
 
     def activate(self) -> None:
-        """Set the model to tree attention and evaluation mode; needed again after it was trained."""
+        """Set the model to tree attention and evaluation mode."""
         self.model.eval()
         try:
             self.model.set_attn_implementation(TREE_ATTENTION)
@@ -83,6 +85,12 @@ class TreeModel:
                 f"{type(self.model).__name__} does not let its attention be replaced ({error}); "
                 "use a decoder that supports transformers' attention interface"
             ) from error
+
+    def refresh(self) -> None:
+        """Forget all cached keys and values and set the model up again, after its weights were trained."""
+        self.store.clear()
+        self._computed.clear()
+        self.activate()
 
     def charge(self, node: Node) -> bool:
         """Charge the tree's budget for the tokens of the node's path that this model reads for the first time.
@@ -103,41 +111,53 @@ class TreeModel:
         ``keys_values`` (layers, 2, key-value heads, tokens, head size) of its tokens but the last are cached.
         """
         self._read.setdefault(node.tree, {})[node.id] = len(node.step.tokens)
+        self._computed.setdefault(node.tree, {})[node.id] = len(node.step.tokens) - 1
         if keys_values is not None:
-            self._computed.setdefault(node.tree, set()).add(node.id)
             self.store.put(node, NodeState(keys_values, None))
 
-    def segment(self, node: Node) -> Segment:
-        """What is cached of the node's path and what is missing. At least its last token is computed, unless its
-        output is cached too (then nothing is missing)."""
+    def compute(self, nodes: Sequence[Node]) -> list[list[NodeState]]:
+        """Compute what is missing of the nodes' paths, each token once however many paths share it, and cache it.
+
+        Returns the states of each node's whole path, in order, whatever the cache had to drop meanwhile. The last
+        one's ``output`` is the model's output at the node's last token: (vocabulary,) logits or (labels,) scores.
+        """
+        held: dict[Node, NodeState] = {}
+        rounds = [list(dict.fromkeys(nodes))]
+        while rounds[-1]:
+            rounds.append(_junctions([self._segment(node, held) for node in rounds[-1]]))
+        for targets in reversed(rounds):
+            work = [segment for segment in (self._segment(node, held) for node in targets) if segment.missing]
+            if work:
+                self._compute(work, held)
+        return [[held[each] for each in node.path()] for node in nodes]
+
+    def _segment(self, node: Node, held: dict[Node, NodeState]) -> Segment:
+        """What is known of the node's path (from then on ``held``, whatever the cache drops) and what is missing. At
+        least the last token is missing, unless its output is known too."""
         path = node.path()
+        for each in reversed(path):  # so that what most paths share, the root, was used last
+            state = None if each in held else self.store.get(each)
+            if state is not None:
+                held[each] = state
         states: list[NodeState] = []
         missing: list[tuple[Node, list[int]]] = []
         for each in path:
             tokens = [*each.step.tokens, *each.step.observation]
-            state = self.store.get(each)
+            state = held.get(each)
             if missing or state is None:
                 missing.append((each, tokens))
-            else:
-                states.append(state)
-                if state.tokens < len(tokens):
-                    missing.append((each, tokens[state.tokens :]))
-        if not missing and states[-1].output is None:
-            states.pop()
-            missing.append((node, [*node.step.tokens, *node.step.observation]))
+                continue
+            known = state.tokens
+            if known == len(tokens) and each is node and state.output is None:
+                known -= 1
+                state = NodeState(state.keys_values[:, :, :, :known], None)
+            states.append(state)
+            if known < len(tokens):
+                missing.append((each, tokens[known:]))
         return Segment(node, states, missing)
 
-    def compute(self, segments: Sequence[Segment]) -> list[list[NodeState]]:
-        """Compute what is missing of the segments in one forward pass, and cache it.
-
-        Returns the states of each segment's whole path, in order, whatever the cache had to drop meanwhile. The last
-        one's ``output`` is the model's output at the node's last token: (vocabulary,) logits or (labels,) scores.
-        """
-        work = [segment for segment in segments if segment.missing]
-        computed = iter(self._compute(work) if work else ())
-        return [next(computed) if segment.missing else segment.cached for segment in segments]
-
-    def _compute(self, segments: Sequence[Segment]) -> list[list[NodeState]]:
+    def _compute(self, segments: Sequence[Segment], held: dict[Node, NodeState]) -> None:
+        """Compute what is missing of the segments in one forward pass, cache it, and put it into ``held``."""
         device = self.model.device
         tokens = [segment.tokens for segment in segments]
         lengths = [len(row) for row in tokens]
@@ -154,29 +174,25 @@ class TreeModel:
         outputs = self.forward(plan, input_ids, positions, last_only=True)[:, -1]
         written = torch.stack([plan.written[layer] for layer in range(len(plan.written))])
         self.statistics.tokens += sum(lengths)
-        return [
-            self._keep(segment, written[:, :, row, :, width - lengths[row] :], outputs[row].clone())
-            for row, segment in enumerate(segments)
-        ]
+        for row, segment in enumerate(segments):
+            self._keep(segment, written[:, :, row, :, width - lengths[row] :], outputs[row].clone(), held)
 
-    def _keep(self, segment: Segment, written: Tensor, output: Tensor) -> list[NodeState]:
-        """Cut ``written`` (layers, 2, heads, tokens, size) into the states of the segment's nodes; returns all states
-        of its path."""
-        states = list(segment.cached)
-        computed = self._computed.setdefault(segment.node.tree, set())
+    def _keep(self, segment: Segment, written: Tensor, output: Tensor, held: dict[Node, NodeState]) -> None:
+        """Cut ``written`` (layers, 2, heads, tokens, size) into the states of the segment's nodes."""
+        computed = self._computed.setdefault(segment.node.tree, {})
         start = 0
-        for node, tokens in segment.missing:
+        for index, (node, tokens) in enumerate(segment.missing):
             piece = written[:, :, :, start : start + len(tokens)].clone()
             start += len(tokens)
-            if len(tokens) < len(node.step.tokens) + len(node.step.observation):
+            total = len(node.step.tokens) + len(node.step.observation)
+            if index == 0 and len(tokens) < total:
                 # The node was cached but for its last tokens, which belong to the same state.
-                piece = torch.cat((states.pop().keys_values, piece), dim=3)
-            elif node.id in computed:
-                self.statistics.recomputed += len(tokens)
-            computed.add(node.id)
-            states.append(NodeState(piece, output if node is segment.node else None))
-            self.store.put(node, states[-1])
-        return states
+                piece = torch.cat((segment.cached[-1].keys_values, piece), dim=3)
+            self.statistics.recomputed += max(0, computed.get(node.id, 0) - (total - len(tokens)))
+            computed[node.id] = total
+            held[node] = NodeState(piece, output if node is segment.node else None)
+        for node, _ in reversed(segment.missing):
+            self.store.put(node, held[node])
 
     def gather(self, rows: Sequence[Sequence[NodeState]]) -> Tensor | None:
         """Lay cached states side by side: (layers, 2, rows, heads, longest, size), zero-padded on the right.
@@ -217,3 +233,14 @@ class TreeModel:
         total = self.model.num_parameters()
         embeddings = self.model.get_input_embeddings().weight.numel()
         return int(total if getattr(self.model.config, "tie_word_embeddings", False) else total - embeddings)
+
+
+def _junctions(segments: Sequence[Segment]) -> list[Node]:
+    """For each segment, the last missing node that others miss too; computed first, it is computed once."""
+    owners = Counter(node for segment in segments for node, _ in segment.missing)
+    junctions: dict[Node, None] = {}
+    for segment in segments:
+        shared = [node for node, _ in segment.missing if owners[node] > 1]
+        if shared:
+            junctions[shared[-1]] = None
+    return list(junctions)

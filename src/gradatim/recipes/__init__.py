@@ -1,1 +1,14 @@
+"""Recipes: short YAML files that say what a run does."""
 
+from gradatim.recipes.load import apply_override, find_recipe, load_recipe, parse_recipe, shipped_recipes
+from gradatim.recipes.schema import PretrainRecipe, Recipe
+
+__all__ = [
+    "PretrainRecipe",
+    "Recipe",
+    "apply_override",
+    "find_recipe",
+    "load_recipe",
+    "parse_recipe",
+    "shipped_recipes",
+]

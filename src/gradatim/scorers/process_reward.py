@@ -79,6 +79,10 @@ class ProcessRewardScorer:
         """Drop the cached keys and values of a tree that is done."""
         self.tree_model.store.release(tree)
 
+    def refresh(self) -> None:
+        """Forget all cached keys and values and set the model up again, after its weights were trained."""
+        self.tree_model.refresh()
+
     async def score(self, nodes: Sequence[Node]) -> None:
         """Write the probability that each step is right; see :class:`gradatim.scorers.base.Scorer`."""
         loop = asyncio.get_running_loop()
@@ -89,8 +93,7 @@ class ProcessRewardScorer:
         self._waiting.extend(futures.items())
         if self._waiting and (self._pump is None or self._pump.done()):
             self._pump = loop.create_task(self._run())
-        for future in futures.values():
-            await future
+        await asyncio.gather(*futures.values())
 
     async def _run(self) -> None:
         """Read whatever waits, a pass at a time; searches take their scores between two passes."""
@@ -111,17 +114,9 @@ class ProcessRewardScorer:
             await asyncio.sleep(0)
 
     def _score_batch(self, nodes: Sequence[Node]) -> None:
-        """Score nodes in rounds, parents before their children, so that a chain is read once."""
-        waiting = list(dict.fromkeys(nodes))
-        while waiting:
-            members = set(waiting)
-            ready = [node for node in waiting if not any(above in members for above in node.path()[:-1])]
-            states = self.tree_model.compute([self.tree_model.segment(node) for node in ready])
-            outputs = torch.stack([_output(path[-1].output) for path in states])
-            for node, probability in zip(ready, step_probabilities(outputs).tolist(), strict=True):
-                node.scores[self.name] = probability
-            done = set(ready)
-            waiting = [node for node in waiting if node not in done]
+        outputs = torch.stack([_output(path[-1].output) for path in self.tree_model.compute(nodes)])
+        for node, probability in zip(nodes, step_probabilities(outputs).tolist(), strict=True):
+            node.scores[self.name] = probability
 
 
 def step_probabilities(logits: Tensor) -> Tensor:

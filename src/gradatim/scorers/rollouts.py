@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections import deque
 from collections.abc import Sequence
 
 from gradatim.policies.base import Policy, Sampling
@@ -46,16 +46,29 @@ class RolloutScorer:
     async def score(self, nodes: Sequence[Node]) -> None:
         """Score every node of ``nodes`` that has no score yet; see :class:`gradatim.scorers.base.Scorer`."""
         unscored = [node for node in dict.fromkeys(nodes) if self.name not in node.scores]
-        await asyncio.gather(*[self._score(node, _sampled_below(node)) for node in unscored])
+        solutions = {node: _sampled_below(node) for node in unscored}
+        by_missing: dict[int, list[Node]] = {}
+        for node in unscored:
+            by_missing.setdefault(self.rollouts - len(solutions[node]) if node.open else 0, []).append(node)
+        for missing in sorted(by_missing, reverse=True):
+            if missing > 0:
+                await self._sample(by_missing[missing], missing, solutions)
+        for node in unscored:
+            if solutions[node]:
+                node.scores[self.name] = sum(map(self._reward, solutions[node])) / len(solutions[node])
+                node.counts[self.name] = len(solutions[node])
 
-    async def _score(self, node: Node, leaves: list[Node]) -> None:
-        missing = self.rollouts - len(leaves)
-        if node.open and missing > 0:
-            sampled = await self.policy.rollout([node], missing, self.sampling)
-            leaves = leaves + [leaf for leaf in sampled if not _cut_by_budget(leaf)]
-        if leaves:
-            node.scores[self.name] = sum(self._reward(leaf) for leaf in leaves) / len(leaves)
-            node.counts[self.name] = len(leaves)
+    async def _sample(self, nodes: list[Node], count: int, solutions: dict[Node, list[Node]]) -> None:
+        """Add ``count`` new rollouts to each node's solutions. They come in the order of nodes, fewer if the budget
+        ends."""
+        leaves = deque(await self.policy.rollout(nodes, count, self.sampling))
+        for node in nodes:
+            sampled = 0
+            while leaves and sampled < count and node in leaves[0].path():
+                leaf = leaves.popleft()
+                sampled += 1
+                if not _cut_by_budget(leaf):
+                    solutions[node].append(leaf)
 
     def _reward(self, leaf: Node) -> float:
         grade_node(leaf, self.task)

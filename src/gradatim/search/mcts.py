@@ -10,7 +10,6 @@ was searched before goes on where that one stopped.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -78,23 +77,19 @@ async def mcts(
     search = _Search(name, rule, exploration, max_depth)
     search.resume(tree)
 
-    async def simulate(leaf: Node) -> list[tuple[Node, float]]:
-        children = await policy.expand([leaf], branch, sampling)
-        await scorer.score([child for child in children if child.open or (child.finished and terminal_value is None)])
-        values = [(child, _value(child, scorer.name, terminal_value)) for child in children]
-        return [(child, value) for child, value in values if value is not None]
-
     done = 0
     while done < simulations and not tree.budget.spent:
         wave = search.select_wave(tree.root, min(in_flight, simulations - done))
         if not wave:
             break
         try:
-            results = await asyncio.gather(*[simulate(leaf) for leaf in wave])
+            children = await policy.expand(wave, branch, sampling)
+            await scorer.score([child for child in children if _scorer_values(child, terminal_value)])
         finally:
             search.release_wave(wave)
-        for leaf, valued in zip(wave, results, strict=True):
-            search.back_up(leaf, valued)
+        for leaf in wave:
+            values = [(child, _value(child, scorer.name, terminal_value)) for child in children if child.parent is leaf]
+            search.back_up(leaf, [(child, value) for child, value in values if value is not None])
         done += len(wave)
     return tree
 
@@ -119,15 +114,22 @@ def priors(siblings: Sequence[Node]) -> list[float]:
     if not all(node.step.log_probabilities for node in siblings):
         return [1 / len(siblings)] * len(siblings)
     means = [sum(node.step.log_probabilities) / len(node.step.log_probabilities) for node in siblings]
-    weights = [math.exp(mean - max(means)) for mean in means]
-    return [weight / sum(weights) for weight in weights]
+    largest = max(means, default=0.0)
+    weights = [math.exp(mean - largest) for mean in means]
+    total = sum(weights)
+    return [weight / total for weight in weights]
+
+
+def _scorer_values(child: Node, terminal_value: TerminalValue | None) -> bool:
+    """Whether the scorer is asked what a new child is worth."""
+    return child.open or (child.finished and terminal_value is None)
 
 
 def _value(child: Node, scorer: str, terminal_value: TerminalValue | None) -> float | None:
     """What a new child is worth; ``None`` if the budget left it unscored. A cut-off solution is worth nothing."""
-    if child.finished and terminal_value is not None:
-        return terminal_value(child)
-    return child.scores.get(scorer) if child.open or child.finished else 0.0
+    if _scorer_values(child, terminal_value):
+        return child.scores.get(scorer)
+    return terminal_value(child) if child.finished and terminal_value is not None else 0.0
 
 
 @dataclass(slots=True)
@@ -155,11 +157,11 @@ class _Search:
 
     def resume(self, tree: Tree) -> None:
         """Take up what an earlier search of the same name left in the tree."""
-        for node in reversed(tree.nodes):
+        for node in tree.nodes:
             valued = [child for child in node.children if child.counts.get(self.name)]
             if valued:
                 self._adopt(node, valued)
-        if not self.children and self._closed(tree.root):
+        if self._closed(tree.root):
             self._block(tree.root)
 
     def select_wave(self, root: Node, count: int) -> list[Node]:
@@ -196,7 +198,7 @@ class _Search:
 
     def _adopt(self, node: Node, valued: list[Node]) -> None:
         self.children[node] = valued
-        shares = [1 / len(valued)] * len(valued) if self.rule == "puct_uniform" else priors(valued)
+        shares = [1 / len(valued) for _ in valued] if self.rule == "puct_uniform" else priors(valued)
         self.prior.update(zip(valued, shares, strict=True))
         for child in valued:
             if self._closed(child):

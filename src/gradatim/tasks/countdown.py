@@ -159,7 +159,7 @@ class Countdown:
 
     def split_steps(self, text: str) -> list[str]:
         """The lines of ``text``, line ends kept."""
-        return text.splitlines(keepends=True) if text.isascii() else re.findall(r"[^\n]*\n|[^\n]+", text)
+        return re.findall(r"[^\n]*\n|[^\n]+", text)
 
     def verify(self, problem: Problem, text: str) -> Verdict:
         """Reward 1 for legal steps that end at the target; otherwise 0 and the reason, beginning with a Rejection."""

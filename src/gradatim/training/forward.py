@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradatim.training.attention import tree_attention_mask
+from gradatim.training.attention import BLOCK_ATTENTION, TreeBlocks, tree_attention_mask, unused_mask
 from gradatim.training.examples import TrainingRow
 
 
@@ -16,8 +16,7 @@ def token_log_probabilities(model: nn.Module, row: TrainingRow) -> Tensor:
 
     The output layer runs only where a prediction is needed (``logits_to_keep``).
     """
-    output = model(**_inputs(model, row), logits_to_keep=row.predictors)
-    logits = output.logits[0]
+    logits = _logits(model, row, logits_to_keep=row.predictors)
     result: Tensor = _SelectedLogProbabilities.apply(logits, row.predictor_of, row.token_ids)
     return result
 
@@ -28,22 +27,28 @@ def step_logits(model: nn.Module, row: TrainingRow) -> Tensor:
     A head with two labels gives the difference of "right" (1) and "wrong" (0), so that the sigmoid is the probability
     of "right" either way.
     """
-    logits = model(**_inputs(model, row)).logits[0, row.group_ends].float()
+    logits = _logits(model, row)[row.group_ends].float()
     return logits[:, 0] if logits.shape[-1] == 1 else logits[:, 1] - logits[:, 0]
 
 
-def _inputs(model: nn.Module, row: TrainingRow) -> dict[str, Any]:
+def _logits(model: nn.Module, row: TrainingRow, **options: Any) -> Tensor:
+    """The model's output for a row, without the batch dimension."""
     device = row.input_ids.device
     dtype = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
     if torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
-    config: Any = getattr(model, "module", model).config  # a distributed wrapper has the model in `module`
-    return {
-        "input_ids": row.input_ids[None],
-        "position_ids": row.position_ids[None],
-        "attention_mask": tree_attention_mask(config, row.position_ids, row.visible_until, dtype),
-        "use_cache": False,
-    }
+    unwrapped: Any = getattr(model, "module", model)  # a distributed wrapper has the model in `module`
+    options |= {"input_ids": row.input_ids[None], "position_ids": row.position_ids[None], "use_cache": False}
+    if unwrapped.config.get_text_config()._attn_implementation == BLOCK_ATTENTION:
+        blocks = TreeBlocks(row.visible_until, dtype)
+        mask = unused_mask(unwrapped.config, row.input_ids)
+        logits: Tensor = model(**options, attention_mask=mask, tree_blocks=blocks).logits[0]
+        if blocks.used:
+            return logits
+        unwrapped.set_attn_implementation("sdpa")  # the model hands its attention no keyword arguments
+    masks = tree_attention_mask(unwrapped.config, row.position_ids, row.visible_until, dtype)
+    logits = model(**options, attention_mask=masks).logits[0]
+    return logits
 
 
 class _SelectedLogProbabilities(torch.autograd.Function):

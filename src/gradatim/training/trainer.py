@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from gradatim.errors import GradatimError
+from gradatim.training.attention import blockwise_attention
 from gradatim.training.examples import Example, TrainingRow, build_row, plan_rows
 from gradatim.training.forward import step_logits, token_log_probabilities
 from gradatim.training.objectives.base import Objective, StepQuantities
@@ -82,6 +83,11 @@ class TreeTrainer(Trainer):
             self.train_dataset = self._with_reference(rows, reference)
             self.eval_dataset = self._with_reference(held_out, reference) or None
 
+    def train(self, *args: Any, **options: Any) -> Any:
+        """Train, as in the base class."""
+        with blockwise_attention(self.model):
+            return super().train(*args, **options)
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -111,7 +117,7 @@ class TreeTrainer(Trainer):
         model = self._wrap_model(self.model, training=False)
         model.eval()
         totals: dict[str, Tensor] = {}
-        with torch.no_grad(), self.accelerator.autocast():
+        with torch.no_grad(), self.accelerator.autocast(), blockwise_attention(self.model):
             for inputs in loader:
                 inputs = self._prepare_inputs(inputs)
                 weight = self.objective.normalizer(inputs["weights"], inputs["lengths"])
@@ -160,7 +166,7 @@ class TreeTrainer(Trainer):
                 )
             return rows
         result = []
-        with reference_model(self.model, reference, self.args.device) as model, torch.no_grad():
+        with reference_model(self.model, reference, self.args.device) as model, torch.no_grad(), blockwise_attention(model):
             for row in rows:
                 moved = TrainingRow(**self._prepare_inputs(row.tensors()))
                 with self.accelerator.autocast():

@@ -1,0 +1,79 @@
+"""What all benchmarks share: the models, alternating timing, and the form of a result."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+THREADS = 2
+VOCABULARY = 4096
+END = 1
+LINE_END = 3
+
+
+def llama_config(size: str) -> LlamaConfig:
+    """``"16M"`` or ``"2M"`` parameters (input embeddings, tied to the output, included)."""
+    hidden, layers, vocabulary = {"16M": (384, 8, VOCABULARY), "2M": (192, 4, 512)}[size]
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=hidden * 8 // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=hidden // 64,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=END,
+    )
+
+
+def random_model(auto_class: Any, config: LlamaConfig) -> Any:
+    """A model with seeded random weights, in evaluation mode."""
+    torch.manual_seed(0)
+    return auto_class.from_config(config, attn_implementation="sdpa").eval()
+
+
+def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    """One token a word: ``<pad>``, ``<eos>``, ``<unk>``, a line end, and then numbers."""
+    words = ["<pad>", "<eos>", "<unk>", "\n", *(f" {number}" for number in range(4, vocabulary))]
+    tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = Split(Regex(r" ?[^\s]+|\n"), behavior="isolated")
+    tokenizer.decoder = Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+
+
+def alternate(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each work. They take turns, so that whatever else the machine does meets all of them; the
+    first round warms up and is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for repeat in range(repeats + 1):
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            if repeat:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def result(
+    name: str, peer: str, ratio: float, max_difference: float, target: float, **settings: object
+) -> dict[str, object]:
+    """One object of the report. ``ratio`` is the peer's time over ours unless the settings say otherwise."""
+    return {
+        "name": name,
+        "peer": peer,
+        "ratio": round(ratio, 4),
+        "max_difference": max_difference,
+        "settings": {"target": target, "threads": torch.get_num_threads(), **settings},
+    }

@@ -1,0 +1,79 @@
+"""The loop that runs a recipe: grow trees, learn from them, go round again, evaluate.
+
+Every stage is skipped as far as it was done before, so the same call on the same folder goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+from gradatim.pipeline.context import BASE, Run
+from gradatim.pipeline.evaluating import guided_search, measure_policy, sample_solutions, sampling_methods
+from gradatim.pipeline.growing import grow_trees
+from gradatim.pipeline.learning import train_policy, train_scorer
+from gradatim.pipeline.progress import Progress
+from gradatim.pipeline.reporting import Measured, write_report
+from gradatim.pipeline.run_folder import RunFolder
+from gradatim.recipes.schema import Recipe
+from gradatim.tree import Tree
+
+__all__ = ["Progress", "Run", "RunFolder", "run_recipe"]
+
+
+def run_recipe(
+    recipe: Recipe, output: str | os.PathLike[str], *, fresh: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Run ``recipe`` in the folder ``output``, or go on with the run that was begun there.
+
+    Args:
+        recipe: what to run.
+        output: the run folder (see :class:`~gradatim.pipeline.run_folder.RunFolder`).
+        fresh: delete an earlier run in the folder first.
+        progress: where progress is shown.
+
+    Returns:
+        The content of ``report.json``.
+
+    Raises:
+        GradatimError: if the folder holds another run, or an input cannot be used.
+    """
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), os.cpu_count() or 1)))
+    with RunFolder(output, recipe, fresh=fresh) as folder:
+        started = time.perf_counter()
+        run = Run(recipe, folder, Progress() if progress is None else progress)
+        first_trees = _rounds(run)
+        report = _evaluate(run, first_trees)
+        run.progress.line(f"Report: {folder.path / 'report.md'} ({time.perf_counter() - started:.0f} s in all)")
+        return report
+
+
+def _rounds(run: Run) -> list[Tree]:
+    """All growing and learning; returns the training trees of the first round, which the first policy grew."""
+    first: list[Tree] = []
+    for number in range(1, run.recipe.rounds + 1):
+        trees = grow_trees(run, number, "train", run.problems("train"))
+        if number == 1:
+            first = trees
+            train_scorer(run, trees)
+        train_policy(run, number, trees)
+    return first
+
+
+def _evaluate(run: Run, first_trees: list[Tree]) -> dict[str, Any]:
+    rounds = {BASE: 0}
+    if run.recipe.objective is not None:
+        rounds[run.recipe.objective.name] = run.recipe.rounds
+    policies: dict[str, Measured] = {}
+    for key, number in rounds.items():
+        sampled, greedy = sample_solutions(run, key, number)
+        policies[key] = Measured(measure_policy(run, sampled, greedy), sampled)
+    search = sampling_methods(run, policies[BASE].sampled)
+    search += [guided_search(run, method) for method in run.recipe.evaluation.search]
+    return write_report(run, policies, search, first_trees)

@@ -1,0 +1,154 @@
+"""What every stage of a run shares."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from gradatim.budget import Budget
+from gradatim.pipeline.parts import load_policy, load_scorer, make_task
+from gradatim.pipeline.progress import Progress
+from gradatim.pipeline.run_folder import RunFolder
+from gradatim.policies.transformers import TransformersPolicy
+from gradatim.recipes.schema import Recipe
+from gradatim.scorers.process_reward import ProcessRewardScorer
+from gradatim.search.many import search_many
+from gradatim.store.trees import TreeStore
+from gradatim.tasks.base import Task, grade
+from gradatim.tree import Problem, Tree
+
+BASE = "base"
+
+
+@dataclass(frozen=True, slots=True)
+class Searcher:
+    """One way to search a tree, with the models that it runs.
+
+    Attributes:
+        search: searches one tree.
+        policy: proposes steps.
+        scorer: guides or scores, where there is one.
+    """
+
+    search: Callable[[Tree], Awaitable[object]]
+    policy: TransformersPolicy
+    scorer: ProcessRewardScorer | None = None
+
+    def release(self, tree: Tree) -> None:
+        self.policy.release(tree)
+        if self.scorer is not None:
+            self.scorer.release(tree)
+
+
+@dataclass
+class Run:
+    """A run of ``recipe`` in ``folder``."""
+
+    recipe: Recipe
+    folder: RunFolder
+    progress: Progress
+
+    @cached_property
+    def task(self) -> Task:
+        return make_task(self.recipe.task)
+
+    def problems(self, split: str) -> list[Problem]:
+        """The problems of a split that the recipe asks for, each once."""
+        count = getattr(self.recipe.problems, split)
+        problems = self.task.problems(split, count) if count else []
+        return list({problem.id: problem for problem in problems}.values())
+
+    def policy_path(self, round_number: int) -> str:
+        """The model of the policy after so many rounds; 0 is the one that the recipe names."""
+        if round_number == 0:
+            return self.recipe.policy.model
+        if round_number == self.recipe.rounds:
+            return str(self.folder.path / "policy")
+        return str(self.folder.path / "checkpoints" / f"round-{round_number}" / "policy")
+
+    @property
+    def scorer_path(self) -> Path:
+        return self.folder.path / "scorer"
+
+    def load_policy(self, round_number: int) -> TransformersPolicy:
+        policy = load_policy(self.policy_path(round_number), self.recipe.policy, self.task)
+        self.folder.update("models", 0.0, policy_parameters=policy.tree_model.parameters)
+        return policy
+
+    def load_scorer(self) -> ProcessRewardScorer | None:
+        """The trained scorer, if the recipe has one."""
+        if self.recipe.scorer is None:
+            return None
+        scorer = load_scorer(str(self.scorer_path), self.recipe.policy)
+        self.folder.update("models", 0.0, scorer_parameters=scorer.tree_model.parameters)
+        return scorer
+
+    def seed(self, name: str) -> int:
+        """A seed for a part of the run; parts of different names draw independently."""
+        return zlib.crc32(f"{self.recipe.seed} {name}".encode())
+
+    def search_trees(
+        self,
+        name: str,
+        title: str,
+        problems: Sequence[Problem],
+        make_searcher: Callable[[], Searcher],
+        *,
+        seed: int,
+        budget: int | None = None,
+        in_flight: int = 64,
+        finish: Callable[[Tree], None] | None = None,
+    ) -> list[Tree]:
+        """A searched and graded tree for every problem, from the store ``name`` as far as they are there.
+
+        Each finished tree is on the disk before the next one is counted. Models are loaded only if a tree is missing.
+
+        Args:
+            name: of the store and of the stage.
+            title: what the progress line says.
+            problems: what to search.
+            make_searcher: loads the models.
+            seed: of the trees; equal seeds give equal draws for equal problems.
+            budget: tokens that a tree may cost.
+            in_flight: trees at the same time.
+            finish: called with each graded tree before it is stored.
+
+        Returns:
+            The trees in the order of ``problems``.
+        """
+        found: dict[str, Tree] = {}
+        with TreeStore(self.folder.trees(name)) as store:
+            missing = [problem for problem in problems if problem.id not in store]
+            if missing:
+                searcher = make_searcher()
+                started = time.perf_counter()
+                try:
+                    with self.progress.stage(title, len(problems), len(problems) - len(missing)) as stage:
+
+                        def on_done(tree: Tree) -> None:
+                            grade(tree, self.task)
+                            if finish is not None:
+                                finish(tree)
+                            store.append(tree)
+                            searcher.release(tree)
+                            found[tree.problem.id] = tree
+                            stage.advance(tree.budget.total)
+
+                        trees = (Tree(problem, seed=seed, budget=Budget(budget)) for problem in missing)
+                        asyncio.run(search_many(trees, searcher.search, in_flight, on_done))
+                finally:
+                    self.folder.update(name, time.perf_counter() - started, problems=len(store))
+            else:
+                self.progress.line(f"{title}: {len(problems):,} of {len(problems):,} problems, all done before")
+            return [found.get(problem.id) or _stored(store, problem) for problem in problems]
+
+
+def _stored(store: TreeStore, problem: Problem) -> Tree:
+    tree = store.get(problem.id)
+    assert tree is not None, "every problem was searched or stored"
+    return tree

@@ -1,0 +1,235 @@
+"""The stages that measure on the test problems: policies by sampling, and searches guided by the scorer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from gradatim.budget import Spending
+from gradatim.evaluation import (
+    MethodResult,
+    PolicyResult,
+    best_of_n,
+    majority,
+    method_result,
+    policy_result,
+    samples_of,
+    spending_of,
+    weighted_majority,
+)
+from gradatim.pipeline.context import Run, Searcher
+from gradatim.recipes.schema import BeamMethod, SearchMethod
+from gradatim.search import beam_search, independent_sampling, mcts
+from gradatim.search.selection import best_of_n as select_by_score
+from gradatim.tree import Tree
+
+
+def sample_solutions(run: Run, key: str, round_number: int) -> tuple[list[Tree], list[Tree]]:
+    """Sampled and greedy solutions of the test problems by the policy after ``round_number`` rounds.
+
+    All steps of the sampled solutions are scored where there is a scorer. Both policies of a comparison draw with the
+    same seeds, which makes paired differences sharper. The greedy trees are empty where the recipe wants none.
+    """
+    options = run.recipe.evaluation
+    problems = run.problems("test")
+
+    def sampler() -> Searcher:
+        policy, scorer = run.load_policy(round_number), run.load_scorer()
+        return Searcher(
+            lambda tree: independent_sampling(
+                tree, policy, scorer, n=options.samples, wave=options.samples, score="steps"
+            ),
+            policy,
+            scorer,
+        )
+
+    def greedy() -> Searcher:
+        policy = run.load_policy(round_number)
+        likeliest = replace(policy.sampling, temperature=0.0)
+        return Searcher(lambda tree: independent_sampling(tree, policy, n=1, sampling=likeliest), policy)
+
+    label = key.replace("_", "-")
+    sampled = run.search_trees(
+        f"evaluate-{label}",
+        f"Evaluating {label} by sampling",
+        problems,
+        sampler,
+        seed=run.seed("evaluation"),
+        in_flight=options.in_flight,
+    )
+    if not options.greedy:
+        return sampled, []
+    return sampled, run.search_trees(
+        f"evaluate-{label}-greedy",
+        f"Evaluating {label} greedily",
+        problems,
+        greedy,
+        seed=run.seed("greedy"),
+        in_flight=options.in_flight,
+    )
+
+
+def measure_policy(run: Run, sampled: Sequence[Tree], greedy: Sequence[Tree]) -> PolicyResult:
+    """A policy's accuracy by its sampled and greedy solutions, at the counts that the recipe names."""
+    options = run.recipe.evaluation
+    scorer = scorer_name(run)
+    result = policy_result(
+        [samples_of(tree, scorer) for tree in sampled],
+        [policy_tokens(tree) for tree in sampled],
+        counts=sorted({*options.pass_at, *options.best_of, *options.majority}),
+        scored=scorer is not None,
+        greedy=[max((leaf.reward or 0.0) for leaf in tree.leaves()) for tree in greedy] or None,
+        seed=run.recipe.seed,
+    )
+    return replace(
+        result,
+        pass_at_k={n: value for n, value in result.pass_at_k.items() if n in options.pass_at},
+        best_of_n={n: value for n, value in result.best_of_n.items() if n in options.best_of},
+        majority={n: value for n, value in result.majority.items() if n in options.majority},
+        weighted_majority={n: value for n, value in result.weighted_majority.items() if n in options.majority},
+    )
+
+
+def sampling_methods(run: Run, sampled: Sequence[Tree]) -> list[MethodResult]:
+    """What choosing among independent samples reaches: a single one, best-of-n by the scorer, and votes.
+
+    Accuracies and tokens are exact expectations over all subsets of the samples, so all counts share one set.
+    """
+    options = run.recipe.evaluation
+    scorer = scorer_name(run)
+    groups = [samples_of(tree, scorer) for tree in sampled]
+    seed = run.recipe.seed
+    rules: list[tuple[str, bool, Sequence[int], Callable[[Any, int], float]]] = [
+        ("sampling", False, [1], best_of_n),
+        ("majority", False, [n for n in options.majority if n > 1], lambda group, n: majority(group, n, seed=seed)),
+    ]
+    if scorer is not None:
+        rules.append(("best of n", True, [n for n in options.best_of if n > 1], best_of_n))
+        rules.append(
+            (
+                "weighted majority",
+                True,
+                [n for n in options.majority if n > 1],
+                lambda group, n: weighted_majority(group, n, seed=seed),
+            )
+        )
+    return [
+        _result(
+            run,
+            method,
+            scorer if scored else None,
+            [rule(group, n) for group in groups],
+            [subset_spending(tree, n, options.samples, scored=scored) for tree in sampled],
+            {"n": n},
+        )
+        for method, scored, counts, rule in rules
+        for n in counts
+    ]
+
+
+def guided_search(run: Run, method: SearchMethod) -> MethodResult:
+    """One guided search over the test problems with the first policy; the scorer alone chooses the solution."""
+    settings = {name: value for name, value in method.model_dump().items() if name != "method"}
+    label = "-".join([method.method, *(str(value) for value in settings.values())])
+    name = scorer_name(run)
+    assert name is not None, "the recipe was checked: guided searches have a scorer"
+
+    def make_searcher() -> Searcher:
+        policy, scorer = run.load_policy(0), run.load_scorer()
+        assert scorer is not None
+
+        def search(tree: Tree) -> Awaitable[Tree]:
+            if isinstance(method, BeamMethod):
+                return beam_search(tree, policy, scorer, **settings)
+            return mcts(tree, policy, scorer, **settings)
+
+        return Searcher(search, policy, scorer)
+
+    trees = run.search_trees(
+        f"search-{label}",
+        f"Searching by {method.method} ({', '.join(f'{key} {value}' for key, value in settings.items())})",
+        run.problems("test"),
+        make_searcher,
+        seed=run.seed("search"),
+        budget=run.recipe.evaluation.budget,
+        in_flight=run.recipe.evaluation.in_flight,
+    )
+    aggregate = method.aggregate if isinstance(method, BeamMethod) else "last"
+    chosen = [select_by_score(tree, name, aggregate=aggregate) for tree in trees]
+    return _result(
+        run,
+        "beam search" if isinstance(method, BeamMethod) else "MCTS",
+        name,
+        [0.0 if leaf is None else leaf.reward or 0.0 for leaf in chosen],
+        [spending_of(tree.budget) for tree in trees],
+        {key: value for key, value in settings.items() if not (key == "aggregate" and value == "last")},
+    )
+
+
+def subset_spending(tree: Tree, n: int, of: int, *, scored: bool) -> dict[str, float]:
+    """The tokens that ``n`` of a tree's ``of`` independent samples cost, exactly, as the mean over all subsets.
+
+    Each sample was written on its own while the prompt was read once. A scorer reads each distinct step once, and
+    only those of finished solutions; so a step that ``m`` finished samples share is read with the probability that at
+    least one of them is in the subset, ``1 - C(of - m, n) / C(of, n)``. All ``of`` together cost what was counted.
+
+    Args:
+        tree: sampled from the root, with every finished solution scored.
+        n: how many samples.
+        of: how many the tree has.
+        scored: whether the scorer's reading counts.
+    """
+    budget = tree.budget
+    scorer_prefill = 0.0
+    if scored:
+        finished = [0] * len(tree)
+        for node in reversed(tree.nodes):
+            if node.finished:
+                finished[node.id] += node.multiplicity
+            if node.parent is not None:
+                finished[node.parent.id] += finished[node.id]
+        scorer_prefill = sum(
+            (len(node.step.tokens) + len(node.step.observation))
+            * (1.0 - math.comb(of - finished[node.id], n) / math.comb(of, n))
+            for node in tree.nodes
+            if finished[node.id]
+        )
+    return {
+        Spending.POLICY_PREFILL.value: float(budget.policy_prefill),
+        Spending.POLICY_GENERATED.value: budget.policy_generated * n / of,
+        Spending.SCORER_PREFILL.value: scorer_prefill,
+        Spending.SCORER_GENERATED.value: 0.0,
+    }
+
+
+def policy_tokens(tree: Tree) -> int:
+    """The tokens that the policy read and wrote."""
+    return tree.budget.policy_prefill + tree.budget.policy_generated
+
+
+def scorer_name(run: Run) -> str | None:
+    """The key of the scorer's scores in trees."""
+    return None if run.recipe.scorer is None else run.recipe.scorer.name
+
+
+def _result(
+    run: Run,
+    method: str,
+    scorer: str | None,
+    rewards: Sequence[float],
+    spending: Sequence[dict[str, float]],
+    settings: dict[str, Any],
+) -> MethodResult:
+    models = run.folder.record("models")
+    return method_result(
+        method,
+        scorer or "none",
+        rewards,
+        spending,
+        policy_parameters=models.get("policy_parameters"),
+        scorer_parameters=models.get("scorer_parameters", 0),
+        settings=settings,
+        seed=run.recipe.seed,
+    )

@@ -1,0 +1,98 @@
+"""The stage that grows trees to learn from, and gives their steps values."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from gradatim.pipeline.context import Run, Searcher
+from gradatim.policies.base import Policy
+from gradatim.recipes.schema import BeamTreeOptions, GrowOptions, MctsTreeOptions, Recipe, RolloutValues
+from gradatim.scorers.rollouts import RolloutScorer
+from gradatim.search import back_up_values, beam_search, grow, independent_sampling, mcts
+from gradatim.tasks.base import Task, grade_node
+from gradatim.tree import Node, Problem, Tree
+
+VALUE = "value"  # the name under which trees keep what a step is worth
+_GUIDE = "guide"
+
+
+def grow_trees(run: Run, round_number: int, split: str, problems: Sequence[Problem]) -> list[Tree]:
+    """Trees of ``problems`` grown with the policy of the round before, each step with its value under :data:`VALUE`."""
+    recipe = run.recipe
+    name = f"round-{round_number}" if split == "train" else f"round-{round_number}-{split}"
+
+    def make_searcher() -> Searcher:
+        policy = run.load_policy(round_number - 1)
+        return Searcher(tree_search(recipe, policy, run.task), policy)
+
+    def finish(tree: Tree) -> None:
+        if recipe.values.name == "backup":
+            back_up_values(tree, VALUE)
+
+    return run.search_trees(
+        name,
+        f"Growing trees, round {round_number}" + ("" if split == "train" else f", {split}"),
+        problems,
+        make_searcher,
+        seed=run.seed(f"trees {round_number}"),
+        budget=recipe.search.budget,
+        in_flight=recipe.search.in_flight,
+        finish=finish,
+    )
+
+
+def tree_search(recipe: Recipe, policy: Policy, task: Task) -> Callable[[Tree], Awaitable[object]]:
+    """The search that the recipe grows trees by, followed by the rollouts that its values need."""
+    options, values = recipe.search, recipe.values
+    valuer = RolloutScorer(policy, task, values.rollouts, VALUE) if isinstance(values, RolloutValues) else None
+
+    async def search(tree: Tree) -> None:
+        if isinstance(options, GrowOptions):
+            await grow(
+                tree,
+                policy,
+                valuer,
+                branching=options.branching,
+                rollouts=options.rollouts,
+                worth_expanding=_undecided if options.skip_decided else None,
+            )
+            return
+        if isinstance(options, BeamTreeOptions):
+            guide = RolloutScorer(policy, task, options.guide_rollouts, _GUIDE)
+            await beam_search(tree, policy, guide, width=options.width, branch=options.branch)
+        elif isinstance(options, MctsTreeOptions):
+            guide = RolloutScorer(policy, task, options.guide_rollouts, _GUIDE)
+            await mcts(
+                tree,
+                policy,
+                guide,
+                simulations=options.simulations,
+                branch=options.branch,
+                rule=options.rule,
+                exploration=options.exploration,
+                terminal_value=lambda node: _reward(node, task),
+            )
+        else:
+            await independent_sampling(tree, policy, n=options.n)
+        if valuer is not None:
+            await value_by_depth(tree, valuer)
+
+    return search
+
+
+async def value_by_depth(tree: Tree, valuer: RolloutScorer) -> None:
+    """Value every step, from the root downwards, so that the rollouts of a step serve those below it."""
+    levels: dict[int, list[Node]] = {}
+    for node in tree.nodes[1:]:
+        levels.setdefault(node.depth, []).append(node)
+    for depth in sorted(levels):
+        await valuer.score(levels[depth])
+
+
+def _undecided(node: Node) -> bool:
+    return 0.0 < node.scores.get(VALUE, 0.0) < 1.0
+
+
+def _reward(node: Node, task: Task) -> float:
+    grade_node(node, task)
+    return node.reward or 0.0

@@ -1,0 +1,236 @@
+"""The stages that learn from trees: the process reward model, and the policy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, set_seed
+
+from gradatim.errors import GradatimError
+from gradatim.models import resolve_model
+from gradatim.pipeline.context import Run
+from gradatim.pipeline.growing import VALUE, grow_trees
+from gradatim.pipeline.measures import HeldOutLabels, SampledAccuracy
+from gradatim.pipeline.parts import pick_device
+from gradatim.pipeline.progress import StageProgress
+from gradatim.pipeline.saving import disk_errors, save_model
+from gradatim.policies.loading import load_model, load_tokenizer
+from gradatim.recipes.schema import DpoOptions, ObjectiveOptions, PairOptions, StepDpoOptions, TrainingOptions
+from gradatim.supervision import path_pairs, right_solutions, sibling_pairs, step_dpo_pairs, step_labels
+from gradatim.supervision.labels import StepLabel
+from gradatim.supervision.pairs import StepPair
+from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, train
+from gradatim.training.examples import Example
+from gradatim.training.objectives import Dpo, Objective, ProcessReward, StepDpo, SupervisedFineTuning
+from gradatim.training.process_reward_model import load_process_reward_model
+from gradatim.tree import Tree
+
+
+def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
+    """Train the process reward model on step labels of the first policy's ``trees``; skipped if it was done.
+
+    Trees of the validation problems are grown alike, to stop by and to choose the threshold by.
+    """
+    options = run.recipe.scorer
+    if options is None or _is_done(run, "scorer", run.scorer_path, "Training the process reward model"):
+        return
+    problems = run.problems("validation")
+    validation = _labels(run, grow_trees(run, 1, "validation", problems)) if problems else []
+    started = time.perf_counter()
+    labels = _labels(run, trees)
+    if not labels:
+        raise GradatimError(
+            "no step has a value to learn from; grow more trees, raise search.budget or lower scorer.labels.min_count"
+        )
+    source = resolve_model(run.recipe.policy.model if options.init == "policy" else options.init)
+    set_seed(run.seed("scorer") % 2**31)
+    model = load_process_reward_model(source).to(pick_device(run.recipe.policy.device))
+    objective = ProcessReward()
+    held_out = HeldOutLabels(objective.examples(validation), options.training.tokens_per_batch) if validation else None
+    with run.progress.stage(f"Training the process reward model on {len(labels):,} step labels") as stage:
+        result = _train(
+            run,
+            model,
+            objective,
+            objective.examples(labels),
+            options.training,
+            checkpoints=run.folder.path / "checkpoints" / "scorer",
+            evaluate=None if held_out is None else _reported(stage, held_out.negative_loss, "held-out loss", -1.0),
+        )
+        threshold = None if held_out is None else held_out.threshold(result.model, run.task)
+        save_model(result.model, load_tokenizer(resolve_model(run.recipe.policy.model)), run.scorer_path)
+        stage.note(_outcome(result, "held-out loss", -1.0))
+    run.folder.update(
+        "scorer",
+        time.perf_counter() - started,
+        done=True,
+        labels=len(labels),
+        threshold=threshold,
+        **_curve(result),
+    )
+
+
+def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
+    """Train the policy of one round on that round's ``trees``; skipped if it was done."""
+    options = run.recipe.objective
+    title = f"Training the policy by {'' if options is None else options.name}, round {round_number}"
+    target = Path(run.policy_path(round_number))
+    if options is None or _is_done(run, f"policy-{round_number}", target, title):
+        return
+    started = time.perf_counter()
+    objective, examples, what = policy_examples(options, run.recipe.supervision.pairs, trees)
+    if not examples:
+        raise GradatimError(
+            f"the trees hold no {what} to learn from; grow more trees, lower supervision.pairs.min_gap, or use problems "
+            "that the policy sometimes solves"
+        )
+    source = resolve_model(run.policy_path(round_number - 1))
+    tokenizer = load_tokenizer(source)
+    set_seed(run.seed(f"policy {round_number}") % 2**31)
+    model = load_model(AutoModelForCausalLM, source, dtype=torch.float32).to(pick_device(run.recipe.policy.device))
+    measure = None
+    if problems := run.problems("validation"):
+        measure = SampledAccuracy(run, tokenizer, problems, options.validation_samples)
+    with run.progress.stage(f"{title}, on {len(examples):,} {what}") as stage:
+        result = _train(
+            run,
+            model,
+            objective,
+            examples,
+            options.training,
+            checkpoints=run.folder.path / "checkpoints" / f"round-{round_number}" / "training",
+            evaluate=None if measure is None else _reported(stage, measure, "held-out pass@1", 1.0),
+        )
+        save_model(result.model, tokenizer, target)
+        stage.note(_outcome(result, "held-out pass@1", 1.0))
+    run.folder.update(
+        f"policy-{round_number}", time.perf_counter() - started, done=True, examples=len(examples), **_curve(result)
+    )
+
+
+def policy_examples(
+    options: ObjectiveOptions, pairs: PairOptions, trees: Sequence[Tree]
+) -> tuple[Objective, list[Example], str]:
+    """The objective, its examples from ``trees``, and what these are called."""
+    if isinstance(options, StepDpoOptions | DpoOptions):
+        settings = {
+            "beta": options.beta,
+            "label_smoothing": options.label_smoothing,
+            "nll_coefficient": options.nll,
+            "margin_coefficient": options.margin,
+        }
+        if isinstance(options, DpoOptions):
+            dpo = Dpo(**settings)
+            whole = [pair for tree in trees for pair in path_pairs(tree, max_pairs=options.max_pairs)]
+            return dpo, dpo.examples(whole), "pairs of solutions"
+        step_dpo = StepDpo(**settings)
+        return step_dpo, step_dpo.examples(step_pairs(pairs, trees)), "pairs of steps"
+    sft = SupervisedFineTuning()
+    return sft, sft.examples(leaf for tree in trees for leaf in right_solutions(tree)), "steps of right solutions"
+
+
+def step_pairs(options: PairOptions, trees: Sequence[Tree]) -> list[StepPair]:
+    """The step pairs of ``trees``."""
+    found: list[StepPair] = []
+    for tree in trees:
+        if options.mode == "first_error":
+            candidates = [
+                pair
+                for pair in step_dpo_pairs(tree, value=VALUE, min_count=options.min_count)
+                if pair.margin >= options.min_gap
+            ]
+            found += _widest(candidates, options.max_per_parent)
+        else:
+            found += sibling_pairs(
+                tree,
+                value=VALUE,
+                min_gap=options.min_gap,
+                mode=options.mode,
+                max_pairs_per_parent=options.max_per_parent,
+                min_count=options.min_count,
+            )
+    return found
+
+
+def _widest(pairs: Sequence[StepPair], per_parent: int | None) -> list[StepPair]:
+    """The pairs of the widest margin of each parent, in the given order of parents."""
+    by_parent: dict[int, list[StepPair]] = {}
+    for pair in pairs:
+        parent = pair.chosen.parent
+        by_parent.setdefault(-1 if parent is None else parent.id, []).append(pair)
+    return [
+        pair for group in by_parent.values() for pair in sorted(group, key=lambda pair: -pair.margin)[:per_parent]
+    ]
+
+
+def _labels(run: Run, trees: Sequence[Tree]) -> list[StepLabel]:
+    assert run.recipe.scorer is not None
+    options = run.recipe.scorer.labels
+    return [label for tree in trees for label in step_labels(tree, value=VALUE, **options.model_dump())]
+
+
+def _train(
+    run: Run,
+    model: Any,
+    objective: Objective,
+    examples: Sequence[Example],
+    options: TrainingOptions,
+    *,
+    checkpoints: Path,
+    evaluate: Callable[[Any], float] | None,
+) -> TrainingResult:
+    """Train with checkpoints, going on from the last one where training was interrupted."""
+    given = options.model_dump(exclude={"lora"})
+    lora = None if options.lora is None else LoraSettings(**options.lora.model_dump())
+    if lora is not None and isinstance(lora.target_modules, list):
+        lora = replace(lora, target_modules=tuple(lora.target_modules))
+    settings = TrainingSettings(
+        **given, lora=lora, output_dir=checkpoints, resume=True, seed=run.recipe.seed % 2**31
+    )
+    with disk_errors(checkpoints):
+        return train(model, objective, examples, settings, evaluate=evaluate)
+
+
+def _is_done(run: Run, stage: str, target: Path, title: str) -> bool:
+    done = bool(run.folder.record(stage).get("done")) and target.is_dir()
+    if done:
+        run.progress.line(f"{title}: done before")
+    return done
+
+
+def _reported(
+    stage: StageProgress, measure: Callable[[Any], float], what: str, sign: float
+) -> Callable[[Any], float]:
+    """``measure``, with every result shown."""
+
+    def evaluate(model: Any) -> float:
+        stage.note("measuring")
+        value = measure(model)
+        stage.note(f"{what} {sign * value:.4f}")
+        return value
+
+    return evaluate
+
+
+def _outcome(result: TrainingResult, what: str, sign: float) -> str:
+    if not result.evaluations:
+        return f"{result.updates} updates"
+    first, best = result.evaluations[min(result.evaluations)], result.evaluations[result.best_update]
+    return (
+        f"{result.updates} updates, {what} {sign * first:.4f} before and {sign * best:.4f} "
+        f"after {result.best_update} updates"
+    )
+
+
+def _curve(result: TrainingResult) -> dict[str, Any]:
+    return {
+        "updates": result.updates,
+        "best_update": result.best_update,
+        "evaluations": {str(update): value for update, value in sorted(result.evaluations.items())},
+        "history": result.history,
+    }

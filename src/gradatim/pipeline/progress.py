@@ -1,0 +1,100 @@
+"""What a person sees while a run is going on: one line a stage, alive in a terminal, plain anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichProgress
+
+_PLAIN_SECONDS = 30.0  # between two lines where there is no terminal
+
+
+class StageProgress:
+    """The progress of one stage.
+
+    Args:
+        title: what is being done.
+        total: problems in all, or ``None`` where that is not known.
+        done: problems that were done before.
+        console: where lines go.
+        bar: the terminal's bar, if there is one.
+    """
+
+    def __init__(self, title: str, total: int | None, done: int, console: Console, bar: RichProgress | None) -> None:
+        self.title = title
+        self.total = total
+        self.done = self.done_before = done
+        self.tokens = 0
+        self.remark = ""
+        self.started = self._printed = time.perf_counter()
+        self._console = console
+        self._bar = bar
+        self._task: TaskID | None = None
+        if bar is not None:
+            self._task = bar.add_task(title, total=total, completed=done, remark="")
+
+    def advance(self, tokens: int = 0) -> None:
+        """One problem more is done, for which models read and wrote ``tokens``."""
+        self.done += 1
+        self.tokens += tokens
+        self._show()
+
+    def note(self, remark: str) -> None:
+        """Say where the stage is, where it does not count problems."""
+        self.remark = remark
+        self._show()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def summary(self) -> str:
+        """The stage on one line."""
+        parts = []
+        if self.total is not None:
+            before = f" ({self.done_before} of them before)" if self.done_before else ""
+            parts.append(f"{self.done:,} of {self.total:,} problems{before}")
+        if self.tokens:
+            parts.append(f"{self.tokens:,} tokens, {self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s")
+        if self.remark:
+            parts.append(self.remark)
+        parts.append(f"{self.seconds:.1f} s")
+        return f"{self.title}: {', '.join(parts)}"
+
+    def _show(self) -> None:
+        if self._bar is not None and self._task is not None:
+            rate = f"{self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s" if self.tokens else ""
+            self._bar.update(self._task, completed=self.done, remark=self.remark or rate)
+        elif self._bar is None and time.perf_counter() - self._printed > _PLAIN_SECONDS:
+            self._printed = time.perf_counter()
+            self._console.print(f"… {self.summary()}", highlight=False, soft_wrap=True)
+
+
+class Progress:
+    """Shows stages one after the other on ``console``."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = Console() if console is None else console
+
+    def line(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, title: str, total: int | None = None, done: int = 0) -> Iterator[StageProgress]:
+        """A stage from its beginning to its end; its summary stays on the screen if it was finished."""
+        if not self.console.is_terminal:
+            stage = StageProgress(title, total, done, self.console, None)
+            yield stage
+        else:
+            columns = [TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn()]
+            if total is not None:
+                columns.insert(2, MofNCompleteColumn())
+            columns.append(TextColumn("{task.fields[remark]}"))
+            with RichProgress(*columns, console=self.console, transient=True) as bar:
+                stage = StageProgress(title, total, done, self.console, bar)
+                yield stage
+        self.line(stage.summary())

@@ -1,0 +1,290 @@
+"""The run's report: figures, plots and a page for people."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+import gradatim
+from gradatim.evaluation import (
+    Estimate,
+    MethodResult,
+    PolicyResult,
+    Report,
+    ScoredStates,
+    StepScoreResult,
+    auc,
+    bootstrap_difference,
+    bootstrap_mean,
+    estimated_flops,
+    pass_at_k,
+    samples_of,
+    scored_states,
+    step_score_result,
+    tokens_to_reach,
+)
+from gradatim.evaluation.report import markdown_table
+from gradatim.pipeline.context import BASE, Run
+from gradatim.pipeline.evaluating import policy_tokens, scorer_name, subset_spending
+from gradatim.pipeline.growing import VALUE
+from gradatim.store.files import write_json, write_text
+from gradatim.tasks.base import Oracle
+from gradatim.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of one policy.
+
+    Attributes:
+        result: its accuracy.
+        sampled: the trees behind it.
+    """
+
+    result: PolicyResult
+    sampled: list[Tree]
+
+
+def write_report(
+    run: Run, policies: dict[str, Measured], search: list[MethodResult], train_trees: Sequence[Tree]
+) -> dict[str, Any]:
+    """Write ``report.json``, ``report.md`` and the plots; returns the content of ``report.json``."""
+    labels = label_agreement(run, train_trees)
+    step_scores = step_score_quality(run, policies[BASE].sampled)
+    comparison = compare(run, policies)
+    report = Report(
+        title=f"Run {run.recipe.name}",
+        settings=_settings(run),
+        policies={key: measured.result for key, measured in policies.items()},
+        differences={
+            f"{key} − {BASE}: {name}": estimate for key, part in comparison.items() for name, estimate in part.items()
+        },
+        search=search,
+        prm=None if step_scores is None else step_scores[0],
+        notes=[],
+    )
+    _draw(run, report, policies[BASE].sampled)
+    value = report.to_json()
+    for key, measured in policies.items():
+        value[key].update(_costs(run, measured))
+    if step_scores is not None:
+        value["prm"]["all_states"] = step_scores[1].to_json()
+    value["comparison"] = {
+        key: {name: estimate.to_json() for name, estimate in part.items()} for key, part in comparison.items()
+    }
+    value["labels"] = labels
+    value["equal_accuracy"] = equal_accuracy(search)
+    value["stages"] = {
+        stage: {name: entry for name, entry in record.items() if name not in {"history", "done"}}
+        for stage, record in run.folder.records().items()
+        if stage != "models"
+    }
+    value["models"] = run.folder.record("models")
+    value["recipe"] = run.recipe.model_dump(mode="json")
+    write_json(run.folder.path / "report.json", value)
+    write_text(run.folder.path / "report.md", report.to_markdown() + _more_markdown(value))
+    return value
+
+
+def label_agreement(run: Run, trees: Sequence[Tree]) -> dict[str, Any] | None:
+    """How far the values of open steps agree with the oracle; ``None`` where the task knows no truth.
+
+    ``accuracy`` is that of "some solution from here was right" as a sign that one exists; ``auc`` that of the value
+    as a score; ``states`` how many steps.
+    """
+    task = run.task
+    if not isinstance(task, Oracle):
+        return None
+    values: list[float] = []
+    truths: list[bool] = []
+    for tree in trees:
+        for node in tree.nodes[1:]:
+            if node.open and VALUE in node.scores:
+                values.append(node.scores[VALUE])
+                truths.append(task.solvable(tree.problem, node.text))
+    if not values:
+        return None
+    hard = np.array(values) > 0
+    truth = np.array(truths)
+    return {
+        "states": len(values),
+        "share_good": float(truth.mean()),
+        "accuracy": float((hard == truth).mean()),
+        "good_found": float(hard[truth].mean()) if truth.any() else None,
+        "auc": auc(truths, values),
+    }
+
+
+def step_score_quality(run: Run, sampled: Sequence[Tree]) -> tuple[StepScoreResult, StepScoreResult] | None:
+    """The scorer against the oracle over what the first policy wrote for test problems: over partial solutions, and
+    over all steps, final ones included. ``None`` without a scorer or an oracle, or where nothing was scored."""
+    name, task = scorer_name(run), run.task
+    if name is None or not isinstance(task, Oracle):
+        return None
+    threshold = run.folder.record("scorer").get("threshold")
+    threshold = 0.5 if threshold is None else threshold
+    partial = [scored_states(tree, task, name) for tree in sampled]
+    if not any(states.scores for states in partial):
+        return None
+    everything = []
+    for tree in sampled:
+        nodes = [node for node in tree.nodes[1:] if name in node.scores]
+        everything.append(
+            ScoredStates(
+                tuple(task.solvable(tree.problem, node.text) for node in nodes),
+                tuple(node.scores[name] for node in nodes),
+            )
+        )
+    seed = run.recipe.seed
+    return (
+        step_score_result(name, partial, threshold=threshold, seed=seed),
+        step_score_result(name, everything, threshold=threshold, seed=seed),
+    )
+
+
+def compare(run: Run, policies: dict[str, Measured]) -> dict[str, dict[str, Estimate]]:
+    """Every trained policy against the base, paired by problem: pass@1, and pass@k for the recipe's ``k``."""
+    before = [samples_of(tree) for tree in policies[BASE].sampled]
+    compared: dict[str, dict[str, Estimate]] = {}
+    for key, measured in policies.items():
+        if key == BASE:
+            continue
+        after = [samples_of(tree) for tree in measured.sampled]
+        compared[key] = {
+            f"pass@{k}": bootstrap_difference(
+                [_pass(group, k) for group in before], [_pass(group, k) for group in after], seed=run.recipe.seed
+            )
+            for k in sorted({1, *run.recipe.evaluation.pass_at})
+        }
+    return compared
+
+
+def equal_accuracy(search: Sequence[MethodResult]) -> list[dict[str, Any]]:
+    """For every guided search, what best-of-n under the same scorer pays for the same accuracy.
+
+    ``best_of_n_tokens`` is interpolated between measured ``n``; it is ``None`` where no measured ``n`` reaches the
+    accuracy, and then ``reached`` is the best accuracy that one did.
+    """
+    curve = [result for result in search if result.method in {"best of n", "sampling"}]
+    rows = []
+    for result in search:
+        if result.method not in {"beam search", "MCTS"} or not curve:
+            continue
+        needed = tokens_to_reach(curve, result.accuracy.value)
+        rows.append(
+            {
+                "method": result.method,
+                "settings": dict(result.settings),
+                "accuracy": result.accuracy.value,
+                "tokens": result.tokens,
+                "best_of_n_tokens": needed,
+                "ratio": None if needed is None else result.tokens / needed,
+                "reached": max(point.accuracy.value for point in curve),
+            }
+        )
+    return rows
+
+
+def _pass(group: Sequence[Any], k: int) -> float:
+    return pass_at_k(len(group), sum(sample.reward > 0.5 for sample in group), k)
+
+
+def _costs(run: Run, measured: Measured) -> dict[str, Any]:
+    """What one sampled solution costs, prompt included, in tokens of the policy and estimated FLOPs."""
+    of = run.recipe.evaluation.samples
+    spending = [subset_spending(tree, 1, of, scored=False) for tree in measured.sampled]
+    mean = {kind: sum(part[kind] for part in spending) / len(spending) for kind in spending[0]}
+    parameters = run.folder.record("models").get("policy_parameters")
+    return {
+        "tokens_per_problem": sum(mean.values()),
+        "tokens_per_problem_all_samples": bootstrap_mean(
+            [float(policy_tokens(tree)) for tree in measured.sampled], resamples=1
+        ).value,
+        "flops_per_problem": None if parameters is None else estimated_flops(mean, parameters),
+    }
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    recipe = run.recipe
+    return {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "task": ", ".join(f"{key} {value}" for key, value in recipe.task.model_dump(exclude_none=True).items()),
+        "policy": recipe.policy.model,
+        "problems": ", ".join(f"{split} {count}" for split, count in recipe.problems.model_dump().items()),
+        "search": ", ".join(f"{key} {value}" for key, value in recipe.search.model_dump(exclude_none=True).items()),
+        "objective": "none" if recipe.objective is None else recipe.objective.name,
+        "rounds": recipe.rounds,
+        "gradatim": gradatim.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+    }
+
+
+def _draw(run: Run, report: Report, trees: Sequence[Tree]) -> None:
+    """The plots; matplotlib is loaded here, at the end."""
+    from gradatim.evaluation.plots import accuracy_against_tokens, reliability, training_curves
+    from gradatim.view.figure import draw_tree
+
+    def add(caption: str, name: str) -> str:
+        report.plots[caption] = f"plots/{name}"
+        return str(run.folder.plot(name))
+
+    if report.search:
+        accuracy_against_tokens(report.search, add("Accuracy against tokens", "accuracy-against-tokens.png"))
+    if report.prm is not None and report.prm.calibration:
+        reliability(report.prm.calibration, add("Reliability of the step scores", "reliability.png"))
+    for stage, record in run.folder.records().items():
+        history = [(float(entry["step"]), float(entry["loss"])) for entry in record.get("history", [])]
+        if len(history) > 1:
+            caption = f"Training loss, {stage}"
+            training_curves({"loss": history}, add(caption, f"training-{stage}.png"), title=caption)
+    if trees:
+        telling = max(trees, key=_contrast)
+        draw_tree(telling, add("One problem's tree", "tree.png"), by=scorer_name(run))
+
+
+def _contrast(tree: Tree) -> float:
+    """High for trees with right and wrong solutions, about half of each."""
+    samples = samples_of(tree)
+    share = sum(sample.reward for sample in samples) / len(samples)
+    return share * (1 - share)
+
+
+def _more_markdown(value: dict[str, Any]) -> str:
+    """What the general report has no section for."""
+    sections = []
+    if labels := value["labels"]:
+        auc_text = "undefined" if labels["auc"] is None else f"{labels['auc']:.3f}"
+        sections.append(
+            "## Step labels\n\n"
+            f"Values of {labels['states']:,} grown steps against the exact oracle: accuracy {labels['accuracy']:.3f}, "
+            f"AUC {auc_text}; {100 * labels['share_good']:.1f} % of the steps can still reach the answer."
+        )
+    if value["equal_accuracy"]:
+        rows = [
+            [
+                row["method"] + " " + ", ".join(f"{key} {entry}" for key, entry in row["settings"].items()),
+                f"{100 * row['accuracy']:.1f} %",
+                f"{row['tokens']:,.0f}",
+                f"more than measured (best {100 * row['reached']:.1f} %)"
+                if row["best_of_n_tokens"] is None
+                else f"{row['best_of_n_tokens']:,.0f}",
+                "" if row["ratio"] is None else f"{row['ratio']:.2f}",
+            ]
+            for row in value["equal_accuracy"]
+        ]
+        header = ["search", "accuracy", "tokens", "best of n needs", "ratio"]
+        sections.append("## Tokens at equal accuracy\n\n" + markdown_table(header, rows))
+    times = [[stage, f"{record['seconds']:.1f}"] for stage, record in value["stages"].items()]
+    sections.append("## Time\n\n" + markdown_table(["stage", "seconds"], times))
+    return "\n" + "\n\n".join(sections) + "\n"

@@ -1,0 +1,108 @@
+"""How a tokenizer's tokens read as text, and where a step ends. Text is never tokenized again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from gradatim.errors import GradatimError
+from gradatim.tree import Problem
+
+CONTEXT_TOKENS = 8  # decoded before a step, so that its first piece keeps its leading space
+
+
+class Boundary(IntEnum):
+    """What a token tells of the end of its step."""
+
+    NONE = 0
+    HERE = 1  # its own text holds the boundary
+    PERHAPS = 2  # it completes a boundary if the tokens before began one
+
+
+class StepText:
+    """A tokenizer as the engine needs it.
+
+    Args:
+        model: the model; its generation settings may name further end tokens.
+        tokenizer: its tokenizer.
+
+    Attributes:
+        end_tokens: the tokens that end a text.
+
+    Raises:
+        GradatimError: if the tokenizer has no end token.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        if tokenizer.eos_token_id is None:
+            raise GradatimError(
+                "the tokenizer has no end token, so no solution could ever end; set its eos_token and save it again"
+            )
+        configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        several = configured if isinstance(configured, (list, tuple)) else [configured]
+        self.end_tokens = frozenset(int(token) for token in (tokenizer.eos_token_id, *several) if token is not None)
+        self._tokenizer = tokenizer
+        self._size = max(len(tokenizer), int(model.config.get_text_config().vocab_size))
+        self._boundaries: dict[tuple[str, ...], NDArray[np.uint8]] = {}
+
+    def encode(self, problem: Problem) -> list[int]:
+        """The tokens of a problem's prompt.
+
+        Raises:
+            GradatimError: if the prompt is empty or has text that the tokenizer does not know.
+        """
+        tokens = list(self._tokenizer(problem.prompt)["input_ids"])
+        while len(tokens) > 1 and tokens[-1] in self.end_tokens:
+            tokens.pop()  # some tokenizers close every text
+        if not tokens:
+            raise GradatimError(f"problem {problem.id!r} has an empty prompt; give the policy text to continue")
+        unknown = self._tokenizer.unk_token_id
+        if unknown is not None and unknown not in self.end_tokens and unknown in tokens:
+            raise GradatimError(
+                f"the policy's tokenizer has no tokens for part of problem {problem.id!r}: {problem.prompt!r}; "
+                "use problems of the kind that the policy was trained on"
+            )
+        return tokens
+
+    def text(self, before: Sequence[int], tokens: Sequence[int]) -> str:
+        """The text of ``tokens`` after the tokens ``before``; special tokens have none."""
+        near = list(before[-CONTEXT_TOKENS:])
+        context = self._decode(near)
+        whole = self._decode([*near, *tokens])
+        return whole[len(context) :] if whole.startswith(context) else self._decode(tokens)
+
+    def boundaries(self, step_end: tuple[str, ...]) -> NDArray[np.uint8]:
+        """A :class:`Boundary` for each token id."""
+        if step_end not in self._boundaries:
+            pieces = self._tokenizer.batch_decode(
+                [[token] for token in range(len(self._tokenizer))], clean_up_tokenization_spaces=False
+            )
+            table = np.zeros(self._size, dtype=np.uint8)
+            for token, piece in enumerate(pieces):
+                if any(end in piece for end in step_end):
+                    table[token] = Boundary.HERE
+                elif any(_completes(piece, end) for end in step_end):
+                    table[token] = Boundary.PERHAPS
+            self._boundaries[step_end] = table
+        return self._boundaries[step_end]
+
+    def holds_boundary(self, tokens: Sequence[int], step_end: tuple[str, ...]) -> bool:
+        """Whether the text of a step's last tokens holds a boundary."""
+        longest = max(len(end.encode()) for end in step_end)  # no token is shorter than a byte
+        text = self._decode(tokens[-longest:])
+        return any(end in text for end in step_end)
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text = self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+
+def _completes(piece: str, end: str) -> bool:
+    """Whether ``piece`` may write the last part of ``end``. (Part of a character reads as a replacement character.)"""
+    if "\ufffd" in piece and not end.isascii():
+        return True
+    return any(piece.startswith(end[cut:]) for cut in range(1, len(end)))

@@ -1,0 +1,126 @@
+"""A validation error as one sentence: which key, where, and what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+_MESSAGES = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "model_type": "must be a section with keys of its own",
+    "model_attributes_type": "must be a section with keys of its own",
+    "dict_type": "must be a section with keys of its own",
+}
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """One sentence about the first thing that is wrong with a recipe of type ``model``."""
+    details = error.errors()
+    # A misspelt key also makes a required one missing: the misspelt one says more.
+    first = min(details, key=lambda detail: detail["type"] not in {"extra_forbidden", "union_tag_invalid"})
+    sentence = _sentence(first, model)
+    others = len(details) - 1
+    return sentence if not others else f"{sentence} (and {others} more {'thing is' if others == 1 else 'things are'} wrong)"
+
+
+def suggestion(given: str, valid: Sequence[str]) -> str:
+    """``did you mean 'x'?`` for the nearest valid name, or the valid ones where none is near."""
+    near = difflib.get_close_matches(given, valid, n=1, cutoff=0.5)
+    listed = ", ".join(sorted(valid))
+    return f"did you mean {near[0]!r}? (valid: {listed})" if near else f"valid: {listed}"
+
+
+def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    kind, location = detail["type"], detail["loc"]
+    if kind == "extra_forbidden":
+        owner, path = _walk(model, location[:-1])
+        keys = list(owner.model_fields) if owner is not None else []
+        return f"unknown key {location[-1]!r} in {_named(path)}; {suggestion(str(location[-1]), keys)}"
+    _, path = _walk(model, location)
+    if kind == "missing":
+        return f"the key {path[-1]!r} is missing in {_named(path[:-1])}"
+    context = detail.get("ctx", {})
+    if kind == "union_tag_invalid":
+        valid = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
+        tag = str(context["tag"])
+        key = str(context["discriminator"]).strip("'")
+        return f"there is no {'.'.join(path)} with the {key} {tag!r}; {suggestion(tag, valid)}"
+    if kind == "union_tag_not_found":
+        key = str(context["discriminator"]).strip("'")
+        return f"the key {key!r} is missing in {_named(path)}"
+    if kind == "literal_error":
+        valid = [value.strip(" '") for value in str(context["expected"]).replace(" or ", ",").split(",")]
+        return f"{'.'.join(path)} cannot be {detail['input']!r}; {suggestion(str(detail['input']), valid)}"
+    if kind == "value_error":
+        return f"{_named(path)}: {context['error']}"
+    message = _MESSAGES.get(kind) or detail["msg"].replace("Input should", "must").replace("must be a valid", "must be a")
+    return f"{'.'.join(path) or 'the recipe'} {message}, but is {detail['input']!r}"
+
+
+def _named(path: Sequence[str]) -> str:
+    return f"{'.'.join(path)!r}" if path else "the recipe"
+
+
+def _walk(model: type[BaseModel], location: Sequence[int | str]) -> tuple[type[BaseModel] | None, list[str]]:
+    """The model at ``location``, and the keys that a person wrote to get there (without the tags of unions)."""
+    annotation: Any = model
+    path: list[str] = []
+    rest = list(location)
+    while True:
+        annotation = _stripped(annotation)
+        if not rest:
+            return (annotation if _is_model(annotation) else None), path
+        if get_origin(annotation) in (Union, types.UnionType):
+            members = [_stripped(member) for member in get_args(annotation)]
+            tagged = [member for member in members if _is_model(member) and str(rest[0]) in _tags(member)]
+            if tagged:
+                rest.pop(0)
+            chosen = tagged or [m for m in members if _is_model(m) and rest[0] in m.model_fields] or members
+            annotation = chosen[0]
+            continue
+        key = rest.pop(0)
+        path.append(str(key))
+        if _is_model(annotation) and key in annotation.model_fields:
+            annotation = annotation.model_fields[str(key)].annotation
+        elif get_origin(annotation) is list:
+            annotation = get_args(annotation)[0]
+        else:
+            return None, [*path, *map(str, rest)]
+
+
+def _stripped(annotation: Any) -> Any:
+    """Without ``Annotated`` and an optional ``None``."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        if len(members) == 1:
+            return _stripped(members[0])
+    return annotation
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _tags(model: type[BaseModel]) -> set[str]:
+    """The values of a model's discriminating field."""
+    return {
+        str(value)
+        for name in ("name", "method")
+        if name in model.model_fields and get_origin(model.model_fields[name].annotation) is Literal
+        for value in get_args(model.model_fields[name].annotation)
+    }

@@ -1,0 +1,139 @@
+"""Supervision as rows in the standard formats, under exactly the column names that other trainers read.
+
+The text of a row, joined, is the text of the tree: nothing is stripped, and steps keep their own boundaries (so a
+trainer that puts a separator between steps must be told to put an empty one). What an environment wrote between steps
+stays in the text, since these formats have no place for it; what it wrote after the last one is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypedDict
+
+from gradatim.supervision.labels import StepLabel
+from gradatim.supervision.pairs import StepPair
+from gradatim.tree import Node, Tree
+
+
+class StepwiseRow(TypedDict):
+    """Stepwise supervision: ``labels[i]`` judges ``completions[i]``."""
+
+    prompt: str
+    completions: list[str]
+    labels: list[float] | list[bool]
+
+
+class PreferenceRow(TypedDict):
+    """Preference: ``chosen`` continues ``prompt`` better than ``rejected``."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+class UnpairedPreferenceRow(TypedDict):
+    """Unpaired preference: whether ``completion`` is a good continuation of ``prompt``."""
+
+    prompt: str
+    completion: str
+    label: bool
+
+
+class PromptCompletionRow(TypedDict):
+    """Prompt-completion, for supervised fine-tuning."""
+
+    prompt: str
+    completion: str
+
+
+def stepwise_rows(labels: Iterable[StepLabel], *, threshold: float | None = 0.5) -> list[StepwiseRow]:
+    """One row per path of labelled steps, from the root to where no further step is labelled.
+
+    A step that several paths share appears in the row of each, since the format knows only whole paths; no row is the
+    beginning of another. A path ends before its first unlabelled step, and what lies below that is left out.
+
+    Labels are booleans, as the format has them: good if the label is above ``threshold``. With ``None`` they stay
+    numbers, for trainers that take soft labels.
+    """
+    by_node = {label.node: label.label for label in labels}
+    rows: list[StepwiseRow] = []
+    for node in by_node:
+        path = node.path()[1:]
+        if any(child in by_node for child in node.children) or not all(step in by_node for step in path):
+            continue
+        values = [by_node[step] for step in path]
+        rows.append(
+            StepwiseRow(
+                prompt=node.tree.problem.prompt,
+                completions=[_step_text(step, last=step is node) for step in path],
+                labels=values if threshold is None else [value > threshold for value in values],
+            )
+        )
+    return rows
+
+
+def preference_rows(pairs: Iterable[StepPair]) -> list[PreferenceRow]:
+    """One row per pair; the prompt goes as far as the two paths are one.
+
+    So the completions of siblings are one step each, and those of whole solutions begin with the first step in which
+    they differ.
+    """
+    rows: list[PreferenceRow] = []
+    for pair in pairs:
+        fork = _fork(pair.chosen, pair.rejected)
+        rows.append(
+            PreferenceRow(
+                prompt=_prompt(fork), chosen=_text_after(fork, pair.chosen), rejected=_text_after(fork, pair.rejected)
+            )
+        )
+    return rows
+
+
+def unpaired_preference_rows(labels: Iterable[StepLabel], *, threshold: float = 0.5) -> list[UnpairedPreferenceRow]:
+    """One row per labelled step after the text before it; good if its label is above ``threshold``."""
+    return [
+        UnpairedPreferenceRow(
+            prompt=_prompt(label.node.parent),
+            completion=_text_after(label.node.parent, label.node),
+            label=label.label > threshold,
+        )
+        for label in labels
+        if label.node.parent is not None
+    ]
+
+
+def prompt_completion_rows(solutions: Iterable[Node]) -> list[PromptCompletionRow]:
+    """One row per solution, from the problem's prompt to its end."""
+    return [
+        PromptCompletionRow(prompt=leaf.tree.problem.prompt, completion=_text_after(leaf.tree.root, leaf))
+        for leaf in solutions
+    ]
+
+
+def right_solutions(tree: Tree) -> list[Node]:
+    """The finished solutions whose reward is above 0.5, each once: what rejection sampling keeps."""
+    return [leaf for leaf in tree.solutions() if leaf.reward is not None and leaf.reward > 0.5]
+
+
+def _fork(first: Node, second: Node) -> Node:
+    """The last node that both paths share."""
+    shared = first.tree.root
+    for ours, theirs in zip(first.path(), second.path(), strict=False):
+        if ours is not theirs:
+            break
+        shared = ours
+    return shared
+
+
+def _prompt(node: Node) -> str:
+    return node.tree.problem.prompt + node.text
+
+
+def _text_after(ancestor: Node, node: Node) -> str:
+    """The text of the steps below ``ancestor`` down to ``node``."""
+    steps = node.path()[ancestor.depth + 1 :]
+    return "".join(_step_text(step, last=step is node) for step in steps)
+
+
+def _step_text(node: Node, *, last: bool) -> str:
+    return node.step.text if last else node.step.text + node.step.observation_text

@@ -1,0 +1,249 @@
+"""Monte-Carlo tree search: formulas by hand, bookkeeping to the visit, and the truth on exact trees."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradatim.errors import GradatimError
+from gradatim.search import best_of_n, mcts
+from gradatim.search.mcts import Rule, _Search, priors, puct, uct
+from gradatim.tasks.base import grade
+from gradatim.tree import EndReason, Node, Step, Tree
+from scripted_countdown import (
+    DEEP_PROBLEM,
+    PROBLEM,
+    TASK,
+    ListingPolicy,
+    arbitrary_scorer,
+    new_tree,
+    oracle_scorer,
+    oracle_value,
+    problems,
+    random_moves,
+    random_policy,
+)
+
+RULES: list[Rule] = ["uct", "puct", "puct_uniform"]
+
+
+def test_uct_and_puct_by_hand() -> None:
+    assert uct(0.5, 4, 16, 2.0) == pytest.approx(0.5 + 2.0 * math.sqrt(math.log(16) / 4))
+    assert uct(0.5, 4, 16, 2.0) == pytest.approx(2.1651092)
+    assert uct(0.0, 0, 3, 1.0) == math.inf
+    assert puct(0.5, 0.25, 3, 16, 2.0) == pytest.approx(0.5 + 2.0 * 0.25 * 4 / 4)
+    assert puct(0.0, 0.25, 0, 16, 1.0) == pytest.approx(1.0)
+
+
+def test_priors_are_a_softmax_of_length_normalised_log_probabilities() -> None:
+    tree = new_tree()
+    long = tree.add(tree.root, Step((1, 2), "a\n", (math.log(0.5), math.log(0.5))))
+    short = tree.add(tree.root, Step((3,), "b\n", (math.log(0.25),)))
+    assert priors([long, short]) == pytest.approx([2 / 3, 1 / 3])
+    unknown = tree.add(tree.root, Step((4,), "c\n"))
+    assert priors([long, short, unknown]) == [1 / 3] * 3
+    assert priors([]) == []
+
+
+def hand_made_search(rule: Rule) -> tuple[_Search, Tree, list[Node]]:
+    """Three children with values and visits (0.9, 9), (0.5, 4) and (0.6, 3); priors 0.2, 0.3 and 0.5."""
+    tree = new_tree()
+    search = _Search("mcts", rule, exploration=1.0, max_depth=9)
+    children = []
+    for token, (value, visits, probability) in enumerate(((0.9, 9, 0.2), (0.5, 4, 0.3), (0.6, 3, 0.5))):
+        child = tree.add(tree.root, Step((token,), f"{token}\n", (math.log(probability),)))
+        child.scores["mcts"], child.counts["mcts"] = value, visits
+        children.append(child)
+    tree.root.scores["mcts"], tree.root.counts["mcts"] = (8.1 + 2.0 + 1.8) / 16, 16
+    search.resume(tree)
+    return search, tree, children
+
+
+def test_selection_by_hand() -> None:
+    # UCT: 0.9 + sqrt(2.77/9) = 1.455, 0.5 + sqrt(2.77/4) = 1.333, 0.6 + sqrt(2.77/3) = 1.561
+    search, tree, children = hand_made_search("uct")
+    assert search.select_wave(tree.root, 1) == [children[2]]
+    # PUCT: 0.9 + 0.2*4/10 = 0.98, 0.5 + 0.3*4/5 = 0.74, 0.6 + 0.5*4/4 = 1.1
+    search, tree, children = hand_made_search("puct")
+    assert search.select_wave(tree.root, 1) == [children[2]]
+    # uniform: 0.9 + 4/30 = 1.033, 0.5 + 4/15 = 0.767, 0.6 + 4/12 = 0.933
+    search, tree, children = hand_made_search("puct_uniform")
+    assert search.select_wave(tree.root, 1) == [children[0]]
+
+
+def test_a_virtual_loss_counts_as_a_visit_of_value_zero() -> None:
+    search, tree, children = hand_made_search("uct")
+    before = search._promise(children[0], 16)
+    search.virtual_losses.update(children[0].path())
+    assert search._visits(tree.root) == 17
+    assert search._promise(children[0], 17) == pytest.approx(8.1 / 10 + math.sqrt(math.log(17) / 10))
+    assert search._promise(children[0], 17) < before
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_wave_selects_different_nodes_and_its_virtual_losses_are_undone(rule: Rule) -> None:
+    search, tree, children = hand_made_search(rule)
+    statistics = [(dict(node.scores), dict(node.counts)) for node in tree.nodes]
+    wave = search.select_wave(tree.root, 10)
+    assert sorted(node.id for node in wave) == [child.id for child in children]
+    assert search.virtual_losses[tree.root] == 3
+    assert search.select_wave(tree.root, 1) == []
+    search.release_wave(wave)
+    assert not search.virtual_losses
+    assert not search.blocked
+    assert [(node.scores, node.counts) for node in tree.nodes] == statistics
+    assert search.select_wave(tree.root, 10) == wave
+
+
+class FailingScorer:
+    name = "failing"
+
+    async def score(self, nodes: object) -> None:
+        raise GradatimError("no")
+
+
+def test_a_failed_wave_leaves_no_trace_and_the_search_can_go_on() -> None:
+    tree = new_tree()
+    asyncio.run(mcts(tree, random_policy(), arbitrary_scorer(), simulations=3))
+    values = {node: (node.scores["mcts"], node.counts["mcts"]) for node in tree.nodes if "mcts" in node.scores}
+    with pytest.raises(GradatimError, match="no"):
+        asyncio.run(mcts(tree, random_policy(), FailingScorer(), simulations=3))
+    assert values == {node: (node.scores["mcts"], node.counts["mcts"]) for node in tree.nodes if "mcts" in node.scores}
+    visits = tree.root.counts["mcts"]
+    asyncio.run(mcts(tree, random_policy(), arbitrary_scorer(), simulations=3))
+    assert tree.root.counts["mcts"] > visits
+    check_visits(tree)
+
+
+def check_visits(tree: Tree) -> None:
+    """Every node has one visit of its own and its children's, and the mean of all their values."""
+    for node in tree.nodes:
+        below = sum(child.counts.get("mcts", 0) for child in node.children)
+        own = 0 if node.is_root else 1
+        if "mcts" not in node.counts:
+            assert below == 0
+            continue
+        assert node.counts["mcts"] == own + below
+        total = sum(child.scores["mcts"] * child.counts["mcts"] for child in node.children if "mcts" in child.counts)
+        first = node.scores["mcts"] * node.counts["mcts"] - total
+        assert first == pytest.approx(0.0 if node.is_root else own_value(node))
+
+
+def own_value(node: Node) -> float:
+    return node.scores["arbitrary"] if node.open or node.finished else 0.0
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("in_flight", [1, 5])
+def test_visits_and_values_add_up(rule: Rule, in_flight: int) -> None:
+    for seed in range(4):
+        tree = new_tree(DEEP_PROBLEM, seed=seed)
+        asyncio.run(
+            mcts(tree, random_policy(), arbitrary_scorer(), simulations=17, branch=8, in_flight=in_flight, rule=rule)
+        )
+        assert sum(1 for node in tree.nodes if node.children) == 17
+        assert tree.root.counts["mcts"] == len(tree) - 1
+        check_visits(tree)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_with_the_oracle_the_search_converges_to_an_optimal_first_step(rule: Rule) -> None:
+    for problem in problems(8):
+        tree = new_tree(problem)
+        policy = ListingPolicy(random_moves())
+        asyncio.run(mcts(tree, policy, oracle_scorer(), simulations=2, branch=1000, in_flight=1, rule=rule))
+        visited = max(tree.root.children, key=lambda child: child.counts["mcts"])
+        assert TASK.solvable(problem, visited.text)
+        asyncio.run(mcts(tree, policy, oracle_scorer(), simulations=1000, branch=1000, rule=rule))
+        best = max(tree.root.children, key=lambda child: child.scores["mcts"])
+        assert TASK.solvable(problem, best.text)
+        assert all((child.scores["mcts"] > 0) == bool(oracle_value(child)) for child in tree.root.children)
+        grade(tree, TASK)
+        chosen = best_of_n(tree, "mcts")
+        assert chosen is not None
+        assert chosen.reward == 1.0
+
+
+def test_a_tree_that_is_fully_explored_ends_the_search() -> None:
+    tree = new_tree()
+    asyncio.run(
+        mcts(tree, ListingPolicy(random_moves()), arbitrary_scorer(), simulations=10**6, branch=1000, in_flight=7)
+    )
+    assert all(node.children for node in tree.nodes if node.open)
+    assert tree.root.draws == 0
+    size = len(tree)
+    asyncio.run(mcts(tree, ListingPolicy(random_moves()), arbitrary_scorer(), simulations=10, branch=1000))
+    assert len(tree) == size
+    check_visits(tree)
+
+
+def test_each_node_is_expanded_once() -> None:
+    tree = new_tree()
+    asyncio.run(mcts(tree, random_policy(), arbitrary_scorer(), simulations=500, branch=3, in_flight=8))
+    assert all(node.draws == 3 for node in tree.nodes if node.open)
+
+
+def test_the_depth_limit_closes_nodes() -> None:
+    tree = new_tree()
+    asyncio.run(mcts(tree, random_policy(), arbitrary_scorer(), simulations=100, max_depth=1))
+    assert {node.depth for node in tree.nodes} == {0, 1}
+
+
+def test_terminal_values_replace_the_scorer_on_finished_steps_only() -> None:
+    tree = new_tree()
+    asyncio.run(
+        mcts(tree, random_policy(), arbitrary_scorer(), simulations=20, branch=4, terminal_value=lambda leaf: 0.25)
+    )
+    finished = tree.solutions()
+    assert finished
+    assert all(leaf.scores == {"mcts": 0.25} for leaf in finished)
+    assert all("arbitrary" in node.scores for node in tree.nodes[1:] if node.open)
+
+
+def test_cut_off_steps_are_worth_nothing() -> None:
+    class CuttingPolicy(ListingPolicy):
+        async def expand(self, nodes: object, n: int, sampling: object = None) -> list[Node]:
+            assert isinstance(nodes, list)
+            return [node.tree.add(node, Step((1,), "x", end=EndReason.LENGTH)) for node in nodes]
+
+    tree = new_tree()
+    asyncio.run(mcts(tree, CuttingPolicy(random_moves()), arbitrary_scorer(), simulations=5))
+    assert tree.nodes[1].scores == {"mcts": 0.0}
+
+
+def test_a_search_goes_on_where_another_stopped() -> None:
+    for rule in RULES:
+        at_once, in_parts = new_tree(DEEP_PROBLEM), new_tree(DEEP_PROBLEM)
+        asyncio.run(mcts(at_once, random_policy(), arbitrary_scorer(), simulations=24, rule=rule, in_flight=1))
+        for part in (5, 1, 18):
+            in_parts = Tree.from_json(in_parts.to_json())
+            asyncio.run(mcts(in_parts, random_policy(), arbitrary_scorer(), simulations=part, rule=rule, in_flight=1))
+        assert in_parts.to_json() == at_once.to_json()
+
+
+def test_what_cannot_be_searched_is_refused() -> None:
+    with pytest.raises(GradatimError, match="at least 1"):
+        asyncio.run(mcts(new_tree(), random_policy(), arbitrary_scorer(), branch=0))
+    with pytest.raises(GradatimError, match="at least 1"):
+        asyncio.run(mcts(new_tree(), random_policy(), arbitrary_scorer(), in_flight=0))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    limit=st.integers(0, 3000),
+    seed=st.integers(0, 5),
+    rule=st.sampled_from(RULES),
+    in_flight=st.integers(1, 6),
+)
+def test_no_budget_is_exceeded_and_the_bookkeeping_survives_its_end(
+    limit: int, seed: int, rule: Rule, in_flight: int
+) -> None:
+    tree = new_tree(DEEP_PROBLEM if seed % 2 else PROBLEM, seed=seed, limit=limit)
+    asyncio.run(mcts(tree, random_policy(0.1), arbitrary_scorer(), simulations=10**6, rule=rule, in_flight=in_flight))
+    assert tree.budget.total <= limit
+    assert tree.budget.policy_generated == sum(len(node.step.tokens) * node.multiplicity for node in tree.nodes[1:])
+    check_visits(tree)

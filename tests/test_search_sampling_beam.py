@@ -1,0 +1,154 @@
+"""Independent sampling and beam search against brute force, and under every budget."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradatim.errors import GradatimError
+from gradatim.search import beam_search, best_of_n, independent_sampling, path_score
+from gradatim.search.beam import best
+from gradatim.search.selection import Aggregate
+from gradatim.tasks.base import grade
+from gradatim.tree import Problem, Tree
+from scripted_countdown import (
+    TASK,
+    ListingPolicy,
+    arbitrary_scorer,
+    arbitrary_value,
+    new_tree,
+    oracle_scorer,
+    problems,
+    random_moves,
+    random_policy,
+)
+
+EVERYTHING = 10_000
+
+
+def whole_tree(problem: Problem) -> Tree:
+    """Every solution of ``problem`` by legal moves, every step scored."""
+    tree = new_tree(problem)
+    policy = ListingPolicy(random_moves())
+    frontier = [tree.root]
+    while frontier:
+        frontier = asyncio.run(policy.expand(frontier, EVERYTHING))
+    for node in tree.nodes[1:]:
+        node.scores["arbitrary"] = arbitrary_value(node)
+    return tree
+
+
+@pytest.mark.parametrize("aggregate", ["last", "min", "product", "mean"])
+def test_beam_search_of_full_width_finds_the_best_solution(aggregate: Aggregate) -> None:
+    for problem in problems(5):
+        truth = best_of_n(whole_tree(problem), "arbitrary", aggregate=aggregate)
+        tree = new_tree(problem)
+        policy = ListingPolicy(random_moves())
+        asyncio.run(beam_search(tree, policy, arbitrary_scorer(), width=EVERYTHING, branch=1, aggregate=aggregate))
+        found = best_of_n(tree, "arbitrary", aggregate=aggregate)
+        assert found is not None
+        assert truth is not None
+        assert found.text == truth.text
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_beam_search_keeps_exactly_the_best_of_each_round(width: int) -> None:
+    whole = whole_tree(problems(1)[0])
+    firsts = sorted(whole.root.children, key=arbitrary_value, reverse=True)
+    expected = {node.text for node in firsts[:width]}
+    tree = new_tree(problems(1)[0])
+    asyncio.run(
+        beam_search(
+            tree, ListingPolicy(random_moves()), arbitrary_scorer(), width=width, branch=EVERYTHING, max_depth=2
+        )
+    )
+    assert {node.text for node in tree.nodes if node.depth == 1 and node.children} == expected
+
+
+def test_beam_search_guided_by_the_oracle_always_solves() -> None:
+    for problem in problems(20):
+        tree = new_tree(problem)
+        asyncio.run(beam_search(tree, ListingPolicy(random_moves()), oracle_scorer(), width=1, branch=EVERYTHING))
+        grade(tree, TASK)
+        chosen = best_of_n(tree, "oracle")
+        assert chosen is not None
+        assert chosen.reward == 1.0
+
+
+def test_beam_search_proposes_width_times_branch_steps_a_round_and_obeys_its_depth() -> None:
+    tree = new_tree()
+    asyncio.run(beam_search(tree, random_policy(), arbitrary_scorer(), width=2, branch=3, max_depth=1))
+    assert tree.root.draws == 6
+    assert max(node.depth for node in tree.nodes) == 1
+
+
+def test_best_ranks_unscored_nodes_last_and_keeps_the_order_of_equals() -> None:
+    whole = whole_tree(problems(1)[0])
+    first, second, third, fourth = whole.root.children[:4]
+    for node, value in ((first, 0.1), (second, 0.7), (third, 0.7)):
+        node.scores["s"] = value
+    assert best([fourth, first, second, third], 3, "s") == [second, third, first]
+    assert best([fourth, first], 5, "s") == [first, fourth]
+
+
+@pytest.mark.parametrize(("n", "wave"), [(1, 8), (8, 8), (10, 4)])
+def test_sampling_draws_n_solutions_and_scores_them(n: int, wave: int) -> None:
+    tree = new_tree()
+    asyncio.run(independent_sampling(tree, random_policy(), arbitrary_scorer(), n=n, wave=wave))
+    assert sum(leaf.multiplicity for leaf in tree.solutions()) == n
+    assert {node for node in tree.nodes if node.scores} == set(tree.solutions())
+
+
+def test_samples_do_not_depend_on_the_size_of_a_wave() -> None:
+    texts = []
+    for wave in (1, 3, 12):
+        tree = new_tree()
+        asyncio.run(independent_sampling(tree, random_policy(noise=0.2), n=12, wave=wave))
+        texts.append({leaf.text: leaf.multiplicity for leaf in tree.solutions()})
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_sampling_scores_whole_paths_if_asked() -> None:
+    tree = new_tree()
+    asyncio.run(independent_sampling(tree, random_policy(), arbitrary_scorer(), n=4, score="steps"))
+    assert all(path_score(leaf, "arbitrary", "min") is not None for leaf in tree.solutions())
+
+
+def test_sampling_without_a_number_spends_the_budget() -> None:
+    tree = new_tree(limit=2000)
+    asyncio.run(independent_sampling(tree, random_policy(), n=None, wave=4))
+    assert tree.budget.spent
+    assert len(tree.solutions()) > 8
+
+
+def test_what_cannot_be_searched_is_refused() -> None:
+    for search, words in (
+        (independent_sampling(new_tree(), random_policy(), n=None), "token budget"),
+        (independent_sampling(new_tree(), random_policy(), wave=0), "at least one"),
+        (beam_search(new_tree(), random_policy(), oracle_scorer(), width=0), "at least 1"),
+        (beam_search(new_tree(), random_policy(), oracle_scorer(), branch=0), "at least 1"),
+    ):
+        with pytest.raises(GradatimError, match=words):
+            asyncio.run(search)
+
+
+@settings(max_examples=60, deadline=None)
+@given(limit=st.integers(0, 1500), seed=st.integers(0, 5))
+def test_no_search_exceeds_its_budget_and_every_one_ends(limit: int, seed: int) -> None:
+    for n in (None, 20):
+        tree = new_tree(seed=seed, limit=limit)
+        asyncio.run(independent_sampling(tree, random_policy(), arbitrary_scorer(), n=n, wave=3))
+        _check_spending(tree, limit)
+    tree = new_tree(seed=seed, limit=limit)
+    asyncio.run(beam_search(tree, random_policy(noise=0.1), arbitrary_scorer(), width=3, branch=3))
+    _check_spending(tree, limit)
+
+
+def _check_spending(tree: Tree, limit: int) -> None:
+    budget = tree.budget
+    assert budget.total <= limit
+    assert budget.policy_generated == sum(len(node.step.tokens) * node.multiplicity for node in tree.nodes[1:])
+    assert budget.scorer_prefill == sum(len(node.step.tokens) for node in tree.nodes if "arbitrary" in node.scores)

@@ -1,0 +1,104 @@
+"""Selection rules on trees made by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from gradatim.errors import GradatimError
+from gradatim.search import best_of_n, majority, path_score, weighted_majority
+from gradatim.tree import EndReason, Node, Step, Tree
+from scripted_countdown import new_tree
+
+
+def add_solution(
+    tree: Tree, token: int, answer: str | None, scores: tuple[float, float] | None, *, votes: int = 1
+) -> Node:
+    """A solution of two steps with a score each."""
+    first = tree.add(tree.root, Step((token,), f"{token}\n"))
+    last = first
+    for _ in range(votes):
+        last = tree.add(first, Step((token, 0), f"={answer}", end=EndReason.END_OF_TEXT))
+    if scores is not None:
+        first.scores["s"], last.scores["s"] = scores
+    last.answer, last.reward = answer, 0.0
+    return last
+
+
+@pytest.fixture
+def tree() -> Tree:
+    return new_tree()
+
+
+def test_best_of_n_takes_the_highest_final_score_or_path_score(tree: Tree) -> None:
+    steady = add_solution(tree, 1, "1", (0.6, 0.7))
+    late = add_solution(tree, 2, "2", (0.1, 0.9))
+    early = add_solution(tree, 3, "3", (1.0, 0.5))
+    add_solution(tree, 4, "4", None)
+    assert best_of_n(tree, "s") is late
+    assert best_of_n(tree, "s", aggregate="min") is steady
+    assert best_of_n(tree, "s", aggregate="product") is early
+    assert best_of_n(tree, "s", aggregate="mean") is early
+
+
+def test_path_scores_combine_the_steps_and_need_all_of_them(tree: Tree) -> None:
+    leaf = add_solution(tree, 1, "1", (0.5, 0.8))
+    assert path_score(leaf, "s") == 0.8
+    assert path_score(leaf, "s", "min") == 0.5
+    assert path_score(leaf, "s", "product") == pytest.approx(0.4)
+    assert path_score(leaf, "s", "mean") == pytest.approx(0.65)
+    assert leaf.parent is not None
+    del leaf.parent.scores["s"]
+    assert path_score(leaf, "s") == 0.8
+    assert path_score(leaf, "s", "min") is None
+    assert path_score(leaf, "other") is None
+
+
+def test_ties_go_to_the_first_and_unscored_solutions_come_last(tree: Tree) -> None:
+    unscored = add_solution(tree, 1, "1", None)
+    assert best_of_n(tree, "s") is unscored
+    first = add_solution(tree, 2, "2", (0.0, -5.0))
+    add_solution(tree, 3, "3", (0.0, -5.0))
+    assert best_of_n(tree, "s") is first
+
+
+def test_majority_counts_every_sample_and_ignores_missing_answers(tree: Tree) -> None:
+    add_solution(tree, 1, None, None, votes=9)
+    add_solution(tree, 2, "a", None)
+    add_solution(tree, 3, "b", None, votes=2)
+    often = add_solution(tree, 4, "a", None, votes=2)
+    assert majority(tree) is often  # "a" has three votes, and of its solutions this one was sampled most often
+
+
+def test_majority_ties_go_to_the_answer_found_first(tree: Tree) -> None:
+    first = add_solution(tree, 1, "a", None)
+    add_solution(tree, 2, "b", None)
+    assert majority(tree) is first
+
+
+def test_weighted_majority_sums_scores_over_samples(tree: Tree) -> None:
+    add_solution(tree, 1, "a", (0.0, 0.9))
+    weak = add_solution(tree, 2, "b", (0.0, 0.2), votes=3)
+    strong = add_solution(tree, 3, "b", (0.0, 0.4))
+    add_solution(tree, 4, "b", None)
+    assert weighted_majority(tree, "s") is strong  # 3 * 0.2 + 0.4 > 0.9
+    weak.multiplicity = 2
+    winner = weighted_majority(tree, "s")
+    assert winner is not None
+    assert winner.answer == "a"
+    assert weighted_majority(tree, "s", aggregate="min") is not None
+
+
+def test_nothing_to_choose_from(tree: Tree) -> None:
+    tree.add(tree.root, Step((1,), "open\n"))
+    assert best_of_n(tree, "s") is None
+    assert majority(tree) is None
+    assert weighted_majority(tree, "s") is None
+
+
+def test_votes_need_graded_solutions_and_scores_of_zero_or_more(tree: Tree) -> None:
+    leaf = add_solution(tree, 1, "a", (0.0, -0.1))
+    with pytest.raises(GradatimError, match="0 or more"):
+        weighted_majority(tree, "s")
+    leaf.reward = None
+    with pytest.raises(GradatimError, match="grade the tree"):
+        majority(tree)

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training_models import VOCABULARY, path_log_probabilities, random_tree, tiny_model
+
+from gradatim.errors import GradatimError
+from gradatim.supervision.labels import StepLabel
+from gradatim.supervision.pairs import StepPair
+from gradatim.training.examples import build_row
+from gradatim.training.forward import step_logits, token_log_probabilities
+from gradatim.training.objectives import (
+    Dpo,
+    ProcessReward,
+    StepDpo,
+    StepQuantities,
+    SupervisedFineTuning,
+    dpo_loss,
+    process_reward_loss,
+    sft_loss,
+)
+from gradatim.training.objectives.dpo import PairObjective
+from gradatim.tree import Node, Tree
+
+numbers = st.floats(-30, 0)
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+def sibling_pairs(tree: Tree) -> list[StepPair]:
+    return [
+        StepPair(node.children[0], other, weight=1.0 + other.id % 3, margin=0.1 * other.id)
+        for node in tree.nodes
+        for other in node.children[1:]
+    ]
+
+
+def quantities(model: Any, objective: PairObjective, pairs: list[StepPair]) -> StepQuantities:
+    row = build_row(objective.examples(pairs))
+    values = row.sum_groups(token_log_probabilities(model, row))
+    return StepQuantities(values, row.sum_groups(row.reference), row.lengths, row.weights, row.targets)
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.tuples(numbers, numbers, numbers, numbers, st.integers(1, 9), st.floats(0, 3)), min_size=1, max_size=6),
+    st.floats(0.05, 1),
+    st.floats(0, 0.49),
+    st.floats(0, 2),
+    st.floats(0, 2),
+)
+def test_preference_loss_equals_its_formula(
+    rows: list[tuple[float, float, float, float, int, float]],
+    beta: float,
+    smoothing: float,
+    nll: float,
+    margin: float,
+) -> None:
+    objective = StepDpo(beta=beta, label_smoothing=smoothing, nll_coefficient=nll, margin_coefficient=margin)
+    table = torch.tensor([row[:4] for row in rows], dtype=torch.float64)
+    lengths = torch.tensor([[row[4], 1] for row in rows])
+    weights = torch.tensor([row[5] + 0.1 for row in rows], dtype=torch.float64)
+    targets = torch.arange(len(rows), dtype=torch.float64)
+    steps = StepQuantities(table[:, :2], table[:, 2:], lengths, weights, targets)
+    loss, metrics = objective.loss(steps, objective.normalizer(weights, lengths))
+    expected = total = right = 0.0
+    for i, (chosen, rejected, first, second, length, extra) in enumerate(rows):
+        advantage = beta * (chosen - first - rejected + second) - margin * i
+        term = -(1 - smoothing) * math.log(sigmoid(advantage)) - smoothing * math.log(sigmoid(-advantage))
+        expected += (extra + 0.1) * (term - nll * chosen / length)
+        total += extra + 0.1
+        right += (extra + 0.1) * (chosen - first > rejected - second)
+    assert float(loss) == pytest.approx(expected / total, rel=1e-6, abs=1e-9)
+    assert float(metrics["rewards/accuracies"]) == pytest.approx(right / total, abs=1e-6)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.floats(-20, 20), st.floats(0, 1), st.floats(0.1, 3)), min_size=1, max_size=8))
+def test_process_reward_loss_equals_its_formula(rows: list[tuple[float, float, float]]) -> None:
+    logits, labels, weights = torch.tensor(rows, dtype=torch.float64).T
+    expected = sum(
+        -weight * (label * math.log(sigmoid(logit)) + (1 - label) * math.log(sigmoid(-logit)))
+        for logit, label, weight in rows
+    ) / sum(weight for _, _, weight in rows)
+    assert float(process_reward_loss(logits, labels, weights)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_sft_loss_is_the_mean_over_the_tokens_of_separate_texts() -> None:
+    model, tree = tiny_model(), random_tree(2, nodes=14)
+    leaves = list(tree.leaves())
+    objective = SupervisedFineTuning()
+    row = build_row(objective.examples(leaves))
+    values = row.sum_groups(token_log_probabilities(model, row))
+    steps = StepQuantities(values, values, row.lengths, row.weights, row.targets)
+    loss, _ = objective.loss(steps, objective.normalizer(row.weights, row.lengths))
+    texts = [path_log_probabilities(model, node) for leaf in leaves for node in leaf.path()[1:]]
+    torch.testing.assert_close(loss, -torch.cat(texts).mean(), atol=1e-5, rtol=0)
+    single = build_row(objective.examples(leaves[:1], whole_paths=False))
+    assert single.lengths.tolist() == [[len(leaves[0].step.tokens)]]
+    weights = torch.ones(2)
+    assert float(sft_loss(torch.tensor([-2.0, -4.0]), torch.tensor([1, 3]), weights)) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("objective", [Dpo(beta=0.3), StepDpo(beta=0.3)])
+def test_pairs_read_the_right_log_probabilities(objective: Dpo | StepDpo) -> None:
+    model, tree = tiny_model(), random_tree(4, nodes=16)
+    pairs = sibling_pairs(tree)
+    steps = quantities(model, objective, pairs)
+    for i, pair in enumerate(pairs):
+        for side, node in enumerate((pair.chosen, pair.rejected)):
+            nodes = node.path()[1:] if isinstance(objective, Dpo) else [node]
+            expected = sum(path_log_probabilities(model, step).sum() for step in nodes)
+            recorded = sum(sum(step.step.log_probabilities) for step in nodes)
+            assert float(steps.values[i, side]) == pytest.approx(float(expected), abs=1e-4)
+            assert float(steps.reference[i, side]) == pytest.approx(recorded, abs=1e-5)
+            assert int(steps.lengths[i, side]) == sum(len(step.step.tokens) for step in nodes)
+    assert steps.weights.tolist() == [pair.weight for pair in pairs]
+
+
+def test_step_dpo_compares_solutions_from_where_they_part() -> None:
+    tree = random_tree(6, nodes=20)
+    first, second = list(tree.leaves())[:2]
+    chosen, rejected = StepDpo().examples([StepPair(first, second)])[0].groups
+    shared = [node for node in first.path() if any(node is other for other in second.path())]
+    assert list(chosen) == first.path()[len(shared) :]
+    assert list(rejected) == second.path()[len(shared) :]
+    step = StepDpo(beta=0.2).loss(quantities(tiny_model(), StepDpo(), [StepPair(first, second)]), torch.tensor(1.0))[0]
+    whole = Dpo(beta=0.2).loss(quantities(tiny_model(), Dpo(), [StepPair(first, second)]), torch.tensor(1.0))[0]
+    torch.testing.assert_close(step, whole, atol=1e-5, rtol=0)  # what both share cancels
+
+
+@pytest.mark.parametrize("kind", [Dpo, StepDpo])
+@pytest.mark.parametrize("nll", [0.0, 0.7])
+def test_losses_equal_trls(kind: type[Dpo | StepDpo], nll: float, tmp_path: Any) -> None:
+    """TRL averages the likelihood term over a batch's tokens; with one pair a batch that is the same."""
+    model = tiny_model()
+    tree = random_tree(7, nodes=14, observations=False)
+    objective = kind(beta=0.4, nll_coefficient=nll)
+    pairs = [StepPair(pair.chosen, pair.rejected) for pair in sibling_pairs(tree)]
+    trl = _trl_trainer(model, pairs, whole=kind is Dpo, beta=0.4, nll=nll, folder=str(tmp_path))
+    for pair, inputs in zip(pairs, trl.get_eval_dataloader(trl.train_dataset), strict=True):
+        steps = quantities(model, objective, [pair])
+        ours, metrics = objective.loss(steps, torch.tensor(1.0))
+        with torch.no_grad():
+            theirs = trl.compute_loss(trl.model, inputs)
+        assert float(ours) == pytest.approx(float(theirs), abs=1e-4)
+        assert float(metrics["rewards/margins"]) == pytest.approx(trl._metrics["eval"]["rewards/margins"][-1], abs=1e-4)
+
+
+def _trl_trainer(model: Any, pairs: list[StepPair], *, whole: bool, beta: float, nll: float, folder: str) -> Any:
+    from datasets import Dataset
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+    from trl import DPOConfig, DPOTrainer
+
+    class TokenizedDPOTrainer(DPOTrainer):
+        def _prepare_dataset(self, dataset: Dataset, *arguments: Any) -> Dataset:
+            return dataset
+
+    def row(pair: StepPair) -> dict[str, Any]:
+        assert pair.chosen.parent is not None
+        prompt = pair.chosen.tree.root.tokens if whole else pair.chosen.parent.tokens
+        side = {"chosen": pair.chosen, "rejected": pair.rejected}
+        recorded: dict[str, list[Node]] = {k: node.path()[1:] if whole else [node] for k, node in side.items()}
+        return {"prompt_ids": prompt} | {
+            f"{k}_ids": [t for n in nodes for t in n.step.tokens] for k, nodes in recorded.items()
+        } | {f"ref_{k}_logps": sum(sum(n.step.log_probabilities) for n in nodes) for k, nodes in recorded.items()}
+
+    words = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"t{i}": i for i in range(3, VOCABULARY)}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, "<pad>")), pad_token="<pad>", eos_token="</s>"
+    )
+    arguments = DPOConfig(
+        output_dir=folder, beta=beta, loss_type=["sigmoid", "sft"] if nll else ["sigmoid"],
+        loss_weights=[1.0, nll] if nll else None, per_device_eval_batch_size=1, bf16=False, use_cpu=True,
+        max_length=None, report_to="none", disable_tqdm=True,
+    )  # fmt: skip
+    dataset = Dataset.from_list([row(pair) for pair in pairs])
+    # The recorded log-probabilities are already in the rows; computing them first would overwrite them.
+    trainer = TokenizedDPOTrainer(
+        model, tiny_model(seed=1), arguments, train_dataset=dataset, processing_class=tokenizer
+    )
+    trainer.precompute_ref_logps = True
+    trainer.model.eval()
+    return trainer
+
+
+def test_reward_logits_are_read_at_the_last_step_token() -> None:
+    from transformers import AutoModelForTokenClassification
+    from training_models import CONFIGS
+
+    for labels in (1, 2):
+        config = CONFIGS["llama"]()
+        config.num_labels = labels
+        model = AutoModelForTokenClassification.from_config(config).eval()
+        tree = random_tree(9, nodes=10)
+        row = build_row(ProcessReward().examples([StepLabel(node, 0.5) for node in tree.nodes[1:]]))
+        logits = step_logits(model, row)
+        for value, node in zip(logits, tree.nodes[1:], strict=True):
+            assert node.parent is not None
+            tokens = node.parent.tokens + list(node.step.tokens)  # without the observation that follows the step
+            single = model(torch.tensor([tokens])).logits[0, -1]
+            expected = single[0] if labels == 1 else single[1] - single[0]
+            torch.testing.assert_close(value, expected, atol=1e-5, rtol=0)
+
+
+def test_bad_input_is_refused_in_one_sentence() -> None:
+    first, second = random_tree(0), random_tree(1)
+    with pytest.raises(GradatimError, match="two different trees"):
+        StepDpo().examples([StepPair(first.nodes[1], second.nodes[1])])
+    with pytest.raises(GradatimError, match="its own path"):
+        Dpo().examples([StepPair(first.root, first.nodes[1])])
+    with pytest.raises(GradatimError, match="between 0 and 1"):
+        ProcessReward().examples([StepLabel(first.nodes[1], 1.5)])
+    with pytest.raises(GradatimError, match="beta"):
+        StepDpo(beta=0)
+    with pytest.raises(GradatimError, match="label_smoothing"):
+        Dpo(label_smoothing=0.5)
+    with pytest.raises(ValueError, match="lengths"):
+        dpo_loss(torch.zeros(1, 2), torch.zeros(1, 2), beta=0.1, nll_coefficient=1.0)
