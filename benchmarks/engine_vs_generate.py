@@ -53,7 +53,7 @@ def run(quick: bool = False) -> list[dict[str, object]]:
 
     engine()
     print([len(c.step.tokens) for c in children][:5])
-    for a in (children[0].step.tokens, generate()[0,PREFIX+1:].tolist(), generate_batch()[0]):
+    for a in (children[0].step.tokens, generate()[0, PREFIX + 1 :].tolist(), generate_batch()[0]):
         print(a)
     print(alternate({"engine": engine, "generate": generate, "batch": generate_batch}, 3))
     return []
@@ -70,6 +70,7 @@ async def _expand(policy: TransformersPolicy, prefix: list[int], heads: list[int
     children = await policy.expand(first, 1, sampling)
     policy.release(tree)
     return children
+
 
 if __name__ == "__main__":
     run()

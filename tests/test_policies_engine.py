@@ -249,7 +249,9 @@ def test_cancelling_one_search_leaves_the_others_unharmed() -> None:
             tasks[victim].cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert [isinstance(result, asyncio.CancelledError) for result in results] == [False, True, False, True, False]
-        assert [result for result in results if result is not None and not isinstance(result, asyncio.CancelledError)] == []
+        assert [
+            result for result in results if result is not None and not isinstance(result, asyncio.CancelledError)
+        ] == []
 
     asyncio.run(together())
     for number in (0, 2, 4):
@@ -354,5 +356,3 @@ def _force(policy: TransformersPolicy, tokens: list[int]) -> None:
         return logits
 
     policy.tree_model.forward = forced  # type: ignore[method-assign]
-
-

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_models import VOCABULARY, path_log_probabilities, random_tree, tiny_model
+from transformers import AutoModelForTokenClassification
 
 from gradatim.errors import GradatimError
 from gradatim.supervision.labels import StepLabel
@@ -26,6 +26,7 @@ from gradatim.training.objectives import (
 )
 from gradatim.training.objectives.dpo import PairObjective
 from gradatim.tree import Node, Tree
+from training_models import CONFIGS, VOCABULARY, path_log_probabilities, random_tree, tiny_model
 
 numbers = st.floats(-30, 0)
 
@@ -118,7 +119,7 @@ def test_pairs_read_the_right_log_probabilities(objective: Dpo | StepDpo) -> Non
             nodes = node.path()[1:] if isinstance(objective, Dpo) else [node]
             expected = sum(path_log_probabilities(model, step).sum() for step in nodes)
             recorded = sum(sum(step.step.log_probabilities) for step in nodes)
-            assert float(steps.values[i, side]) == pytest.approx(float(expected), abs=1e-4)
+            assert float(steps.values[i, side].detach()) == pytest.approx(float(expected.detach()), abs=1e-4)
             assert float(steps.reference[i, side]) == pytest.approx(recorded, abs=1e-5)
             assert int(steps.lengths[i, side]) == sum(len(step.step.tokens) for step in nodes)
     assert steps.weights.tolist() == [pair.weight for pair in pairs]
@@ -150,7 +151,7 @@ def test_losses_equal_trls(kind: type[Dpo | StepDpo], nll: float, tmp_path: Any)
         ours, metrics = objective.loss(steps, torch.tensor(1.0))
         with torch.no_grad():
             theirs = trl.compute_loss(trl.model, inputs)
-        assert float(ours) == pytest.approx(float(theirs), abs=1e-4)
+        assert float(ours.detach()) == pytest.approx(float(theirs), abs=1e-4)
         assert float(metrics["rewards/margins"]) == pytest.approx(trl._metrics["eval"]["rewards/margins"][-1], abs=1e-4)
 
 
@@ -169,9 +170,11 @@ def _trl_trainer(model: Any, pairs: list[StepPair], *, whole: bool, beta: float,
         prompt = pair.chosen.tree.root.tokens if whole else pair.chosen.parent.tokens
         side = {"chosen": pair.chosen, "rejected": pair.rejected}
         recorded: dict[str, list[Node]] = {k: node.path()[1:] if whole else [node] for k, node in side.items()}
-        return {"prompt_ids": prompt} | {
-            f"{k}_ids": [t for n in nodes for t in n.step.tokens] for k, nodes in recorded.items()
-        } | {f"ref_{k}_logps": sum(sum(n.step.log_probabilities) for n in nodes) for k, nodes in recorded.items()}
+        return (
+            {"prompt_ids": prompt}
+            | {f"{k}_ids": [t for n in nodes for t in n.step.tokens] for k, nodes in recorded.items()}
+            | {f"ref_{k}_logps": sum(sum(n.step.log_probabilities) for n in nodes) for k, nodes in recorded.items()}
+        )
 
     words = {"<pad>": 0, "<s>": 1, "</s>": 2} | {f"t{i}": i for i in range(3, VOCABULARY)}
     tokenizer = PreTrainedTokenizerFast(
@@ -193,9 +196,6 @@ def _trl_trainer(model: Any, pairs: list[StepPair], *, whole: bool, beta: float,
 
 
 def test_reward_logits_are_read_at_the_last_step_token() -> None:
-    from transformers import AutoModelForTokenClassification
-    from training_models import CONFIGS
-
     for labels in (1, 2):
         config = CONFIGS["llama"]()
         config.num_labels = labels

@@ -53,7 +53,9 @@ FAMILIES = tuple(CONFIGS)
 
 def tiny_causal(family: str = "llama", *, vocabulary: int = VOCABULARY, positions: int = 256, seed: int = 0) -> Any:
     """A random causal language model in evaluation mode, its weights large enough that context matters."""
-    return _random(AutoModelForCausalLM, CONFIGS[family](vocab_size=vocabulary, max_position_embeddings=positions), seed)
+    return _random(
+        AutoModelForCausalLM, CONFIGS[family](vocab_size=vocabulary, max_position_embeddings=positions), seed
+    )
 
 
 def tiny_classifier(family: str = "llama", *, labels: int = 1, vocabulary: int = VOCABULARY, seed: int = 0) -> Any:
@@ -79,9 +81,7 @@ def word_tokenizer(size: int = VOCABULARY) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern=Regex(r" ?[^\s]+|\n"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
 
 
 def byte_pair_tokenizer(texts: Sequence[str], size: int = 400) -> PreTrainedTokenizerFast:

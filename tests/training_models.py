@@ -68,9 +68,8 @@ def random_tree(seed: int, *, nodes: int = 12, prompt: int = 4, observations: bo
         step = tokens(1, longest)
         observation = tokens(1, 3) if observations and source.random() < 0.3 else ()
         recorded = tuple(-source.random() for _ in step)
-        tree.add(
-            source.choice(tree.nodes), Step(step, "s", recorded, EndReason.BOUNDARY, observation, "o" * len(observation))
-        )
+        parent = source.choice(tree.nodes)
+        tree.add(parent, Step(step, "s", recorded, EndReason.BOUNDARY, observation, "o" * len(observation)))
     return tree
 
 

@@ -163,9 +163,7 @@ def _widest(pairs: Sequence[StepPair], per_parent: int | None) -> list[StepPair]
     for pair in pairs:
         parent = pair.chosen.parent
         by_parent.setdefault(-1 if parent is None else parent.id, []).append(pair)
-    return [
-        pair for group in by_parent.values() for pair in sorted(group, key=lambda pair: -pair.margin)[:per_parent]
-    ]
+    return [pair for group in by_parent.values() for pair in sorted(group, key=lambda pair: -pair.margin)[:per_parent]]
 
 
 def _labels(run: Run, trees: Sequence[Tree]) -> list[StepLabel]:
@@ -189,9 +187,7 @@ def _train(
     lora = None if options.lora is None else LoraSettings(**options.lora.model_dump())
     if lora is not None and isinstance(lora.target_modules, list):
         lora = replace(lora, target_modules=tuple(lora.target_modules))
-    settings = TrainingSettings(
-        **given, lora=lora, output_dir=checkpoints, resume=True, seed=run.recipe.seed % 2**31
-    )
+    settings = TrainingSettings(**given, lora=lora, output_dir=checkpoints, resume=True, seed=run.recipe.seed % 2**31)
     with disk_errors(checkpoints):
         return train(model, objective, examples, settings, evaluate=evaluate)
 
@@ -203,9 +199,7 @@ def _is_done(run: Run, stage: str, target: Path, title: str) -> bool:
     return done
 
 
-def _reported(
-    stage: StageProgress, measure: Callable[[Any], float], what: str, sign: float
-) -> Callable[[Any], float]:
+def _reported(stage: StageProgress, measure: Callable[[Any], float], what: str, sign: float) -> Callable[[Any], float]:
     """``measure``, with every result shown."""
 
     def evaluate(model: Any) -> float:

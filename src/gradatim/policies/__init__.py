@@ -1,1 +1,1 @@
-
+"""What proposes next steps: the tree-cached transformers engine, and a scripted policy for tests and teaching."""

@@ -7,11 +7,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from gradatim.policies.key_value_store import NodeState
+from gradatim.policies.key_value_store import NodeState, with_room
 from gradatim.policies.tree_attention import BranchPlan
 from gradatim.policies.tree_model import TreeModel
-
-_BLOCK = 32  # buffers grow by multiples of this many tokens
 
 
 class BranchBatch:
@@ -42,7 +40,7 @@ class BranchBatch:
         group = self._free_group()
         self._members[group] = 0
         self._prefix_length[group] = length
-        prefix = self._prefix = _with_room(self._prefix, states[0].keys_values, len(self._members), length)
+        prefix = self._prefix = with_room(self._prefix, states[0].keys_values, len(self._members), length)
         start = 0
         for state in states:
             prefix[:, :, group, :, start : start + state.tokens] = state.keys_values
@@ -87,16 +85,19 @@ class BranchBatch:
                 values[place] = values[mover]
             del values[length:]
         self._layout = None
-        if not self._group:
-            self._members, self._prefix_length, self._prefix, self._suffix = [], [], None, None
         return moves
+
+    def free(self) -> None:
+        """Give the buffers' memory back; for a batch without branches."""
+        assert not self._group, "a batch with branches needs its buffers"
+        self._members, self._prefix_length, self._prefix, self._suffix = [], [], None, None
 
     def step(self) -> Tensor:
         """Read every branch's last token in one forward pass: (branches, vocabulary) logits."""
         assert self._prefix is not None, "a branch joins an open group"
         device = self._prefix.device
         longest = max(self._suffix_length)
-        self._suffix = _with_room(self._suffix, self._prefix[:, :, 0, :, :0], len(self), longest + 1)
+        self._suffix = with_room(self._suffix, self._prefix[:, :, 0, :, :0], len(self), longest + 1)
         if self._layout is None:
             self._layout = self._arrange(device)
         group, prefix_lengths, seats, seat = self._layout
@@ -125,6 +126,9 @@ class BranchBatch:
 
     def _arrange(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The tensors ``group``, ``prefix_lengths``, ``seats`` and ``seat`` of :class:`BranchPlan`."""
+        running = sum(members > 0 for members in self._members)
+        if 2 * running <= max(self._group) + 1:
+            self._close_up(running)
         groups = max(self._group) + 1
         width = max(self._members)
         table = [[0] * width for _ in range(groups)]
@@ -144,6 +148,19 @@ class BranchBatch:
             torch.tensor(seat, device=device),
         )
 
+    def _close_up(self, running: int) -> None:
+        """Move the groups that lie last to free places, so that ``running`` groups lie side by side."""
+        assert self._prefix is not None
+        places = [group for group in range(running) if self._members[group] == 0]
+        movers = [group for group in range(running, len(self._members)) if self._members[group] > 0]
+        for mover, place in zip(movers, places, strict=True):
+            length = self._prefix_length[place] = self._prefix_length[mover]
+            self._members[place] = self._members[mover]
+            self._prefix[:, :, place, :, :length] = self._prefix[:, :, mover, :, :length]
+        moves = dict(zip(movers, places, strict=True))
+        self._group = [moves.get(group, group) for group in self._group]
+        del self._members[running:], self._prefix_length[running:]
+
     def _free_group(self) -> int:
         for group, members in enumerate(self._members):
             if members == 0:
@@ -151,21 +168,3 @@ class BranchBatch:
         self._members.append(0)
         self._prefix_length.append(0)
         return len(self._members) - 1
-
-
-def _with_room(buffer: Tensor | None, example: Tensor, rows: int, tokens: int) -> Tensor:
-    """``buffer`` (layers, 2, rows, heads, tokens, size), enlarged where it is too small.
-
-    ``example`` (layers, 2, heads, any, size) gives the other sizes. New room is zero, so that masked places stay
-    finite.
-    """
-    if buffer is not None and buffer.shape[2] >= rows and buffer.shape[4] >= tokens:
-        return buffer
-    old_rows, old_tokens = (0, 0) if buffer is None else (buffer.shape[2], buffer.shape[4])
-    layers, two, heads, _, size = example.shape
-    new_rows = max(old_rows, rows if rows <= old_rows else -(-max(rows, old_rows * 3 // 2) // 8) * 8)
-    new_tokens = max(old_tokens, -(-tokens // _BLOCK) * _BLOCK)
-    larger = example.new_zeros((layers, two, new_rows, heads, new_tokens, size))
-    if buffer is not None:
-        larger[:, :, :old_rows, :, :old_tokens] = buffer
-    return larger

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from gradatim.tree import Node, Tree
 
+_BLOCK = 32  # buffers grow by multiples of this many tokens
+
 
 @dataclass(slots=True)
 class NodeState:
@@ -93,3 +95,21 @@ class KeyValueStore:
             state = self._states.pop((tree_id, node_id), None)
             if state is not None:
                 self.used_bytes -= state.bytes
+
+
+def with_room(buffer: Tensor | None, example: Tensor, rows: int, tokens: int) -> Tensor:
+    """``buffer`` (layers, 2, rows, heads, tokens, size), replaced by a larger copy where it is too small.
+
+    ``example`` (layers, 2, heads, any, size) gives the other sizes. New room is zero, so that masked places stay
+    finite.
+    """
+    if buffer is not None and buffer.shape[2] >= rows and buffer.shape[4] >= tokens:
+        return buffer
+    old_rows, old_tokens = (0, 0) if buffer is None else (buffer.shape[2], buffer.shape[4])
+    layers, two, heads, _, size = example.shape
+    new_rows = max(old_rows, rows if rows <= old_rows else -(-max(rows, old_rows * 3 // 2) // 8) * 8)
+    new_tokens = max(old_tokens, -(-tokens // _BLOCK) * _BLOCK)
+    larger = example.new_zeros((layers, two, new_rows, heads, new_tokens, size))
+    if buffer is not None:
+        larger[:, :, :old_rows, :, :old_tokens] = buffer
+    return larger

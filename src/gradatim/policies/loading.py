@@ -10,15 +10,17 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from gradatim.errors import GradatimError
+from gradatim.models import resolve_model
 
 
 def load_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
-    """``auto_class.from_pretrained``, for a hub id or a local folder.
+    """``auto_class.from_pretrained``, for a hub id, a local folder, or ``shipped:NAME``.
 
     Raises:
         GradatimError: if there is no such model, it cannot be reached, the folder does not hold one, or it lacks
             weights that this kind of model needs.
     """
+    name_or_path = _resolve(name_or_path)
     _check_folder(name_or_path, "config.json", "a model (it has no config.json)")
     try:
         loaded: tuple[PreTrainedModel, dict[str, Any]] = auto_class.from_pretrained(
@@ -37,17 +39,22 @@ def load_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype,
 
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
-    """``AutoTokenizer.from_pretrained``, for a hub id or a local folder.
+    """``AutoTokenizer.from_pretrained``, for a hub id, a local folder, or ``shipped:NAME``.
 
     Raises:
         GradatimError: if it cannot be loaded.
     """
+    name_or_path = _resolve(name_or_path)
     _check_folder(name_or_path, "tokenizer_config.json", "a tokenizer (it has no tokenizer_config.json)")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(name_or_path))
     except (OSError, ValueError, KeyError) as error:
         raise GradatimError(f"cannot load the tokenizer of {str(name_or_path)!r}: {_first_line(error)}") from error
     return tokenizer
+
+
+def _resolve(name_or_path: str | Path) -> str | Path:
+    return resolve_model(name_or_path) if isinstance(name_or_path, str) else name_or_path
 
 
 def _check_folder(name_or_path: str | Path, needed: str, what: str) -> None:

@@ -15,12 +15,13 @@ from gradatim.tree import Problem
 CONTEXT_TOKENS = 8  # decoded before a step, so that its first piece keeps its leading space
 
 
-class Boundary(IntEnum):
+class Mark(IntEnum):
     """What a token tells of the end of its step."""
 
     NONE = 0
-    HERE = 1  # its own text holds the boundary
+    BOUNDARY = 1  # its own text holds a boundary
     PERHAPS = 2  # it completes a boundary if the tokens before began one
+    END_OF_TEXT = 3  # it ends the text
 
 
 class StepText:
@@ -46,8 +47,12 @@ class StepText:
         several = configured if isinstance(configured, (list, tuple)) else [configured]
         self.end_tokens = frozenset(int(token) for token in (tokenizer.eos_token_id, *several) if token is not None)
         self._tokenizer = tokenizer
+        # Fast tokenizers hand decoding to their backend after looking at every id, which takes ten times as long.
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._decoder = tokenizer.decode if backend is None else backend.decode
+        self._decoder_options = {"clean_up_tokenization_spaces": False} if backend is None else {}
         self._size = max(len(tokenizer), int(model.config.get_text_config().vocab_size))
-        self._boundaries: dict[tuple[str, ...], NDArray[np.uint8]] = {}
+        self._marks: dict[tuple[str, ...], NDArray[np.uint8]] = {}
 
     def encode(self, problem: Problem) -> list[int]:
         """The tokens of a problem's prompt.
@@ -75,20 +80,21 @@ class StepText:
         whole = self._decode([*near, *tokens])
         return whole[len(context) :] if whole.startswith(context) else self._decode(tokens)
 
-    def boundaries(self, step_end: tuple[str, ...]) -> NDArray[np.uint8]:
-        """A :class:`Boundary` for each token id."""
-        if step_end not in self._boundaries:
+    def marks(self, step_end: tuple[str, ...]) -> NDArray[np.uint8]:
+        """A :class:`Mark` for each token id: (vocabulary,)."""
+        if step_end not in self._marks:
             pieces = self._tokenizer.batch_decode(
                 [[token] for token in range(len(self._tokenizer))], clean_up_tokenization_spaces=False
             )
-            table = np.zeros(self._size, dtype=np.uint8)
+            marks = np.zeros(self._size, dtype=np.uint8)
             for token, piece in enumerate(pieces):
                 if any(end in piece for end in step_end):
-                    table[token] = Boundary.HERE
+                    marks[token] = Mark.BOUNDARY
                 elif any(_completes(piece, end) for end in step_end):
-                    table[token] = Boundary.PERHAPS
-            self._boundaries[step_end] = table
-        return self._boundaries[step_end]
+                    marks[token] = Mark.PERHAPS
+            marks[[token for token in self.end_tokens if token < self._size]] = Mark.END_OF_TEXT
+            self._marks[step_end] = marks
+        return self._marks[step_end]
 
     def holds_boundary(self, tokens: Sequence[int], step_end: tuple[str, ...]) -> bool:
         """Whether the text of a step's last tokens holds a boundary."""
@@ -97,8 +103,7 @@ class StepText:
         return any(end in text for end in step_end)
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        text = self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text)
+        return str(self._decoder(list(tokens), skip_special_tokens=True, **self._decoder_options))
 
 
 def _completes(piece: str, end: str) -> bool:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradatim.policies.base import Sampling
+
+_BLOCK = 64
 
 
 def uniforms(keys: NDArray[np.uint64], positions: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -37,25 +39,53 @@ def choose_tokens(logits: Tensor, sampling: Sampling, uniform: NDArray[np.float6
         The tokens (rows,) and their log-probabilities (rows,) under the untouched logits (temperature 1, nothing
         truncated).
     """
-    log_probabilities = logits.float().log_softmax(dim=-1)
+    logits = logits.float()
     if sampling.temperature == 0:
-        tokens = log_probabilities.argmax(dim=-1)
+        tokens = logits.argmax(dim=-1)
     else:
-        scores = log_probabilities.double() / sampling.temperature
+        scores = logits if sampling.temperature == 1 else logits / sampling.temperature
         if sampling.top_k and sampling.top_k < scores.shape[-1]:
             smallest = scores.topk(sampling.top_k, dim=-1).values[:, -1:]
             scores = scores.masked_fill(scores < smallest, float("-inf"))
         if sampling.top_p < 1:
             scores = _keep_nucleus(scores, sampling.top_p)
-        cumulative = scores.softmax(dim=-1).cumsum(dim=-1)
-        target = torch.from_numpy(uniform).to(cumulative.device)[:, None] * cumulative[:, -1:]
-        tokens = torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_max(logits.shape[-1] - 1)
-    return tokens, log_probabilities.gather(-1, tokens[:, None]).squeeze(-1)
+        probabilities = scores.softmax(dim=-1)
+        tokens = _draw(probabilities, torch.from_numpy(uniform).to(scores.device)[:, None])
+        if scores is logits:
+            return tokens, probabilities.gather(-1, tokens[:, None]).squeeze(-1).log()
+    return tokens, logits.log_softmax(dim=-1).gather(-1, tokens[:, None]).squeeze(-1)
+
+
+def _draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Draw by inverting the cumulative distribution: (rows, vocabulary), (rows, 1) to (rows,).
+
+    The vocabulary is cut into blocks, first a block is drawn and then a token of it, since a cumulative sum over a
+    whole vocabulary takes longer than all the rest.
+    """
+    rows, vocabulary = probabilities.shape
+    padded = nn.functional.pad(probabilities, (0, -vocabulary % _BLOCK))
+    weights = padded.view(rows, -1, _BLOCK)
+    sums = weights.sum(dim=-1).double()
+    cumulative = sums.cumsum(dim=-1)
+    target = uniform * cumulative[:, -1:]
+    block = _invert(cumulative, target)
+    target = target - (cumulative.gather(1, block) - sums.gather(1, block))
+    within = weights.gather(1, block[:, :, None].expand(-1, -1, _BLOCK))[:, 0].double().cumsum(dim=-1)
+    return (block * _BLOCK + _invert(within, target)).squeeze(-1)
+
+
+def _invert(cumulative: Tensor, target: Tensor) -> Tensor:
+    """For each row, the first place whose cumulative weight exceeds the target: (rows, n), (rows, 1) to (rows, 1).
+
+    Never a place without weight, also where rounding brought the target to the sum of all.
+    """
+    last = (cumulative < cumulative[:, -1:]).sum(dim=-1, keepdim=True)
+    return torch.minimum(torch.searchsorted(cumulative, target, right=True), last)
 
 
 def _keep_nucleus(scores: Tensor, top_p: float) -> Tensor:
     """Mask all but the smallest set of tokens that holds ``top_p`` of the probability (Holtzman et al., 2020)."""
     ordered, order = scores.sort(dim=-1, descending=True)
-    probabilities = ordered.softmax(dim=-1)
+    probabilities = ordered.double().softmax(dim=-1)
     dropped = probabilities.cumsum(dim=-1) - probabilities >= top_p
     return scores.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), float("-inf"))

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from gradatim.budget import Spending
+from gradatim.budget import Budget, Spending
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Sampling
 from gradatim.policies.branch_batch import BranchBatch
 from gradatim.policies.key_value_store import NodeState
 from gradatim.policies.loading import load_model, load_tokenizer
-from gradatim.policies.step_text import CONTEXT_TOKENS, Boundary, StepText
+from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
 from gradatim.policies.token_sampling import choose_tokens, uniforms
 from gradatim.policies.tree_model import ModelStatistics, TreeModel
 from gradatim.tree import EndReason, Node, Step, Tree
@@ -61,6 +62,8 @@ class _Branch:
     expansion: _Expansion
     number: int
     key: int
+    budget: Budget
+    longest: int  # a branch of so many tokens ends, or its step does
     tokens: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
     step_ends: list[int] = field(default_factory=list)  # where each finished step ends in ``tokens``
@@ -121,7 +124,7 @@ class TransformersPolicy:
         dtype: torch.dtype = torch.float32,
         **options: Any,
     ) -> TransformersPolicy:
-        """Load a model and its tokenizer from a hub id or a local folder; ``options`` as for the class.
+        """Load a model and its tokenizer from a hub id, a local folder or ``shipped:NAME``; ``options`` as for the class.
 
         Raises:
             GradatimError: if either cannot be loaded; says why.
@@ -220,6 +223,8 @@ class TransformersPolicy:
                 if self._branches:
                     self._advance()
                 await asyncio.sleep(0)
+            self._batch.free()
+            self.tree_model.free()
         except Exception as error:
             for done in list(self._promised):
                 if not done.done():
@@ -265,7 +270,9 @@ class TransformersPolicy:
             output = expansion.states[-1].output
             assert output is not None
             numbers = range(expansion.started, expansion.started + count)
-            starting.extend(_Branch(expansion, number, expansion.keys[number]) for number in numbers)
+            budget = expansion.node.tree.budget
+            longest = min(expansion.sampling.max_step_tokens, self._positions - expansion.length)
+            starting.extend(_Branch(expansion, number, expansion.keys[number], budget, longest) for number in numbers)
             logits.extend([output] * count)
             expansion.started += count
             expansion.running += count
@@ -332,44 +339,57 @@ class TransformersPolicy:
         keys = np.array([branch.key for branch in branches], dtype=np.uint64)
         lengths = np.array([len(branch.tokens) for branch in branches], dtype=np.int64)
         uniform = uniforms(keys, lengths)
-        rows_by_sampling: dict[Sampling, list[int]] = {}
-        for row, branch in enumerate(branches):
-            rows_by_sampling.setdefault(branch.expansion.sampling, []).append(row)
-        for sampling, rows in rows_by_sampling.items():
-            everything = len(rows) == len(branches)
-            some_logits, some_uniform = (logits, uniform) if everything else (logits[rows], uniform[rows])
-            tokens, log_probabilities = choose_tokens(some_logits, sampling, some_uniform)
-            chosen = tokens.tolist()
-            boundaries = self._text.boundaries(sampling.step_end)[chosen].tolist()
-            for row, token, log_probability, boundary in zip(
-                rows, chosen, log_probabilities.tolist(), boundaries, strict=True
-            ):
-                self._record(branches[row], token, log_probability, boundary)
+        samplings = [branch.expansion.sampling for branch in branches]
+        if samplings.count(samplings[0]) == len(branches):
+            self._write_alike(branches, logits, samplings[0], uniform)
+            return
+        for sampling in set(samplings):
+            rows = [row for row, each in enumerate(samplings) if each == sampling]
+            self._write_alike([branches[row] for row in rows], logits[rows], sampling, uniform[rows])
 
-    def _record(self, branch: _Branch, token: int, log_probability: float, boundary: int) -> None:
+    def _write_alike(
+        self, branches: Sequence[_Branch], logits: Tensor, sampling: Sampling, uniform: NDArray[np.float64]
+    ) -> None:
+        """As :meth:`_write`, for branches that are sampled in the same way. What happens to every token is kept short,
+        since it is most of what a search costs beside the model."""
+        tokens, log_probabilities = choose_tokens(logits, sampling, uniform)
+        chosen = tokens.tolist()
+        marks = self._text.marks(sampling.step_end)[chosen].tolist()
+        for branch, token, log_probability, mark in zip(
+            branches, chosen, log_probabilities.tolist(), marks, strict=True
+        ):
+            budget = branch.budget
+            if budget.limit is not None and budget.spent:
+                branch.end = EndReason.BUDGET
+                continue
+            budget.policy_generated += 1
+            branch.tokens.append(token)
+            branch.log_probabilities.append(log_probability)
+            if mark or len(branch.tokens) >= branch.longest:
+                self._end(branch, mark)
+
+    def _end(self, branch: _Branch, mark: int) -> None:
+        """End a branch or its step, where its last token does so."""
         expansion = branch.expansion
         sampling = expansion.sampling
-        if not expansion.node.tree.budget.take(Spending.POLICY_GENERATED, 1):
-            branch.end = EndReason.BUDGET
-            return
-        branch.tokens.append(token)
-        branch.log_probabilities.append(log_probability)
         written = len(branch.tokens)
-        start = branch.step_ends[-1] if branch.step_ends else 0
-        if boundary == Boundary.PERHAPS:
-            boundary = self._text.holds_boundary(branch.tokens[start:], sampling.step_end)
-        if token in self._text.end_tokens:
+        if mark == Mark.PERHAPS:
+            start = branch.step_ends[-1] if branch.step_ends else 0
+            mark = self._text.holds_boundary(branch.tokens[start:], sampling.step_end)
+        if mark == Mark.END_OF_TEXT:
             branch.end = EndReason.END_OF_TEXT
         elif expansion.length + written >= self._positions:
             branch.end = EndReason.LENGTH
-        elif boundary:
+        elif mark == Mark.BOUNDARY:
             branch.step_ends.append(written)
+            branch.longest = written + sampling.max_step_tokens
             if not expansion.to_the_end:
                 branch.end = EndReason.BOUNDARY
             elif expansion.node.depth + len(branch.step_ends) >= sampling.max_steps:
                 branch.end = EndReason.LENGTH
-        elif written - start >= sampling.max_step_tokens:
+        elif written >= branch.longest:
             branch.end = EndReason.LENGTH
+        branch.longest = min(branch.longest, self._positions - expansion.length)
 
     def _finish(self, branch: _Branch, keys_values: Tensor | None) -> None:
         expansion = branch.expansion

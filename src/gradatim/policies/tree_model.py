@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from gradatim.budget import Spending
 from gradatim.errors import GradatimError
-from gradatim.policies.key_value_store import KeyValueStore, NodeState
+from gradatim.policies.key_value_store import KeyValueStore, NodeState, with_room
 from gradatim.policies.tree_attention import TREE_ATTENTION, AttentionPlan, SegmentPlan, attending
 from gradatim.tree import Node, Tree
 
@@ -72,6 +72,7 @@ class TreeModel:
         self.store = KeyValueStore(memory_bytes)
         self.statistics = ModelStatistics()
         self._read: weakref.WeakKeyDictionary[Tree, dict[int, int]] = weakref.WeakKeyDictionary()
+        self._gathered: Tensor | None = None
         self._computed: weakref.WeakKeyDictionary[Tree, dict[int, int]] = weakref.WeakKeyDictionary()
         self.activate()
 
@@ -195,22 +196,27 @@ class TreeModel:
             self.store.put(node, held[node])
 
     def gather(self, rows: Sequence[Sequence[NodeState]]) -> Tensor | None:
-        """Lay cached states side by side: (layers, 2, rows, heads, longest, size), zero-padded on the right.
+        """Lay cached states side by side: (layers, 2, rows, heads, longest, size), padded on the right with anything
+        finite; valid until the next call.
 
         ``None`` where no row has any state.
         """
         example = next((state.keys_values for states in rows for state in states), None)
         if example is None:
             return None
-        layers, two, heads, _, size = example.shape
         longest = max(sum(state.tokens for state in states) for states in rows)
-        result = example.new_zeros((layers, two, len(rows), heads, longest, size))
+        self._gathered = with_room(self._gathered, example, len(rows), longest)
+        result = self._gathered[:, :, : len(rows), :, :longest]
         for row, states in enumerate(rows):
             start = 0
             for state in states:
                 result[:, :, row, :, start : start + state.tokens] = state.keys_values
                 start += state.tokens
         return result
+
+    def free(self) -> None:
+        """Give working memory back (not the cache), for a model that has nothing to do."""
+        self._gathered = None
 
     def forward(self, plan: AttentionPlan, input_ids: Tensor, positions: Tensor, *, last_only: bool) -> Tensor:
         """One forward pass under ``plan``: (rows, tokens, outputs) in float32, or only the last token's."""

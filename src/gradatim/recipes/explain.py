@@ -33,7 +33,11 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     first = min(details, key=lambda detail: detail["type"] not in {"extra_forbidden", "union_tag_invalid"})
     sentence = _sentence(first, model)
     others = len(details) - 1
-    return sentence if not others else f"{sentence} (and {others} more {'thing is' if others == 1 else 'things are'} wrong)"
+    return (
+        sentence
+        if not others
+        else f"{sentence} (and {others} more {'thing is' if others == 1 else 'things are'} wrong)"
+    )
 
 
 def suggestion(given: str, valid: Sequence[str]) -> str:
@@ -66,7 +70,9 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
         return f"{'.'.join(path)} cannot be {detail['input']!r}; {suggestion(str(detail['input']), valid)}"
     if kind == "value_error":
         return f"{_named(path)}: {context['error']}"
-    message = _MESSAGES.get(kind) or detail["msg"].replace("Input should", "must").replace("must be a valid", "must be a")
+    message = _MESSAGES.get(kind) or detail["msg"].replace("Input should", "must").replace(
+        "must be a valid", "must be a"
+    )
     return f"{'.'.join(path) or 'the recipe'} {message}, but is {detail['input']!r}"
 
 

@@ -24,8 +24,8 @@ class CountdownOptions(Section):
     name: Literal["countdown"]
     numbers: Annotated[int, Field(ge=2, le=7)] = 4
     largest_number: PositiveInt = 20
-    largest_target: PositiveInt = 100
-    largest_result: PositiveInt = 200
+    largest_target: PositiveInt = 50
+    largest_result: PositiveInt = 100
     seed: int = 0
 
 

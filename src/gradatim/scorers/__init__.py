@@ -1,1 +1,1 @@
-
+"""What judges a step: Monte-Carlo rollouts and process reward models."""

@@ -112,6 +112,7 @@ class ProcessRewardScorer:
                 if not future.done():
                     future.set_result(None)
             await asyncio.sleep(0)
+        self.tree_model.free()
 
     def _score_batch(self, nodes: Sequence[Node]) -> None:
         outputs = torch.stack([_output(path[-1].output) for path in self.tree_model.compute(nodes)])

@@ -1,1 +1,1 @@
-
+"""Where problems come from, how text divides into steps, and how an answer is verified."""

@@ -73,8 +73,8 @@ class Difficulty:
 
     numbers: int = 4
     largest_number: int = 20
-    largest_target: int = 100
-    largest_result: int = 200
+    largest_target: int = 50
+    largest_result: int = 100
 
     def __post_init__(self) -> None:
         if not 2 <= self.numbers <= 7:
@@ -105,8 +105,8 @@ class Countdown:
         *,
         numbers: int = 4,
         largest_number: int = 20,
-        largest_target: int = 100,
-        largest_result: int = 200,
+        largest_target: int = 50,
+        largest_result: int = 100,
         seed: int = 0,
     ) -> None:
         self.difficulty = Difficulty(numbers, largest_number, largest_target, largest_result)

@@ -21,5 +21,9 @@ def make_countdown_tokenizer(largest_number: int) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = Split(Regex(r" ?[^\s]+|\n"), behavior="isolated")
     tokenizer.decoder = Fuse()
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
     )

@@ -47,8 +47,7 @@ def tree_attention_mask(
     tree = (rows[None, :] <= rows[:, None]) & (rows[:, None] < visible_until[None, :])
     if hasattr(text, "layer_types"):
         return {
-            kind: _additive(_restrict(tree, kind, text, position_ids), dtype)
-            for kind in sorted(set(text.layer_types))
+            kind: _additive(_restrict(tree, kind, text, position_ids), dtype) for kind in sorted(set(text.layer_types))
         }
     if getattr(text, "sliding_window", None) is not None:
         tree = _restrict(tree, "sliding_attention", text, position_ids)
@@ -149,7 +148,7 @@ def unused_mask(config: Any, like: Tensor) -> Tensor | dict[str, Tensor]:
     """What stands in for the masks that blockwise attention does not read; keeps the model from making its own."""
     mask = torch.zeros(1, 1, 1, 1, dtype=like.dtype, device=like.device)
     text = config.get_text_config()
-    return {kind: mask for kind in set(text.layer_types)} if hasattr(text, "layer_types") else mask
+    return dict.fromkeys(text.layer_types, mask) if hasattr(text, "layer_types") else mask
 
 
 def _restrict(tree: Tensor, kind: str, config: Any, position_ids: Tensor) -> Tensor:
@@ -158,9 +157,10 @@ def _restrict(tree: Tensor, kind: str, config: Any, position_ids: Tensor) -> Ten
     if kind == "full_attention":
         return tree
     if kind == "sliding_attention":
-        return tree & (query - key < config.sliding_window)
+        window: int = config.sliding_window
+        return tree & (query - key < window)
     if kind == "chunked_attention":
-        size = config.attention_chunk_size
+        size: int = config.attention_chunk_size
         return tree & (query // size == key // size)
     raise GradatimError(
         f"this model has layers of the type {kind!r}, which carry a state from token to token and cannot read a packed "

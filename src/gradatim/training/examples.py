@@ -32,7 +32,6 @@ class Example:
     target: float = 0.0
 
 
-
 def parting_steps(chosen: Node, rejected: Node) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
     """The steps of the two nodes' paths below the last step that both share.
 
@@ -60,7 +59,8 @@ class TrainingRow:
     ``G = I * g``, and ``Q`` memberships of a node in a group:
 
     Attributes:
-        input_ids (``T``), position_ids (``T``), visible_until (``T``): see :class:`~gradatim.training.packing.PackedRow`.
+        input_ids (``T``), position_ids (``T``), visible_until (``T``): see
+            :class:`~gradatim.training.packing.PackedRow`.
         predictors (``K``), predictor_of (``M``), token_ids (``M``), node_of (``M``): see
             :class:`~gradatim.training.packing.ScoredTokens`.
         reference (``M``): reference log-probability of each scored token, NaN where there is none.

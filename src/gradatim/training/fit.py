@@ -158,6 +158,7 @@ def add_adapters(model: Any, settings: LoraSettings, *, for_logits: bool = False
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets,
+        exclude_modules=["score", "classifier"] if for_logits else None,  # a head is trained whole
         task_type=TaskType.TOKEN_CLS if for_logits else TaskType.CAUSAL_LM,
     )
     return get_peft_model(model, config)

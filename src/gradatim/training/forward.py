@@ -17,7 +17,8 @@ def token_log_probabilities(model: nn.Module, row: TrainingRow) -> Tensor:
     The output layer runs only where a prediction is needed (``logits_to_keep``).
     """
     logits = _logits(model, row, logits_to_keep=row.predictors)
-    result: Tensor = _SelectedLogProbabilities.apply(logits, row.predictor_of, row.token_ids)
+    select: Any = _SelectedLogProbabilities.apply  # untyped in torch
+    result: Tensor = select(logits, row.predictor_of, row.token_ids)
     return result
 
 
@@ -47,8 +48,7 @@ def _logits(model: nn.Module, row: TrainingRow, **options: Any) -> Tensor:
             return logits
         unwrapped.set_attn_implementation("sdpa")  # the model hands its attention no keyword arguments
     masks = tree_attention_mask(unwrapped.config, row.position_ids, row.visible_until, dtype)
-    logits = model(**options, attention_mask=masks).logits[0]
-    return logits
+    return torch.as_tensor(model(**options, attention_mask=masks).logits[0])
 
 
 class _SelectedLogProbabilities(torch.autograd.Function):

@@ -6,7 +6,6 @@ This is how the policies that ship with the package were made: ``gradatim pretra
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -141,7 +140,11 @@ def pretrain_countdown(
         "settings": asdict(settings),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "steps": steps,
-        "loss": [{"step": entry["step"], "loss": entry["loss"]} for entry in trainer.state.log_history if "loss" in entry],
+        "loss": [
+            {"step": entry["step"], "loss": float(entry["loss"])}
+            for entry in trainer.state.log_history
+            if "loss" in entry
+        ],
     }
     model.to(torch.bfloat16).save_pretrained(output)
     tokenizer.save_pretrained(output)

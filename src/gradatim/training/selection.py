@@ -63,9 +63,7 @@ class BestState(TrainerCallback):
             self.best_step = -1
         self._measure(kwargs["model"], state, control)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step % self.every == 0:
             self._measure(kwargs["model"], state, control)
 

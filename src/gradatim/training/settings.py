@@ -23,7 +23,7 @@ class LoraSettings:
     """
 
     rank: int = 16
-    alpha: float = 32.0
+    alpha: int = 32
     dropout: float = 0.0
     target_modules: str | tuple[str, ...] = "all-linear"
 
@@ -98,6 +98,7 @@ def training_arguments(settings: TrainingSettings, output_dir: Path) -> Training
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         seed=settings.seed,
+        use_cpu=not torch.accelerator.is_available(),
         bf16=settings.bf16,
         save_strategy="no" if settings.save_every is None else "steps",
         save_steps=settings.save_every or 500,

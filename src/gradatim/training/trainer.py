@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from gradatim.errors import GradatimError
 from gradatim.training.attention import blockwise_attention
@@ -45,6 +45,7 @@ class TreeTrainer(Trainer):
             tokens do not fit the model.
     """
 
+    control: Any
     loss_is_scaled_for_ga = True
 
     def __init__(
@@ -60,7 +61,7 @@ class TreeTrainer(Trainer):
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         if args.per_device_train_batch_size != 1:
-            raise GradatimError("a batch is one packed row: set per_device_train_batch_size to 1 and use tokens_per_row")
+            raise GradatimError("a batch is one packed row: set per_device_train_batch_size to 1, and tokens_per_row")
         if not examples:
             raise GradatimError("there is nothing to learn from: the list of training examples is empty")
         self.objective = objective
@@ -79,6 +80,7 @@ class TreeTrainer(Trainer):
             eval_dataset=held_out or None,
             callbacks=callbacks,
         )
+        self.remove_callback(PrinterCallback)  # the history has every entry; whoever calls decides what is shown
         if objective.uses_reference:
             self.train_dataset = self._with_reference(rows, reference)
             self.eval_dataset = self._with_reference(held_out, reference) or None
@@ -166,7 +168,11 @@ class TreeTrainer(Trainer):
                 )
             return rows
         result = []
-        with reference_model(self.model, reference, self.args.device) as model, torch.no_grad(), blockwise_attention(model):
+        with (
+            reference_model(self.model, reference, self.args.device) as model,
+            torch.no_grad(),
+            blockwise_attention(model),
+        ):
             for row in rows:
                 moved = TrainingRow(**self._prepare_inputs(row.tensors()))
                 with self.accelerator.autocast():

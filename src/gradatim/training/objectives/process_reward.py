@@ -16,9 +16,7 @@ from gradatim.training.examples import Example
 from gradatim.training.objectives.base import Metrics, StepQuantities, weighted_mean
 
 
-def process_reward_loss(
-    logits: Tensor, labels: Tensor, weights: Tensor, normalizer: Tensor | None = None
-) -> Tensor:
+def process_reward_loss(logits: Tensor, labels: Tensor, weights: Tensor, normalizer: Tensor | None = None) -> Tensor:
     r"""Binary cross-entropy between step logits and hard or soft labels.
 
     .. math:: L = - \frac{\sum_i w_i [y_i \log \sigma(z_i) + (1 - y_i) \log \sigma(-z_i)]}{\sum_i w_i}

@@ -14,9 +14,7 @@ from gradatim.training.objectives.base import Metrics, StepQuantities
 from gradatim.tree import Node
 
 
-def sft_loss(
-    log_probabilities: Tensor, lengths: Tensor, weights: Tensor, normalizer: Tensor | None = None
-) -> Tensor:
+def sft_loss(log_probabilities: Tensor, lengths: Tensor, weights: Tensor, normalizer: Tensor | None = None) -> Tensor:
     r"""Mean negative log-likelihood per token over chosen steps.
 
     .. math:: L = - \frac{\sum_i w_i \log \pi(s_i \mid \text{path})}{\sum_i w_i |s_i|}

@@ -1,0 +1,103 @@
+"""What a search costs beside the model, with many problems in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from benchmarks.measure import THREADS, llama_config, random_model, result, word_tokenizer
+from gradatim.policies.base import Sampling
+from gradatim.policies.transformers import TransformersPolicy
+from gradatim.search.many import search_many
+from gradatim.tree import Node, Problem, Tree
+
+PROBLEMS, IN_FLIGHT = 192, 64
+WIDTH, BRANCH, DEPTH = 4, 4, 4
+PROMPT, STEP = 24, 12
+STEP_END = (" 10", " 11", " 12", " 13")  # about every tenth token of a random model
+TARGET = 0.05
+
+
+def run(quick: bool = False) -> list[dict[str, object]]:
+    """The share of the wall time of a beam search over 64 problems at once that is not spent in the model's forward
+    passes, for a model of 16M parameters and, told in the settings, for one of 2M. Here ``ratio`` is that share."""
+    torch.set_num_threads(THREADS)
+    shares = {size: _share(size, repeats=1 if quick else 3) for size in ("16M", "2M")}
+    return [
+        result(
+            "search_overhead",
+            "the model's forward passes",
+            shares["16M"][0],
+            shares["16M"][1],
+            TARGET,
+            meaning="share of wall time outside the model, lower is better",
+            problems=PROBLEMS,
+            in_flight=IN_FLIGHT,
+            width=WIDTH,
+            branch=BRANCH,
+            depth=DEPTH,
+            prompt_tokens=PROMPT,
+            step_tokens=STEP,
+            share_with_2M_parameters=round(shares["2M"][0], 4),
+        )
+    ]
+
+
+def _share(size: str, repeats: int) -> tuple[float, float]:
+    """The share, and the largest difference between recorded and teacher-forced log-probabilities."""
+    config = llama_config(size)
+    policy = TransformersPolicy(
+        random_model(AutoModelForCausalLM, config),
+        word_tokenizer(config.vocab_size),
+        sampling=Sampling(max_step_tokens=STEP, step_end=STEP_END),
+    )
+    asyncio.run(_search(policy, seed=0, problems=2))  # warms up
+    total = inside = 0.0
+    trees: list[Tree] = []
+    for seed in range(repeats):
+        before, started = policy.statistics.seconds, time.perf_counter()
+        trees = asyncio.run(_search(policy, seed, PROBLEMS))
+        total += time.perf_counter() - started
+        inside += policy.statistics.seconds - before
+    reference = random_model(AutoModelForCausalLM, llama_config(size))
+    difference = max(_difference(reference, node) for tree in trees[:4] for node in tree.leaves())
+    assert difference < 1e-4, f"recorded log-probabilities differ from the model's by {difference}"
+    return 1 - inside / total, difference
+
+
+async def _search(policy: TransformersPolicy, seed: int, problems: int) -> list[Tree]:
+    """Beam searches over all problems at once. Which nodes survive does not matter here: the last ones do."""
+    generator = torch.Generator().manual_seed(seed)
+    trees = [
+        Tree(
+            Problem(str(number), ""),
+            seed=seed,
+            prompt_tokens=torch.randint(4, 500, (PROMPT,), generator=generator).tolist(),
+        )
+        for number in range(problems)
+    ]
+
+    async def beam(tree: Tree) -> None:
+        frontier = [tree.root]
+        for _ in range(DEPTH):
+            children = await policy.expand(frontier, WIDTH * BRANCH // len(frontier))
+            frontier = [child for child in children if child.open][-WIDTH:]
+            if not frontier:
+                return
+        policy.release(tree)
+
+    return await search_many(trees, beam, in_flight=IN_FLIGHT)
+
+
+def _difference(model: torch.nn.Module, node: Node) -> float:
+    """The largest difference between a node's recorded log-probabilities and those of its path read at once."""
+    assert node.parent is not None
+    before = node.parent.tokens
+    ids = torch.tensor([[*before, *node.step.tokens]])
+    with torch.inference_mode():
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(before) - 1 : -1]
+    expected = logits.log_softmax(-1).gather(-1, ids[0, len(before) :, None])[:, 0]
+    return float((expected - torch.tensor(node.step.log_probabilities)).abs().max())

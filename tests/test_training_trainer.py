@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+
+from gradatim.errors import GradatimError
+from gradatim.supervision.labels import StepLabel
+from gradatim.supervision.pairs import StepPair
+from gradatim.training import (
+    LoraSettings,
+    TrainingSettings,
+    TreeTrainer,
+    build_row,
+    load_process_reward_model,
+    train_dpo,
+    train_process_reward,
+    train_sft,
+    train_step_dpo,
+)
+from gradatim.training.forward import step_logits
+from gradatim.training.objectives import Objective, ProcessReward, StepDpo, SupervisedFineTuning
+from gradatim.training.settings import training_arguments
+from gradatim.tree import Node, Problem, Step, Tree
+from training_models import path_log_probabilities, random_tree, tiny_model
+
+FAST = TrainingSettings(learning_rate=5e-3, warmup_ratio=0.0, tokens_per_batch=60, log_every=1)
+
+
+def record(model: Any, trees: list[Tree]) -> list[Tree]:
+    """Write the model's own log-probabilities to the trees."""
+    with torch.no_grad():
+        for node in (node for tree in trees for node in tree.nodes[1:]):
+            node.step = replace(node.step, log_probabilities=tuple(path_log_probabilities(model, node).tolist()))
+    return trees
+
+
+def sibling_pairs(trees: list[Tree]) -> list[StepPair]:
+    return [
+        StepPair(node.children[0], other, weight=1.0 + other.id % 2)
+        for tree in trees
+        for node in tree.nodes
+        for other in node.children[1:]
+    ]
+
+
+def labels(trees: list[Tree]) -> list[StepLabel]:
+    """Labels that the tokens decide, so that they can be learned."""
+    return [StepLabel(node, float(node.step.tokens[-1] > 48)) for tree in trees for node in tree.nodes[1:]]
+
+
+@pytest.fixture
+def trees() -> list[Tree]:
+    return record(tiny_model(), [random_tree(seed, nodes=10) for seed in range(5)])
+
+
+def weights_of(model: Any) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten().cpu() for parameter in model.parameters()])
+
+
+OBJECTIVES: dict[str, tuple[Any, Any]] = {
+    "sft": (SupervisedFineTuning(), lambda trees: [leaf for tree in trees for leaf in tree.leaves()]),
+    "step_dpo": (StepDpo(beta=0.5, nll_coefficient=0.3), sibling_pairs),
+    "process_reward": (ProcessReward(), labels),
+}
+
+
+def reward_model(seed: int = 0) -> Any:
+    config = copy.deepcopy(tiny_model().config)
+    config.num_labels, config.classifier_dropout = 1, 0.0
+    torch.manual_seed(seed)
+    return AutoModelForTokenClassification.from_config(config)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_accumulation_changes_neither_loss_nor_gradient(name: str, trees: list[Tree], tmp_path: Path) -> None:
+    objective, examples = OBJECTIVES[name]
+    trained = {}
+    for rows, accumulation in ((1 << 20, 1), (40, 1000)):
+        model = reward_model() if name == "process_reward" else tiny_model()
+        settings = replace(FAST, tokens_per_batch=rows, gradient_accumulation_steps=accumulation, max_grad_norm=1e9)
+        arguments = training_arguments(settings, tmp_path)
+        arguments.optim = "sgd"  # one plain step: the weights moved by the gradient, times a constant
+        trainer = TreeTrainer(
+            model, arguments, objective=objective, examples=objective.examples(examples(trees)), tokens_per_row=rows
+        )
+        parts = len(trainer.train_dataset)
+        trainer.train()
+        assert trainer.state.global_step == 1
+        trained[accumulation] = (parts, trainer.state.log_history[0]["loss"], weights_of(model))
+    assert trained[1][0] == 1
+    assert trained[1000][0] > 4
+    assert trained[1][1] == pytest.approx(trained[1000][1], abs=1e-5)
+    before = weights_of(reward_model() if name == "process_reward" else tiny_model())
+    moved = (trained[1][2] - before).abs().max()
+    assert float(moved) > 1e-5
+    torch.testing.assert_close(trained[1][2], trained[1000][2], atol=float(moved) * 1e-3, rtol=0)
+
+
+def test_step_dpo_learns_the_preferences(trees: list[Tree]) -> None:
+    result = train_step_dpo(tiny_model(), sibling_pairs(trees), replace(FAST, epochs=6))
+    first, last = result.history[0], result.history[-1]
+    assert first["loss"] == pytest.approx(0.6931, abs=1e-3)  # the policy is its own reference at the start
+    assert last["loss"] < 0.5
+    assert last["rewards/accuracies"] > 0.9
+    assert result.updates == len(result.history)
+    assert not result.model.training
+
+
+def test_dpo_and_sft_learn(trees: list[Tree]) -> None:
+    leaves = [list(tree.leaves()) for tree in trees]
+    pairs = [StepPair(ends[0], ends[-1]) for ends in leaves if len(ends) > 1]
+    assert train_dpo(tiny_model(), pairs, replace(FAST, epochs=6)).history[-1]["rewards/margins"] > 0.1
+    history = train_sft(tiny_model(), [ends[0] for ends in leaves], replace(FAST, epochs=6)).history
+    assert history[-1]["negative_log_likelihood"] < history[0]["negative_log_likelihood"] - 0.5
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_process_reward_model_starts_from_a_language_model_and_reloads(
+    outputs: Any, trees: list[Tree], tmp_path: Path
+) -> None:
+    tiny_model().save_pretrained(tmp_path / "policy")
+    model = load_process_reward_model(tmp_path / "policy", labels=outputs)
+    torch.testing.assert_close(model.model.embed_tokens.weight, tiny_model().model.embed_tokens.weight)
+    result = train_process_reward(model, labels(trees), replace(FAST, epochs=12))
+    assert result.history[-1]["accuracy"] > 0.9
+    assert result.history[-1]["loss"] < 0.4
+    model.save_pretrained(tmp_path / "prm")
+    again = AutoModelForTokenClassification.from_pretrained(tmp_path / "prm").eval()
+    row = build_row(ProcessReward().examples(labels(trees)))
+    torch.testing.assert_close(step_logits(again, row), step_logits(model, row))
+    assert again.config.num_labels == load_process_reward_model(tmp_path / "prm").config.num_labels == outputs
+    assert "gradatim" not in (tmp_path / "prm" / "config.json").read_text()
+
+
+def test_lora_trains_adapters_only_and_base_is_the_reference(trees: list[Tree], tmp_path: Path) -> None:
+    base = tiny_model()
+    before = weights_of(base)
+    settings = replace(FAST, epochs=4, lora=LoraSettings(rank=4, alpha=16))
+    result = train_step_dpo(base, sibling_pairs(trees), settings, reference="base")
+    assert result.history[-1]["rewards/margins"] > 0
+    merged = copy.deepcopy(result.model).merge_and_unload()
+    changed = (weights_of(merged) - before).abs().max()
+    assert float(changed) > 1e-4
+    with result.model.disable_adapter():
+        plain = [parameter for name, parameter in result.model.named_parameters() if "lora_" not in name]
+        torch.testing.assert_close(torch.cat([p.detach().flatten() for p in plain]), before)
+    result.model.save_pretrained(tmp_path)
+    assert (tmp_path / "adapter_config.json").exists()
+    adapted = train_process_reward(reward_model(), labels(trees), replace(settings, epochs=10))
+    assert adapted.history[-1]["loss"] < adapted.history[0]["loss"]
+
+
+def test_every_reference_gives_the_same_when_it_is_the_same_model(trees: list[Tree]) -> None:
+    losses = []
+    for reference in ("tree", "initial", tiny_model()):
+        model = tiny_model()
+        result = train_step_dpo(model, sibling_pairs(trees), replace(FAST, epochs=2), reference=reference)
+        losses.append([entry["loss"] for entry in result.history])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert losses[0] == pytest.approx(losses[2], abs=1e-4)
+
+
+def test_bfloat16_trains(trees: list[Tree]) -> None:
+    result = train_step_dpo(tiny_model(), sibling_pairs(trees), replace(FAST, epochs=5, bf16=True))
+    assert result.history[0]["loss"] == pytest.approx(0.6931, abs=2e-2)
+    assert result.history[-1]["loss"] < 0.55
+    assert result.model.dtype == torch.float32
+
+
+def test_resuming_ends_where_an_unbroken_run_ends(trees: list[Tree], tmp_path: Path) -> None:
+    pairs = sibling_pairs(trees)
+    settings = replace(FAST, epochs=3, output_dir=tmp_path / "whole", save_every=3)
+    whole = train_step_dpo(tiny_model(), pairs, settings)
+
+    class PullThePlugError(Exception):
+        pass
+
+    def stop(model: Any) -> float:
+        calls.append(1)
+        if len(calls) == 3:
+            raise PullThePlugError
+        return 0.0
+
+    calls: list[int] = []
+    broken = replace(settings, output_dir=tmp_path / "broken", evaluate_every=4)
+    with pytest.raises(PullThePlugError):
+        train_step_dpo(tiny_model(), pairs, broken, evaluate=stop)
+    assert (tmp_path / "broken" / "checkpoint-6").is_dir()
+    again = train_step_dpo(tiny_model(), pairs, replace(broken, resume=True))
+    assert again.updates == whole.updates > 8
+    torch.testing.assert_close(weights_of(again.model), weights_of(whole.model), atol=1e-6, rtol=0)
+    reloaded = AutoModelForCausalLM.from_pretrained(tmp_path / "broken" / "checkpoint-6")
+    assert reloaded.config._attn_implementation == "sdpa"
+
+
+def scripted(values: list[float], seen: list[torch.Tensor]) -> Any:
+    source: Iterator[float] = iter(values)
+
+    def evaluate(model: Any) -> float:
+        assert not model.training
+        seen.append(weights_of(model))
+        return next(source)
+
+    return evaluate
+
+
+def test_the_best_state_is_what_remains(trees: list[Tree], tmp_path: Path) -> None:
+    seen: list[torch.Tensor] = []
+    settings = replace(FAST, epochs=10, evaluate_every=2, patience=2, output_dir=tmp_path)
+    evaluate = scripted([0.1, 0.2, 0.5, 0.4, 0.3], seen)
+    result = train_step_dpo(tiny_model(), sibling_pairs(trees), settings, evaluate=evaluate)
+    assert result.evaluations == {0: 0.1, 2: 0.2, 4: 0.5, 6: 0.4, 8: 0.3}
+    assert result.updates == 8  # patience ran out
+    assert result.best_update == 4
+    torch.testing.assert_close(weights_of(result.model), seen[2])
+    assert not torch.equal(seen[2], seen[4])
+    assert (tmp_path / "best.safetensors").exists()
+
+
+def test_training_never_returns_something_worse_than_it_was_given(trees: list[Tree]) -> None:
+    seen: list[torch.Tensor] = []
+    evaluate = scripted([1.0, *[0.0] * 99], seen)
+    result = train_step_dpo(tiny_model(), sibling_pairs(trees), FAST, evaluate=evaluate)
+    assert result.best_update == 0
+    torch.testing.assert_close(weights_of(result.model), weights_of(tiny_model()))
+
+
+def test_a_resumed_run_remembers_its_best_state(trees: list[Tree], tmp_path: Path) -> None:
+    pairs = sibling_pairs(trees)
+    settings = replace(FAST, epochs=1, evaluate_every=2, save_every=2, output_dir=tmp_path)
+    first = train_step_dpo(tiny_model(), pairs, settings, evaluate=scripted([0.0, 0.9, *[0.1] * 99], []))
+    assert first.best_update == 2
+    again = replace(settings, epochs=2, resume=True)
+    second = train_step_dpo(tiny_model(), pairs, again, evaluate=scripted([0.2] * 99, []))
+    assert second.updates > first.updates
+    assert second.best_update == 2
+    torch.testing.assert_close(weights_of(second.model), weights_of(first.model))
+
+
+def test_evaluation_weighs_every_example(trees: list[Tree], tmp_path: Path) -> None:
+    objective = StepDpo(beta=0.5)
+    examples = objective.examples(sibling_pairs(trees))
+    losses = []
+    for limit in (30, 1 << 20):
+        trainer = TreeTrainer(
+            tiny_model(seed=1), training_arguments(FAST, tmp_path), objective=objective,
+            examples=examples, evaluation_examples=examples, tokens_per_row=limit,
+        )  # fmt: skip
+        losses.append(trainer.evaluate())
+    for name in ("eval_loss", "eval_rewards/margins"):
+        assert losses[0][name] == pytest.approx(losses[1][name], abs=1e-4)
+    assert losses[0]["eval_loss"] != pytest.approx(0.6931, abs=1e-3)
+
+
+def test_training_is_reproducible(trees: list[Tree]) -> None:
+    first, second = (train_step_dpo(tiny_model(), sibling_pairs(trees), FAST) for _ in range(2))
+    assert torch.equal(weights_of(first.model), weights_of(second.model))
+
+
+def test_nothing_is_written_without_an_output_folder(
+    trees: list[Tree], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train_step_dpo(tiny_model(), sibling_pairs(trees), FAST)
+    assert list(tmp_path.iterdir()) == []
+
+
+def one_step(tokens: tuple[int, ...], recorded: tuple[float, ...]) -> tuple[Tree, list[Node]]:
+    tree = Tree(Problem("p", ""), prompt_tokens=(3, 4))
+    return tree, [tree.add(tree.root, Step((token, *tokens), "", recorded)) for token in (5, 6)]
+
+
+def test_bad_input_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    _, (first, second) = one_step((7,), ())
+    with pytest.raises(GradatimError, match="no recorded log-probabilities"):
+        train_step_dpo(tiny_model(), [StepPair(first, second)], FAST)
+    with pytest.raises(GradatimError, match="needs a model with adapters"):
+        train_step_dpo(tiny_model(), [StepPair(first, second)], FAST, reference="base")
+    unknown: Any = "teacher"
+    with pytest.raises(GradatimError, match="'teacher' is not known"):
+        train_step_dpo(tiny_model(), [StepPair(first, second)], FAST, reference=unknown)
+    with pytest.raises(GradatimError, match="nothing to learn"):
+        train_step_dpo(tiny_model(), [], FAST)
+    _, (first, second) = one_step((7,) * 200, (-1.0,) * 201)
+    with pytest.raises(GradatimError, match="203 tokens does not fit"):
+        train_step_dpo(tiny_model(), [StepPair(first, second)], FAST)
+    _, (first, second) = one_step((1000,), (-1.0,) * 2)
+    with pytest.raises(GradatimError, match="token id 1000"):
+        train_step_dpo(tiny_model(), [StepPair(first, second)], FAST)
+    with pytest.raises(GradatimError, match="cannot be loaded as a process reward model"):
+        load_process_reward_model(tmp_path)
+    with pytest.raises(GradatimError, match="output_dir"):
+        TrainingSettings(save_every=5)
+    with pytest.raises(GradatimError, match="learning_rate"):
+        TrainingSettings(learning_rate=0)
+    arguments = training_arguments(FAST, tmp_path)
+    arguments.per_device_train_batch_size = 4
+    objective: Objective = StepDpo()
+    with pytest.raises(GradatimError, match="packed row"):
+        TreeTrainer(tiny_model(), arguments, objective=objective, examples=[])
+
+
+def test_the_history_is_plain_numbers(trees: list[Tree]) -> None:
+    result = train_step_dpo(tiny_model(), sibling_pairs(trees), FAST)
+    json.dumps(result.history)
+    assert {"loss", "grad_norm", "learning_rate", "rewards/margins"} <= set(result.history[0])
