@@ -16,8 +16,8 @@ from gradatim.tree import Node, Problem, Tree
 
 PROBLEMS, IN_FLIGHT = 192, 64
 WIDTH, BRANCH, DEPTH = 4, 4, 4
-PROMPT, STEP = 24, 12
-STEP_END = (" 10", " 11", " 12", " 13")  # about every tenth token of a random model
+PROMPT, STEP = 64, 32
+STEP_END = (" 10",)  # about every fortieth token of a random model
 TARGET = 0.05
 
 

@@ -88,9 +88,13 @@ def test_partial_solutions_are_known_to_be_good_or_lost() -> None:
 def test_right_solution_is_rewarded() -> None:
     for text in (SOLUTION, SOLUTION + "\n"):
         verdict = TASK.verify(PROBLEM, text)
-        assert (verdict.reward, verdict.answer, verdict.reason) == (1.0, "46", "correct")
+        assert (verdict.reward, verdict.reason) == (1.0, "correct")
+        assert verdict.answer == "35 + 8 = 43; 43 + 3 = 46; 7 * 5 = 35"
     flipped = " 5 * 7 = 35 | 8 35 3\n 8 + 35 = 43 | 43 3\n 43 + 3 = 46 | 46"
-    assert TASK.verify(PROBLEM, flipped).reward == 1.0
+    assert TASK.verify(PROBLEM, flipped) == TASK.verify(PROBLEM, SOLUTION)
+    wrong = " 7 * 5 = 35 | 3 8 35\n 35 + 8 = 46 | 3 46\n 46 + 3 = 46 | 46"
+    assert TASK.verify(PROBLEM, wrong).answer == "35 + 8 = 46; 46 + 3 = 46; 7 * 5 = 35"
+    assert TASK.verify(PROBLEM, "seven").answer is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -132,7 +133,7 @@ def sampling_methods(run: Run, sampled: Sequence[Tree]) -> list[MethodResult]:
 def guided_search(run: Run, method: SearchMethod) -> MethodResult:
     """One guided search over the test problems with the first policy; the scorer alone chooses the solution."""
     settings = {name: value for name, value in method.model_dump().items() if name != "method"}
-    label = "-".join([method.method, *(str(value) for value in settings.values())])
+    label = "-".join([method.method, *(re.sub(r"\W+", "x", str(value)).strip("x") for value in settings.values())])
     name = scorer_name(run)
     assert name is not None, "the recipe was checked: guided searches have a scorer"
 

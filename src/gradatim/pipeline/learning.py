@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +85,8 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
     objective, examples, what = policy_examples(options, run.recipe.supervision.pairs, trees)
     if not examples:
         raise GradatimError(
-            f"the trees hold no {what} to learn from; grow more trees, lower supervision.pairs.min_gap, or use problems "
-            "that the policy sometimes solves"
+            f"the trees hold no {what} to learn from; grow more trees, lower supervision.pairs.min_gap, or use "
+            "problems that the policy sometimes solves"
         )
     source = resolve_model(run.policy_path(round_number - 1))
     tokenizer = load_tokenizer(source)
@@ -184,9 +183,13 @@ def _train(
 ) -> TrainingResult:
     """Train with checkpoints, going on from the last one where training was interrupted."""
     given = options.model_dump(exclude={"lora"})
-    lora = None if options.lora is None else LoraSettings(**options.lora.model_dump())
-    if lora is not None and isinstance(lora.target_modules, list):
-        lora = replace(lora, target_modules=tuple(lora.target_modules))
+    lora = None
+    if options.lora is not None:
+        modules = options.lora.target_modules
+        lora = LoraSettings(
+            **options.lora.model_dump(exclude={"target_modules"}),
+            target_modules=modules if isinstance(modules, str) else tuple(modules),
+        )
     settings = TrainingSettings(**given, lora=lora, output_dir=checkpoints, resume=True, seed=run.recipe.seed % 2**31)
     with disk_errors(checkpoints):
         return train(model, objective, examples, settings, evaluate=evaluate)

@@ -11,6 +11,7 @@ from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
 from gradatim.policies.base import Sampling
 from gradatim.policies.transformers import TransformersPolicy
+from gradatim.recipes.explain import suggestion
 from gradatim.recipes.schema import CountdownOptions, Gsm8kOptions, PolicyOptions, SamplingOptions
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.tasks.base import Task
@@ -27,6 +28,21 @@ def make_task(options: CountdownOptions | Gsm8kOptions) -> Task:
     """
     given = options.model_dump(exclude={"name"}, exclude_none=True)
     return Countdown(**given) if isinstance(options, CountdownOptions) else Gsm8k(**given)
+
+
+def default_task_options(name: str) -> CountdownOptions | Gsm8kOptions:
+    """A task's options with their defaults.
+
+    Raises:
+        GradatimError: if there is no such task.
+    """
+    options: dict[str, CountdownOptions | Gsm8kOptions] = {
+        "countdown": CountdownOptions(name="countdown"),
+        "gsm8k": Gsm8kOptions(name="gsm8k"),
+    }
+    if name not in options:
+        raise GradatimError(f"there is no task {name!r}; {suggestion(name, list(options))}")
+    return options[name]
 
 
 def problem_from_text(task: Task, text: str) -> Problem:

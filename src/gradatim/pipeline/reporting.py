@@ -64,7 +64,7 @@ def write_report(
         settings=_settings(run),
         policies={key: measured.result for key, measured in policies.items()},
         differences={
-            f"{key} − {BASE}: {name}": estimate for key, part in comparison.items() for name, estimate in part.items()
+            f"{key} - {BASE}: {name}": estimate for key, part in comparison.items() for name, estimate in part.items()
         },
         search=search,
         prm=None if step_scores is None else step_scores[0],

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
+from gradatim.policies.branch_attention import BranchPlan
 from gradatim.policies.key_value_store import NodeState, with_room
-from gradatim.policies.tree_attention import BranchPlan
+from gradatim.policies.shared_prefix import SharedPrefixes
 from gradatim.policies.tree_model import TreeModel
+
+_KEPT_BYTES = 256 << 20  # memory that is kept while nothing runs: a search that waits for its scorer is soon back
 
 
 class BranchBatch:
-    """Branches in groups. The branches of a group continue the same node and share its keys and values.
+    """Branches, each with what it wrote itself; a tree's prompt and the rest of a node's path are shared.
 
     Branches are numbered 0 to ``len(batch) - 1``. Joining takes the next number; when branches leave, the last ones
     take their numbers (see :meth:`remove`), so the running ones always lie side by side.
@@ -21,39 +24,28 @@ class BranchBatch:
 
     def __init__(self, model: TreeModel) -> None:
         self._model = model
-        self._group: list[int] = []  # per branch
-        self._suffix_length: list[int] = []  # per branch
         self._token: list[int] = []  # per branch: written last, not read yet
-        self._members: list[int] = []  # per group: branches in it; 0 where the place is free
-        self._prefix_length: list[int] = []  # per group
-        self._prefix: Tensor | None = None
+        self._start: list[int] = []  # per branch: position of the first token that it wrote
+        self._suffix_length: list[int] = []  # per branch: tokens that it wrote and that were read
+        self._prompts = SharedPrefixes()
+        self._paths = SharedPrefixes()
         self._suffix: Tensor | None = None
-        self._layout: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._example: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self._group)
+        return len(self._token)
 
-    def open_group(self, states: Sequence[NodeState]) -> int:
-        """A group that continues the path of ``states``, for branches that join it before the next group is opened or
-        the next pass runs; it lasts until its last branch leaves."""
-        length = sum(state.tokens for state in states)
-        group = self._free_group()
-        self._members[group] = 0
-        self._prefix_length[group] = length
-        prefix = self._prefix = with_room(self._prefix, states[0].keys_values, len(self._members), length)
-        start = 0
-        for state in states:
-            prefix[:, :, group, :, start : start + state.tokens] = state.keys_values
-            start += state.tokens
-        return group
+    def join(self, tree: Hashable, node: Hashable, states: Sequence[NodeState], token: int) -> None:
+        """Add a branch that follows a path with these states and has written ``token``.
 
-    def join(self, group: int, token: int) -> None:
-        """Add a branch to ``group`` that has written ``token``."""
-        self._group.append(group)
-        self._suffix_length.append(0)
+        Branches of one ``tree`` have the path's first state in common, those of one ``node`` all of them.
+        """
+        example = self._example = states[0].keys_values
+        self._prompts.join(tree, states[:1], example, 0)
+        self._paths.join(node, states[1:], example, states[0].tokens)
         self._token.append(token)
-        self._members[group] += 1
-        self._layout = None
+        self._start.append(sum(state.tokens for state in states))
+        self._suffix_length.append(0)
 
     def written(self, branch: int) -> Tensor | None:
         """A copy of the keys and values of what the branch wrote, but for its last token:
@@ -70,8 +62,6 @@ class BranchBatch:
         """Take branches out. Returns the moves ``(from, to)`` by which the last branches took their places; then the
         numbers from the new length on are gone."""
         leaving = sorted(branches)
-        for branch in leaving:
-            self._members[self._group[branch]] -= 1
         length = len(self) - len(leaving)
         gone = set(leaving)
         movers = [branch for branch in range(length, len(self)) if branch not in gone]
@@ -80,91 +70,40 @@ class BranchBatch:
             longest = max(self._suffix_length[mover] for mover, _ in moves)
             sources, places = ([move[side] for move in moves] for side in (0, 1))
             self._suffix[:, :, places, :, :longest] = self._suffix[:, :, sources, :, :longest]
-        for values in (self._group, self._suffix_length, self._token):
+        for values in (self._token, self._start, self._suffix_length):
             for mover, place in moves:
                 values[place] = values[mover]
             del values[length:]
-        self._layout = None
+        for level in (self._prompts, self._paths):
+            level.leave(leaving, moves)
         return moves
 
     def free(self) -> None:
-        """Give the buffers' memory back; for a batch without branches."""
-        assert not self._group, "a batch with branches needs its buffers"
-        self._members, self._prefix_length, self._prefix, self._suffix = [], [], None, None
+        """Give memory back that is too much to be kept; for a batch without branches."""
+        suffix = 0 if self._suffix is None else self._suffix.numel() * self._suffix.element_size()
+        if suffix + self._prompts.bytes + self._paths.bytes > _KEPT_BYTES:
+            self._suffix = None
+            self._prompts.free()
+            self._paths.free()
 
     def step(self) -> Tensor:
         """Read every branch's last token in one forward pass: (branches, vocabulary) logits."""
-        assert self._prefix is not None, "a branch joins an open group"
-        device = self._prefix.device
+        assert self._example is not None, "a batch without branches has nothing to read"
+        device = self._example.device
         longest = max(self._suffix_length)
-        self._suffix = with_room(self._suffix, self._prefix[:, :, 0, :, :0], len(self), longest + 1)
-        if self._layout is None:
-            self._layout = self._arrange(device)
-        group, prefix_lengths, seats, seat = self._layout
+        self._suffix = with_room(self._suffix, self._example, len(self), longest + 1)
         suffix_lengths = torch.tensor(self._suffix_length, device=device)
-        groups = seats.shape[0]
+        positions = torch.tensor(self._start, device=device) + suffix_lengths
+        parts = (self._prompts.part(), self._paths.part())
         plan = BranchPlan(
-            prefix=self._prefix[:, :, :groups, :, : max(self._prefix_length[:groups])],
-            prefix_lengths=prefix_lengths,
+            shared=[part for part in parts if part is not None],
             suffix=self._suffix,
             suffix_lengths=suffix_lengths,
-            group=group,
-            seats=seats,
-            seat=seat,
             longest_suffix=longest,
+            positions=positions,
         )
         input_ids = torch.tensor(self._token, device=device)[:, None]
-        positions = (prefix_lengths[group] + suffix_lengths)[:, None]
-        logits = self._model.forward(plan, input_ids, positions, last_only=False)[:, 0]
+        logits = self._model.forward(plan, input_ids, positions[:, None], last_only=False)[:, 0]
         self._model.statistics.tokens += len(self)
         self._suffix_length = [length + 1 for length in self._suffix_length]
         return logits
-
-    def position(self, branch: int) -> int:
-        """Position of the token that the branch writes next."""
-        return self._prefix_length[self._group[branch]] + self._suffix_length[branch] + 1
-
-    def _arrange(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The tensors ``group``, ``prefix_lengths``, ``seats`` and ``seat`` of :class:`BranchPlan`."""
-        running = sum(members > 0 for members in self._members)
-        if 2 * running <= max(self._group) + 1:
-            self._close_up(running)
-        groups = max(self._group) + 1
-        width = max(self._members)
-        table = [[0] * width for _ in range(groups)]
-        taken = [0] * groups
-        seat = []
-        for branch, group in enumerate(self._group):
-            table[group][taken[group]] = branch
-            seat.append(group * width + taken[group])
-            taken[group] += 1
-        for group, members in enumerate(self._members[:groups]):
-            if members == 0:
-                self._prefix_length[group] = 0
-        return (
-            torch.tensor(self._group, device=device),
-            torch.tensor(self._prefix_length[:groups], device=device),
-            torch.tensor(table, device=device),
-            torch.tensor(seat, device=device),
-        )
-
-    def _close_up(self, running: int) -> None:
-        """Move the groups that lie last to free places, so that ``running`` groups lie side by side."""
-        assert self._prefix is not None
-        places = [group for group in range(running) if self._members[group] == 0]
-        movers = [group for group in range(running, len(self._members)) if self._members[group] > 0]
-        for mover, place in zip(movers, places, strict=True):
-            length = self._prefix_length[place] = self._prefix_length[mover]
-            self._members[place] = self._members[mover]
-            self._prefix[:, :, place, :, :length] = self._prefix[:, :, mover, :, :length]
-        moves = dict(zip(movers, places, strict=True))
-        self._group = [moves.get(group, group) for group in self._group]
-        del self._members[running:], self._prefix_length[running:]
-
-    def _free_group(self) -> int:
-        for group, members in enumerate(self._members):
-            if members == 0:
-                return group
-        self._members.append(0)
-        self._prefix_length.append(0)
-        return len(self._members) - 1

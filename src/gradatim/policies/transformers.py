@@ -26,8 +26,6 @@ from gradatim.policies.token_sampling import choose_tokens, uniforms
 from gradatim.policies.tree_model import ModelStatistics, TreeModel
 from gradatim.tree import EndReason, Node, Step, Tree
 
-_GROUP_BRANCHES = 16  # a node with more branches is laid out in several groups; bounds padding across groups
-
 
 @dataclass(slots=True)
 class _Written:
@@ -301,17 +299,11 @@ class TransformersPolicy:
                 expansion.states = states
 
     def _join(self, branches: Sequence[_Branch]) -> None:
-        """Add started branches to the batch, those of one expansion in groups."""
-        start = 0
-        while start < len(branches):
-            expansion = branches[start].expansion
+        """Add started branches to the batch."""
+        for branch in branches:
+            expansion = branch.expansion
             assert expansion.states is not None
-            group = self._batch.open_group(expansion.states)
-            stop = start
-            while stop < len(branches) and stop - start < _GROUP_BRANCHES and branches[stop].expansion is expansion:
-                self._batch.join(group, branches[stop].tokens[-1])
-                stop += 1
-            start = stop
+            self._batch.join(id(expansion.node.tree), id(expansion), expansion.states, branch.tokens[-1])
         self._branches.extend(branches)
 
     def _advance(self) -> None:

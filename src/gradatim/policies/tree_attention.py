@@ -6,8 +6,8 @@ keys and values lie and where new ones go. Two plans cover everything:
 
 - :class:`SegmentPlan`: every row is a run of new tokens that follows a cached prefix of its own (prompts, recomputed
   nodes, steps to be scored);
-- :class:`BranchPlan`: every row is one new token of one branch; branches of one node share its prefix, which is held
-  once, and keep what they have written themselves (decoding).
+- :class:`gradatim.policies.branch_attention.BranchPlan`: every row is one new token of one branch; what branches share
+  is held once, beside what each has written itself (decoding).
 
 Both are exact: each query attends to its ancestors and nothing else.
 """
@@ -151,103 +151,3 @@ def _softcapped_attention(
     scores = torch.tanh(query @ key.transpose(2, 3) * (scaling / softcap)) * softcap
     weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1, dtype=torch.float32)
     return weights.to(value.dtype) @ value
-
-
-@dataclass
-class BranchPlan:
-    """One new token for each running branch.
-
-    Attributes:
-        prefix: (layers, 2, groups, key-value heads, longest prefix, head size): what the branches of a group share.
-        prefix_lengths: (groups,) tokens of it.
-        suffix: (layers, 2, branches, key-value heads, capacity, head size): what each branch wrote itself; the new
-            token's keys and values are written here.
-        suffix_lengths: (branches,) tokens already in it.
-        group: (branches,) the group of each branch.
-        seats: (groups, seats) a branch for each seat of a group; free seats name any branch.
-        seat: (branches,) each branch's place in the flattened ``seats``.
-        longest_suffix: the largest of ``suffix_lengths``.
-    """
-
-    prefix: Tensor
-    prefix_lengths: Tensor
-    suffix: Tensor
-    suffix_lengths: Tensor
-    group: Tensor
-    seats: Tensor
-    seat: Tensor
-    longest_suffix: int
-    _masks: dict[int | None, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None,
-        softcap: float | None,
-    ) -> Tensor:  # fmt: skip
-        branches, heads, _, size = query.shape
-        shared = key.shape[1]
-        rows = torch.arange(branches, device=query.device)
-        buffer = self.suffix[layer]
-        buffer[0, rows, :, self.suffix_lengths] = key[:, :, 0]
-        buffer[1, rows, :, self.suffix_lengths] = value[:, :, 0]
-        query = (query * scaling).view(branches, shared, heads // shared, size)
-        prefix_mask, suffix_mask = self._mask(window)
-
-        # The branches' own tokens: (branches, shared, repeats, suffix).
-        width = self.longest_suffix + 1
-        scores = query @ buffer[0, :branches, :, :width].transpose(2, 3)
-        own, own_top, own_sum = _attention_part(scores, suffix_mask, buffer[1, :branches, :, :width], softcap)
-        if self.prefix.shape[4] == 0:
-            return (own / own_sum).view(branches, 1, heads, size)
-
-        # The shared tokens, once for each group: (groups, shared, seats * repeats, prefix).
-        groups, seats = self.seats.shape
-        seated = query[self.seats.flatten()].view(groups, seats, shared, heads // shared, size).transpose(1, 2)
-        scores = seated.reshape(groups, shared, -1, size) @ self.prefix[layer, 0].transpose(2, 3)
-        if window is not None:
-            prefix_mask = prefix_mask.repeat_interleave(heads // shared, dim=2)
-        parts = _attention_part(scores, prefix_mask, self.prefix[layer, 1], softcap)
-        past, past_top, past_sum = (
-            part.view(groups, shared, seats, heads // shared, -1).transpose(1, 2).flatten(0, 1)[self.seat]
-            for part in parts
-        )
-
-        # Both softmaxes are brought to one maximum, and then to one sum.
-        top = torch.maximum(own_top, past_top)
-        own_weight, past_weight = (own_top - top).exp(), (past_top - top).exp()
-        total = own_sum * own_weight + past_sum * past_weight
-        output = (own * own_weight + past * past_weight) / total
-        return output.to(value.dtype).view(branches, 1, heads, size)
-
-    def _mask(self, window: int | None) -> tuple[Tensor, Tensor]:
-        """Added to the scores: (groups, 1, seats or 1, prefix) and (branches, 1, 1, suffix), 0 or minus infinity."""
-        if window not in self._masks:
-            device = self.suffix_lengths.device
-            past = torch.arange(self.prefix.shape[4], device=device)
-            own = torch.arange(self.longest_suffix + 1, device=device)
-            sees_past = (past < self.prefix_lengths[:, None])[:, None, None, :]
-            sees_own = (own <= self.suffix_lengths[:, None])[:, None, None, :]
-            if window is not None:
-                positions = self.prefix_lengths[self.group] + self.suffix_lengths  # of the new tokens
-                seated = positions[self.seats]  # (groups, seats)
-                sees_past = sees_past & (seated[:, None, :, None] - past < window)
-                sees_own = sees_own & ((self.suffix_lengths[:, None] - own) < window)[:, None, None, :]
-            self._masks[window] = (_additive(sees_past), _additive(sees_own))
-        return self._masks[window]
-
-
-def _additive(sees: Tensor) -> Tensor:
-    return torch.zeros(sees.shape, device=sees.device).masked_fill_(~sees, float("-inf"))
-
-
-def _attention_part(
-    scores: Tensor, mask: Tensor, value: Tensor, softcap: float | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Softmax over a part of the keys, left open: weighted values, the maximum score and the sum of weights."""
-    scores = scores.float()
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    scores = scores + mask
-    # A part may hold no key at all (a window that has moved past the prefix): keep the maximum finite.
-    top = scores.amax(dim=-1, keepdim=True).clamp_min(-1e30)
-    weights = (scores - top).exp()
-    return (weights.to(value.dtype) @ value).float(), top, weights.sum(dim=-1, keepdim=True)

@@ -6,10 +6,18 @@ those of the functions that take them. Unknown keys are refused.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from pydantic import model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 
 class Section(BaseModel):
@@ -246,8 +254,8 @@ class BeamMethod(Section):
     """Step beam search guided by the scorer."""
 
     method: Literal["beam"]
-    width: PositiveInt
-    branch: PositiveInt
+    width: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)]
+    branch: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)]
     aggregate: Literal["last", "min", "product", "mean"] = "last"
 
 
@@ -286,6 +294,15 @@ class EvaluationOptions(Section):
     search: list[SearchMethod] = []
     budget: PositiveInt | None = None
     in_flight: PositiveInt = 64
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_defaults(cls, content: Any) -> Any:
+        """Counts that the recipe leaves to the defaults are those that the samples allow."""
+        if not isinstance(content, dict) or not isinstance(samples := content.get("samples", 16), int):
+            return content
+        defaults = {name: cls.model_fields[name].default for name in ("pass_at", "best_of", "majority")}
+        return {name: [n for n in counts if n <= samples] for name, counts in defaults.items()} | content
 
     @model_validator(mode="after")
     def _counts_fit(self) -> EvaluationOptions:

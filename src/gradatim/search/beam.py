@@ -17,8 +17,8 @@ async def beam_search(
     policy: Policy,
     scorer: Scorer,
     *,
-    width: int = 4,
-    branch: int = 4,
+    width: int | Sequence[int] = 4,
+    branch: int | Sequence[int] = 4,
     max_depth: int = 64,
     aggregate: Aggregate = "last",
     sampling: Sampling | None = None,
@@ -30,6 +30,10 @@ async def beam_search(
     the frontier and stay candidates. The search ends when nothing is open, the budget is spent or ``max_depth`` is
     reached. Choose the answer by score alone with ``best_of_n(tree, scorer.name, aggregate=aggregate)``.
 
+    Both numbers may be given round by round, the last one for all that follow: where early scores say little,
+    ``width=(4, 1), branch=(1, 16, 1)`` follows four first steps, prunes among the sixteen second ones, and finishes the
+    best.
+
     The policy charges the prompt once and every generated token, the scorer what it reads. A step that the budget left
     unscored ranks below all scored ones; equal scores rank in the order in which the steps were proposed.
 
@@ -37,25 +41,32 @@ async def beam_search(
         tree: the problem's tree.
         policy: proposes steps.
         scorer: scores them; higher is better.
-        width: partial solutions kept in each round.
-        branch: steps proposed for each of them.
+        width: partial solutions kept in each round, or a sequence of them.
+        branch: steps proposed for each of them, or a sequence.
         max_depth: steps of a solution at most.
         aggregate: rank by the last step's score, or by the minimum, product or mean over the path.
         sampling: how steps are sampled; the policy's own way by default.
 
     Raises:
-        GradatimError: if ``width`` or ``branch`` is below 1.
+        GradatimError: if a width or a branch is below 1, or a sequence is empty.
     """
-    if width < 1 or branch < 1:
-        raise GradatimError(f"beam search needs a width and a branch of at least 1, got {width} and {branch}")
+    widths, branches = _by_round(width, "width"), _by_round(branch, "branch")
     frontier = [tree.root]
-    for _ in range(max_depth):
+    for depth in range(max_depth):
         if not frontier or tree.budget.spent:
             break
-        children = await policy.expand(frontier, width * branch // len(frontier), sampling)
+        keep, each = widths[min(depth, len(widths) - 1)], branches[min(depth, len(branches) - 1)]
+        children = await policy.expand(frontier, max(1, keep * each // len(frontier)), sampling)
         await scorer.score(children)
-        frontier = best([child for child in children if child.open], width, scorer.name, aggregate)
+        frontier = best([child for child in children if child.open], keep, scorer.name, aggregate)
     return tree
+
+
+def _by_round(value: int | Sequence[int], name: str) -> Sequence[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    if not values or min(values) < 1:
+        raise GradatimError(f"beam search needs a {name} of at least 1 in every round, got {value}")
+    return values
 
 
 def best(nodes: Sequence[Node], count: int, name: str, aggregate: Aggregate = "last") -> list[Node]:

@@ -162,16 +162,21 @@ class Countdown:
         return re.findall(r"[^\n]*\n|[^\n]+", text)
 
     def verify(self, problem: Problem, text: str) -> Verdict:
-        """Reward 1 for legal steps that end at the target; otherwise 0 and the reason, beginning with a Rejection."""
+        """Reward 1 for legal steps that end at the target; otherwise 0 and the reason, beginning with a Rejection.
+
+        The answer is the calculation: the steps as they are written, right or wrong, whatever their order. (The number
+        at the end would say nothing, since every solution claims the target.)
+        """
         numbers, target = parse_problem(problem)
-        left, rejection = _walk(numbers, self.split_steps(text))
+        steps = self.split_steps(text)
+        answer = _calculation(steps)
+        left, rejection = _walk(numbers, steps)
         if rejection is not None:
-            return Verdict(0.0, None, rejection)
-        answer = str(left[0]) if len(left) == 1 else None
-        if answer is None:
-            return Verdict(0.0, None, f"{Rejection.UNFINISHED}: {_listed(left)} are still left")
+            return Verdict(0.0, answer, rejection)
+        if len(left) > 1:
+            return Verdict(0.0, answer, f"{Rejection.UNFINISHED}: {_listed(left)} are still left")
         if left[0] != target:
-            return Verdict(0.0, answer, f"{Rejection.TARGET_MISSED}: ended with {answer} instead of {target}")
+            return Verdict(0.0, answer, f"{Rejection.TARGET_MISSED}: ended with {left[0]} instead of {target}")
         return Verdict(1.0, answer, "correct")
 
     def ways(self, problem: Problem, text: str) -> int:
@@ -264,6 +269,21 @@ def render_solution(numbers: Sequence[int], moves: Sequence[Move]) -> str:
 def render_step(move: Move, left: Sequence[int]) -> str:
     """One step without its line end."""
     return f" {move.left} {move.operator} {move.right} = {move.result} | {_listed(left)}"
+
+
+def _calculation(steps: Sequence[str]) -> str | None:
+    """What is calculated, in a form that does not depend on the order of steps or of the sides of ``+`` and ``*``;
+    ``None`` where a step cannot be read."""
+    operations = []
+    for step in steps:
+        match = _STEP.fullmatch(step)
+        if match is None:
+            return None
+        left, operator, right, result = int(match[1]), match[2], int(match[3]), int(match[4])
+        if operator in "+*":
+            left, right = max(left, right), min(left, right)
+        operations.append(f"{left} {operator} {right} = {result}")
+    return "; ".join(sorted(operations)) or None
 
 
 def _walk(numbers: Numbers, steps: Sequence[str]) -> tuple[Numbers, str | None]:

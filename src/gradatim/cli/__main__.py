@@ -1,0 +1,5 @@
+"""``python -m gradatim.cli``."""
+
+from gradatim.cli.main import main
+
+main()

@@ -1,0 +1,74 @@
+"""``gradatim run``, ``gradatim recipes`` and ``gradatim pretrain``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from gradatim.errors import GradatimError
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. problems.train=100. May be repeated."),
+]
+
+
+def run(
+    recipe: RecipeArgument,
+    set_: SetOption = None,
+    output: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier run in the folder first.")] = False,
+) -> None:
+    """Run a recipe, or go on with a run that was stopped."""
+    from gradatim.recipes import Recipe, load_recipe
+
+    loaded = load_recipe(recipe, set_ or ())
+    if not isinstance(loaded, Recipe):
+        raise GradatimError(f"the recipe {recipe!r} trains a model from scratch; use 'gradatim pretrain {recipe}'")
+    from gradatim.cli.tables import print_summary
+    from gradatim.pipeline import Progress, run_recipe
+
+    console = Console()
+    report = run_recipe(
+        loaded, Path("runs") / loaded.name if output is None else output, fresh=fresh, progress=Progress(console)
+    )
+    print_summary(report, console)
+
+
+def list_recipes() -> None:
+    """List the recipes that come with the package."""
+    import yaml
+    from rich.table import Table
+
+    from gradatim.recipes import shipped_recipes
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, path in shipped_recipes().items():
+        table.add_row(f"[bold]{name}[/]", str(yaml.safe_load(path.read_text(encoding="utf-8")).get("summary", "")))
+    Console().print(table)
+
+
+def pretrain(
+    recipe: RecipeArgument,
+    output: Annotated[Path, typer.Option(help="The folder of the model; checkpoints go there too.")],
+    set_: SetOption = None,
+) -> None:
+    """Train a small policy from scratch, or go on with one."""
+    from gradatim.recipes import PretrainRecipe, load_recipe
+
+    loaded = load_recipe(recipe, set_ or ())
+    if not isinstance(loaded, PretrainRecipe):
+        raise GradatimError(f"the recipe {recipe!r} does not train from scratch; use 'gradatim run {recipe}'")
+    from gradatim.pipeline.saving import disk_errors
+    from gradatim.tasks.countdown import Countdown
+    from gradatim.training.from_scratch import ModelSize, PretrainingSettings, pretrain_countdown
+
+    task = Countdown(**loaded.task.model_dump(exclude={"name"}))
+    size, settings = ModelSize(**loaded.size.model_dump()), PretrainingSettings(**loaded.training.model_dump())
+    with disk_errors(output):
+        log = pretrain_countdown(task, size, settings, output)
+    Console().print(f"{log['parameters']:,} parameters, {log['steps']:,} steps; saved to {output}", highlight=False)

@@ -1,0 +1,106 @@
+"""``gradatim solve``: one problem, searched before your eyes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from gradatim.errors import GradatimError
+
+if TYPE_CHECKING:
+    from gradatim.policies.base import Policy
+    from gradatim.scorers.base import Scorer
+    from gradatim.tasks.base import Task
+    from gradatim.tree import Node, Tree
+
+
+class SearchName(StrEnum):
+    """The searches that the command offers."""
+
+    SAMPLING = "sampling"
+    BEAM = "beam"
+    MCTS = "mcts"
+
+
+def solve(
+    problem: Annotated[str, typer.Argument(help='The problem, e.g. "Make 50 from 3 5 7 8".')],
+    policy: Annotated[str, typer.Option(help="shipped:NAME, a hub id or a folder.")],
+    task: Annotated[str, typer.Option(help="The task that the problem is of.")] = "countdown",
+    scorer: Annotated[
+        str | None, typer.Option(help="A process reward model: a folder, hub id or shipped:NAME.")
+    ] = None,
+    search: Annotated[
+        SearchName | None, typer.Option(help="By default beam with a scorer, and sampling without.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Solutions of sampling, or simulations of mcts.")] = 16,
+    width: Annotated[int, typer.Option(min=1, help="Of beam search.")] = 4,
+    branch: Annotated[int, typer.Option(min=1, help="Of beam search and mcts.")] = 4,
+    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    budget: Annotated[int | None, typer.Option(help="Tokens that the search may cost.")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[str, typer.Option()] = "auto",
+    limit: Annotated[int, typer.Option(min=1, help="Show at most so many steps.")] = 60,
+) -> None:
+    """Solve one problem and show the tree."""
+    if budget is not None and budget < 1:
+        raise GradatimError(f"a budget of {budget} tokens pays for nothing; give at least 1, or leave --budget out")
+    chosen_search = search or (SearchName.SAMPLING if scorer is None else SearchName.BEAM)
+    if scorer is None and chosen_search is not SearchName.SAMPLING:
+        raise GradatimError(f"{chosen_search.value} search needs a scorer to guide it; give --scorer, or use sampling")
+    import asyncio
+
+    from transformers.utils import logging
+
+    from gradatim.budget import Budget
+    from gradatim.pipeline import parts
+    from gradatim.recipes.schema import PolicyOptions, SamplingOptions
+    from gradatim.tasks.base import grade
+    from gradatim.tree import Tree
+    from gradatim.view import render
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    made = parts.make_task(parts.default_task_options(task))
+    tree = Tree(parts.problem_from_text(made, problem), seed=seed, budget=Budget(budget))
+    options = PolicyOptions(
+        model=policy, device=device, sampling=SamplingOptions(temperature=temperature, max_steps=32)
+    )
+    judge = None if scorer is None else parts.load_scorer(scorer, options)
+    asyncio.run(_search(tree, parts.load_policy(policy, options, made), judge, chosen_search, samples, width, branch))
+    grade(tree, made)
+    name = None if judge is None else judge.name
+    console = Console()
+    console.print(render(tree, by=name, limit=limit))
+    _print_answer(tree, made, name, console)
+
+
+async def _search(
+    tree: Tree, policy: Policy, scorer: Scorer | None, search: SearchName, samples: int, width: int, branch: int
+) -> None:
+    from gradatim.search import beam_search, independent_sampling, mcts
+
+    if scorer is None or search is SearchName.SAMPLING:
+        await independent_sampling(tree, policy, scorer, n=samples, wave=samples, score="steps")
+    elif search is SearchName.BEAM:
+        await beam_search(tree, policy, scorer, width=width, branch=branch)
+    else:
+        await mcts(tree, policy, scorer, simulations=samples, branch=branch)
+
+
+def _print_answer(tree: Tree, task: Task, scorer: str | None, console: Console) -> None:
+    """The solution that the scorer, or the vote without one, chooses, and what the verifier says of it."""
+    from gradatim.search import best_of_n, majority
+
+    chosen: Node | None = majority(tree) if scorer is None else best_of_n(tree, scorer)
+    if chosen is None:
+        console.print("No solution with an answer was found; try more samples or a larger budget.")
+    else:
+        console.print("\n[bold]Chosen by the " + ("vote" if scorer is None else "scorer") + ":[/]")
+        console.print(chosen.text.rstrip(), highlight=False, markup=False)
+        verdict = task.verify(tree.problem, chosen.text)
+        known = tree.problem.answer is not None
+        console.print(f"Answer: {verdict.answer}" + (f" ({verdict.reason})" if known else ""), highlight=False)
+    console.print(f"{tree.budget.total:,} tokens", style="dim", highlight=False)

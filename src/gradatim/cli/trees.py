@@ -1,0 +1,143 @@
+"""``gradatim show`` and ``gradatim export``: trees on the screen, as pictures, and as rows."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from gradatim.errors import GradatimError
+
+if TYPE_CHECKING:
+    from gradatim.store.trees import TreeStore
+    from gradatim.tree import Tree
+
+
+class ExportFormat(StrEnum):
+    """The row formats by the names that the command line gives them."""
+
+    STEPWISE = "stepwise"
+    PREFERENCE = "preference"
+    UNPAIRED = "unpaired"
+    PROMPT_COMPLETION = "prompt-completion"
+
+
+SourceArgument = Annotated[Path, typer.Argument(metavar="RUN_OR_TREES", help="A run folder, or a file of trees.")]
+TreesOption = Annotated[str, typer.Option(help="Which trees of a run folder, e.g. evaluate-base.")]
+
+
+def show(
+    source: SourceArgument,
+    problem: Annotated[str | None, typer.Option(help="The problem's id; by default the first that was solved.")] = None,
+    trees: TreesOption = "round-1",
+    by: Annotated[str | None, typer.Option(help="The score to show.")] = None,
+    limit: Annotated[int, typer.Option(help="Show at most so many steps.")] = 60,
+    figure: Annotated[Path | None, typer.Option(help="Draw the tree into this file instead (.png, .svg).")] = None,
+) -> None:
+    """Show one problem's tree."""
+    store = open_store(source, trees)
+    tree = _choose(store, problem)
+    if figure is not None:
+        from gradatim.view.figure import draw_tree
+
+        draw_tree(tree, figure, by=by, limit=limit)
+        Console().print(f"{figure}: problem {tree.problem.id}", highlight=False)
+        return
+    from gradatim.view import render
+
+    console = Console()
+    console.print(render(tree, by=by, limit=limit))
+    console.print(
+        f"problem {tree.problem.id}, one of {len(store):,} in {store.path}: {len(tree):,} nodes, "
+        f"{tree.budget.total:,} tokens",
+        style="dim",
+        highlight=False,
+    )
+
+
+def export(
+    source: SourceArgument,
+    output: Annotated[Path, typer.Option(help="The JSON lines file to write.")],
+    format: Annotated[ExportFormat, typer.Option(help="The row format.")] = ExportFormat.STEPWISE,
+    trees: TreesOption = "round-1",
+    value: Annotated[str, typer.Option(help="The score that says what a step is worth.")] = "value",
+    hard: Annotated[bool, typer.Option("--hard", help="Labels 0 and 1 (value above 0) instead of values.")] = False,
+    min_gap: Annotated[float, typer.Option(help="By how much the values of a preference pair differ at least.")] = 0.25,
+) -> None:
+    """Write trees as rows that other trainers read."""
+    from gradatim import supervision
+    from gradatim.store.export import write_jsonl
+
+    forest = list(open_store(source, trees))
+    if format is not ExportFormat.PROMPT_COMPLETION:
+        _check_value(forest, value)
+    rows: list[Any] = []
+    for tree in forest:
+        if format is ExportFormat.PROMPT_COMPLETION:
+            rows += supervision.prompt_completion_rows(supervision.right_solutions(tree))
+        elif format is ExportFormat.PREFERENCE:
+            rows += supervision.preference_rows(
+                supervision.sibling_pairs(tree, value=value, min_gap=min_gap, mode="best_worst")
+            )
+        else:
+            labels = supervision.step_labels(tree, value=value, kind="hard" if hard else "soft")
+            if format is ExportFormat.UNPAIRED:
+                rows += supervision.unpaired_preference_rows(labels, threshold=0.0 if not hard else 0.5)
+            else:
+                rows += supervision.stepwise_rows(labels)
+    write_jsonl(rows, output)
+    Console().print(f"{output}: {len(rows):,} rows from {len(forest):,} trees", highlight=False)
+
+
+def open_store(source: Path, name: str) -> TreeStore:
+    """The store at ``source``, or the one of that name in a run folder.
+
+    Raises:
+        GradatimError: if there is none, or it holds no trees.
+    """
+    from gradatim.recipes.explain import suggestion
+    from gradatim.store.trees import TreeStore
+
+    path = source
+    if source.is_dir():
+        stored = sorted(file.stem for file in (source / "trees").glob("*.jsonl"))
+        if not stored:
+            raise GradatimError(f"the folder {str(source)!r} has no trees; name a run folder or a file of trees")
+        if name not in stored:
+            raise GradatimError(f"{str(source)!r} has no trees called {name!r}; {suggestion(name, stored)}")
+        path = source / "trees" / f"{name}.jsonl"
+    elif not source.is_file():
+        raise GradatimError(f"there is no run folder or file {str(source)!r}; check the path")
+    store = TreeStore(path)
+    if not len(store):
+        raise GradatimError(f"{str(path)!r} holds no trees; name a file that 'gradatim run' wrote")
+    return store
+
+
+def _choose(store: TreeStore, problem: str | None) -> Tree:
+    """The tree of a problem; without one, the first with right and wrong solutions, or the first of all."""
+    if problem is None:
+        first = next(iter(store))
+        return next((tree for tree in store if _telling(tree)), first)
+    tree = store.get(problem)
+    if tree is None:
+        from gradatim.recipes.explain import suggestion
+
+        raise GradatimError(f"there is no tree of problem {problem!r}; {suggestion(problem, store.ids()[:20])}")
+    return tree
+
+
+def _telling(tree: Tree) -> bool:
+    return {(leaf.reward or 0.0) > 0.5 for leaf in tree.solutions()} == {True, False}
+
+
+def _check_value(forest: list[Tree], value: str) -> None:
+    names = sorted({name for tree in forest for node in tree.nodes for name in node.scores})
+    if value not in names:
+        raise GradatimError(
+            f"no step has the score {value!r}; "
+            + (f"choose --value from {', '.join(names)}" if names else "these trees were not scored")
+        )

@@ -1,0 +1,247 @@
+"""The command line: what every command prints, and that bad input is one sentence and a status that is not 0."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+from typer.testing import CliRunner
+
+import gradatim
+from gradatim.cli.main import app
+from gradatim.models import resolve_model
+from gradatim.store import trees
+from small_runs import write_small_recipe
+
+SHORT: dict[str, Any] = {
+    "problems": {"train": 3, "test": 2},
+    "scorer": None,
+    "objective": None,
+    "evaluation": {"samples": 8, "greedy": False},
+}
+
+
+def call(*arguments: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+
+
+def refused(*arguments: str) -> str:
+    """The sentence with which a command fails."""
+    result = call(*arguments)
+    assert result.exit_code == 1, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("error: ")
+    return str(lines[0])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    result = call("run", str(write_small_recipe(folder, **SHORT)), "--output", str(folder / "run"))
+    assert result.exit_code == 0, result.output
+    assert "Policies on 2 held-out problems" in result.stdout
+    assert "Growing trees, round 1: 3 of 3 problems" in result.stdout
+    return folder / "run"
+
+
+def test_version_and_recipes() -> None:
+    assert call("--version").stdout.strip() == f"gradatim {gradatim.__version__}"
+    assert "quickstart" in call("recipes").stdout
+
+
+def test_help_loads_no_torch() -> None:
+    code = (
+        "import sys; from gradatim.cli.main import app; from typer.testing import CliRunner; "
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0; "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'matplotlib', 'datasets')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_run_says_when_everything_was_done_before(finished: Path) -> None:
+    result = call("run", str(finished.parent / "small.yaml"), "--output", str(finished))
+    assert result.exit_code == 0
+    assert "all done before" in result.stdout
+
+
+def test_show_tree_and_figure(finished: Path, tmp_path: Path) -> None:
+    result = call("show", str(finished))
+    assert result.exit_code == 0
+    assert "Make" in result.stdout
+    assert "nodes" in result.stdout
+    problem = trees.TreeStore(finished / "trees" / "round-1.jsonl").ids()[1]
+    picture = tmp_path / "tree.png"
+    assert call("show", str(finished), "--problem", problem, "--figure", str(picture)).exit_code == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "there is no tree of problem" in refused("show", str(finished), "--problem", "nothing")
+    assert "no trees called 'round-9'; did you mean 'round-1'" in refused("show", str(finished), "--trees", "round-9")
+    assert "there is no run folder or file" in refused("show", str(tmp_path / "nowhere"))
+    assert "has no trees" in refused("show", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("format", "columns"),
+    [
+        ("stepwise", {"prompt", "completions", "labels"}),
+        ("preference", {"prompt", "chosen", "rejected"}),
+        ("unpaired", {"prompt", "completion", "label"}),
+        ("prompt-completion", {"prompt", "completion"}),
+    ],
+)
+def test_export_formats(format: str, columns: set[str], finished: Path, tmp_path: Path) -> None:
+    target = tmp_path / "rows.jsonl"
+    result = call("export", str(finished), "--format", format, "--output", str(target), "--min-gap", "0.05")
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert rows
+    assert all(set(row) == columns for row in rows)
+
+
+def test_export_refuses_an_unknown_value(finished: Path, tmp_path: Path) -> None:
+    sentence = refused("export", str(finished), "--value", "valu", "--output", str(tmp_path / "rows.jsonl"))
+    assert "choose --value from value" in sentence
+
+
+def test_solve_shows_tree_and_answer() -> None:
+    result = call("solve", "Make 44 from 3 5 7 8", "--policy", "shipped:countdown", "--samples", "4")
+    assert result.exit_code == 0, result.output
+    assert "Make 44 from 3 5 7 8" in result.stdout
+    assert "tokens" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--task", "countdwn"], "there is no task 'countdwn'; did you mean 'countdown'?"),
+        (["--budget", "0"], "a budget of 0 tokens pays for nothing"),
+        (["--search", "beam"], "beam search needs a scorer"),
+        (["--policy", "shipped:countdwn"], "did you mean shipped:countdown?"),
+        (["--device", "abacus"], "the device 'abacus' cannot be used here"),
+    ],
+)
+def test_solve_refuses(arguments: list[str], expected: str) -> None:
+    assert expected in refused("solve", "Make 44 from 3 5 7 8", "--policy", "shipped:countdown", *arguments)
+
+
+def test_solve_refuses_what_is_no_problem() -> None:
+    assert "is no countdown problem" in refused("solve", "Make tea", "--policy", "shipped:countdown")
+
+
+def run_small(tmp_path: Path, *arguments: str, **changes: Any) -> list[str]:
+    recipe = write_small_recipe(tmp_path, **{**SHORT, **changes})
+    return ["run", str(recipe), "--output", str(tmp_path / "run"), *arguments]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--set", "search.budget=0"], "search.budget must be greater than 0"),
+        (["--set", "task.name=chess"], "there is no task with the name 'chess'"),
+        (["--set", "problems.trian=3"], "unknown key 'trian' in 'problems'; did you mean 'train'?"),
+        (["--set", "policy.model=./nowhere"], "there is no folder 'nowhere'"),
+    ],
+)
+def test_run_refuses_bad_recipes(arguments: list[str], expected: str, tmp_path: Path) -> None:
+    assert expected in refused(*run_small(tmp_path, *arguments))
+
+
+def test_run_refuses_a_folder_that_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    sentence = refused(*run_small(tmp_path, "--set", f"policy.model={tmp_path / 'empty'}"))
+    assert "does not hold a model" in sentence
+
+
+def test_run_refuses_a_tokenizer_without_end_token(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(resolve_model("shipped:countdown"), model)
+    (model / "generation_config.json").unlink()
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "eos_token_id": None}))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(model)
+    assert "no end token" in refused(*run_small(tmp_path, "--set", f"policy.model={model}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "problems.jsonl has no problems: it is empty"),
+        ('{"question": "1+1?", "answer": "#### 2"}\n{"question": \n', "line 2 of problems.jsonl is not valid JSON"),
+    ],
+)
+def test_run_refuses_bad_problem_files(text: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / "problems.jsonl").write_text(text)
+    task = {"name": "gsm8k", "source": str(tmp_path / "problems.jsonl")}
+    assert expected in refused(*run_small(tmp_path, task=task))
+
+
+def test_run_refuses_a_recipe_for_a_missing_task(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "name: mine\npolicy: {model: shipped:countdown}\nproblems: {train: 1, test: 1}\nsearch: {name: grow}\n"
+    )
+    assert "the key 'task' is missing in the recipe" in refused("run", str(path))
+
+
+def test_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = trees._write_all
+    calls = 0
+
+    def full(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(*arguments)
+
+    arguments = run_small(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(trees, "_write_all", full)
+        sentence = refused(*arguments)
+    assert "there is no space left" in sentence
+    assert "what was finished is kept" in sentence
+    assert len(trees.TreeStore(tmp_path / "run" / "trees" / "round-1.jsonl")) == 1
+    assert call(*arguments).exit_code == 0
+    assert len((tmp_path / "run" / "trees" / "round-1.jsonl").read_bytes().splitlines()) == 3
+
+
+def test_unwritable_output_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    recipe = write_small_recipe(tmp_path, **SHORT)
+    assert "cannot be" in refused("run", str(recipe), "--output", str(tmp_path / "file" / "run"))
+
+
+def test_kinds_of_recipes_go_to_their_own_command(tmp_path: Path) -> None:
+    assert "use 'gradatim pretrain countdown-policy'" in refused("run", "countdown-policy")
+    assert "use 'gradatim run quickstart'" in refused("pretrain", "quickstart", "--output", str(tmp_path))
+
+
+def test_pretrain_makes_a_policy_that_can_be_used(tmp_path: Path) -> None:
+    settings = ["size.hidden=16", "size.layers=1", "size.heads=2", "size.feed_forward=16", "training.demonstrations=64"]
+    settings += ["training.batch_size=16", "task.largest_target=20", "task.largest_result=40"]
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    result = call("pretrain", "countdown-policy", "--output", str(tmp_path / "model"), *overrides)
+    assert result.exit_code == 0, result.output
+    solved = call("solve", "Make 12 from 3 4 5 5", "--policy", str(tmp_path / "model"), "--samples", "2")
+    assert solved.exit_code == 0, solved.output
+
+
+def test_a_bug_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(trees, "_write_all", broken)
+    result = call(*run_small(tmp_path))
+    assert isinstance(result.exception, RuntimeError)

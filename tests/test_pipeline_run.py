@@ -1,0 +1,301 @@
+"""A whole run on the shipped policy, its figures, and what happens when it is stopped anywhere."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+from safetensors.torch import load_file
+
+from gradatim.errors import GradatimError
+from gradatim.models import resolve_model
+from gradatim.pipeline import Progress, learning, run_recipe
+from gradatim.pipeline.evaluating import subset_spending
+from gradatim.pipeline.growing import VALUE
+from gradatim.recipes import Recipe
+from gradatim.store import TreeStore, trees
+from gradatim.supervision import sibling_pairs, step_labels
+from gradatim.tasks.countdown import Countdown
+from gradatim.training.trainer import TreeTrainer
+from gradatim.tree import Tree
+from small_runs import TREE_STORES, small_recipe, write_small_recipe
+
+FIGURES = ("base", "step_dpo", "search", "prm", "labels", "comparison")
+
+
+def run(recipe: Recipe, folder: Path, **options: Any) -> dict[str, Any]:
+    return run_recipe(recipe, folder, progress=Progress(Console(file=io.StringIO())), **options)
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return {name: report[name] for name in FIGURES}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(small_recipe(), folder)
+    return folder
+
+
+def stored(folder: Path, name: str) -> list[Tree]:
+    return list(TreeStore(folder / "trees" / f"{name}.jsonl"))
+
+
+def test_run_folder_holds_everything(whole: Path) -> None:
+    assert {name: len(stored(whole, name)) for name in TREE_STORES} == TREE_STORES
+    for name in ("scorer/model.safetensors", "policy/model.safetensors", "policy/tokenizer.json", "report.md"):
+        assert (whole / name).stat().st_size > 0
+    for plot in ("accuracy-against-tokens.png", "tree.png"):
+        assert (whole / "plots" / plot).read_bytes().startswith(b"\x89PNG")
+    assert yaml.safe_load((whole / "recipe.yaml").read_text())["search"]["rollouts"] == 0, "defaults are written out"
+
+
+def test_trees_are_graded_and_valued(whole: Path) -> None:
+    task = Countdown()
+    for tree in stored(whole, "round-1"):
+        for leaf in tree.solutions():
+            assert leaf.reward == task.verify(tree.problem, leaf.text).reward
+        assert tree.root.children
+        assert all(VALUE in node.scores for node in tree.nodes)
+
+
+def test_figures_follow_from_the_trees(whole: Path) -> None:
+    report = json.loads((whole / "report.json").read_text())
+    sampled = stored(whole, "evaluate-base")
+    right = [sum((leaf.reward or 0.0) * leaf.multiplicity for leaf in tree.leaves()) for tree in sampled]
+    tokens = [tree.budget.policy_prefill + tree.budget.policy_generated for tree in sampled]
+    assert report["base"]["pass_at_1"] == pytest.approx(sum(right) / 16)
+    assert report["base"]["pass_at_k"]["4"]["value"] == pytest.approx(sum(count > 0 for count in right) / 4)
+    if sum(right):
+        assert report["base"]["tokens_per_solved"] == pytest.approx(sum(tokens) / sum(right))
+    beam = next(entry for entry in report["search"] if entry["method"] == "beam search")
+    searched = stored(whole, "search-beam-2-2-last")
+    assert beam["tokens"] == pytest.approx(sum(tree.budget.total for tree in searched) / len(searched))
+    best = [max(tree.solutions(), key=lambda leaf: leaf.scores["process_reward"], default=None) for tree in searched]
+    assert beam["accuracy"] == pytest.approx(sum(leaf.reward or 0.0 for leaf in best if leaf) / len(searched))
+    truths = [
+        Countdown().solvable(tree.problem, node.text) == (node.scores[VALUE] > 0)
+        for tree in stored(whole, "round-1")
+        for node in tree.nodes[1:]
+        if node.open
+    ]
+    assert report["labels"]["states"] == len(truths)
+    assert report["labels"]["accuracy"] == pytest.approx(sum(truths) / len(truths))
+    assert report["prm"]["states"] == sum(node.open for tree in sampled for node in tree.nodes[1:])
+
+
+def test_learning_used_the_labels_and_pairs_of_the_trees(whole: Path) -> None:
+    forest = stored(whole, "round-1")
+    stages = json.loads((whole / "report.json").read_text())["stages"]
+    assert stages["scorer"]["labels"] == sum(len(step_labels(tree, value=VALUE)) for tree in forest)
+    pairs = [pair for tree in forest for pair in sibling_pairs(tree, value=VALUE, min_gap=0.1, mode="all")]
+    assert stages["policy-1"]["examples"] == len(pairs) > 0
+
+
+def test_cost_of_a_subset_of_samples_is_the_exact_mean(whole: Path) -> None:
+    """Against enumeration: every subset's distinct scored tokens, counted one by one."""
+    from itertools import combinations
+
+    for tree in stored(whole, "evaluate-base"):
+        samples = [leaf for leaf in tree.leaves() for _ in range(leaf.multiplicity)]
+        assert len(samples) == 4
+        everything = subset_spending(tree, 4, 4, scored=True)
+        assert sum(everything.values()) == pytest.approx(tree.budget.total)
+        for n in (1, 2, 3):
+            costs = []
+            for subset in combinations(samples, n):
+                read = {node for leaf in subset if leaf.finished for node in leaf.path()}
+                costs.append(sum(len(node.step.tokens) for node in read))
+            spending = subset_spending(tree, n, 4, scored=True)
+            assert spending["scorer_prefill"] == pytest.approx(sum(costs) / math.comb(4, n))
+            assert spending["policy_generated"] == pytest.approx(tree.budget.policy_generated * n / 4)
+
+
+class StopError(Exception):
+    """Stands for whatever ends a run."""
+
+
+def after(calls: int, function: Callable[..., Any], error: Exception) -> Callable[..., Any]:
+    """``function``, but the call after so many raises."""
+    count = 0
+
+    def wrapped(*args: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count > calls:
+            raise error
+        return function(*args, **options)
+
+    return wrapped
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "calls"),
+    [
+        (trees.TreeStore, "append", 3),  # while growing
+        (trees.TreeStore, "append", 8),  # while growing for validation
+        (TreeTrainer, "training_step", 5),  # in the scorer's training, after two checkpoints
+        (learning, "save_model", 0),  # after the scorer's training
+        (TreeTrainer, "training_step", 7),  # in the policy's training
+        (trees.TreeStore, "append", 15),  # while evaluating
+        (trees.TreeStore, "append", 27),  # while searching
+    ],
+)
+def test_interrupted_run_ends_like_an_uninterrupted_one(
+    owner: Any, name: str, calls: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, after(calls, getattr(owner, name), StopError()))
+        with pytest.raises(StopError):
+            run(small_recipe(), tmp_path)
+    assert not (tmp_path / "report.json").exists()
+    before = {path: path.read_bytes() for path in (tmp_path / "trees").glob("*.jsonl")}
+    run(small_recipe(), tmp_path)
+    for path, content in before.items():
+        assert path.read_bytes().startswith(content), "what was finished is kept as it was"
+    for store, count in TREE_STORES.items():
+        assert len((tmp_path / "trees" / f"{store}.jsonl").read_bytes().splitlines()) == count, "nothing is done twice"
+    assert figures(tmp_path) == figures(whole)
+
+
+def test_finished_run_loads_no_model(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gradatim.pipeline import context
+
+    expected = figures(whole)
+    monkeypatch.setattr(context, "load_policy", after(0, context.load_policy, StopError()))
+    monkeypatch.setattr(context, "load_scorer", after(0, context.load_scorer, StopError()))
+    run(small_recipe(), whole)
+    assert figures(whole) == expected
+
+
+def test_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(trees, "_write_all", after(2, trees._write_all, OSError(errno.ENOSPC, "No space left on device")))
+        with pytest.raises(GradatimError, match="no space left"):
+            run(small_recipe(), tmp_path)
+    assert len(stored(tmp_path, "round-1")) == 2
+
+
+def test_another_recipe_is_refused_and_fresh_deletes(whole: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(problems={"train": 2, "test": 2}, scorer=None, objective=None, evaluation={"samples": 8})
+    run(recipe, tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    changed = recipe.model_copy(update={"seed": 1})
+    with pytest.raises(GradatimError, match=r"seed was 0 and is now 1.*--output.*--fresh"):
+        run(changed, tmp_path)
+    assert len(stored(tmp_path, "round-1")) == 2
+    run(changed, tmp_path, fresh=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["seed"] == 1
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    from gradatim.pipeline import RunFolder
+
+    with RunFolder(tmp_path, small_recipe()), pytest.raises(GradatimError, match="another run is using"):
+        RunFolder(tmp_path, small_recipe())
+    RunFolder(tmp_path, small_recipe()).close()
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"name": "sampling", "n": 6, "in_flight": 4},
+        {"name": "beam", "width": 2, "branch": 3, "guide_rollouts": 1},
+        {"name": "mcts", "simulations": 4, "branch": 3, "guide_rollouts": 1, "budget": 400},
+        {"name": "grow", "branching": [3, 2], "rollouts": 2, "skip_decided": True},
+    ],
+)
+def test_every_way_of_growing_trees(search: dict[str, Any], tmp_path: Path) -> None:
+    recipe = small_recipe(
+        problems={"train": 3, "test": 2},
+        search=search,
+        values={"name": "rollouts", "rollouts": 3},
+        scorer=None,
+        objective=None,
+        evaluation={"samples": 8, "greedy": False},
+    )
+    run(recipe, tmp_path)
+    forest = stored(tmp_path, "round-1")
+    assert len(forest) == 3
+    for tree in forest:
+        assert tree.budget.limit is None or tree.budget.total <= tree.budget.limit
+        assert any(VALUE in node.scores for node in tree.nodes[1:])
+
+
+@pytest.mark.parametrize("objective", ["dpo", "sft"])
+def test_rounds_train_on_the_trees_of_the_policy_before(objective: str, tmp_path: Path) -> None:
+    recipe = small_recipe(
+        problems={"train": 4, "test": 2},
+        rounds=2,
+        scorer=None,
+        objective={"name": objective, "training": {"learning_rate": 2e-4, "epochs": 4, "tokens_per_batch": 128}},
+        evaluation={"samples": 8, "greedy": False},
+    )
+    report = run(recipe, tmp_path)
+    assert objective in report
+    weights = [
+        load_file(folder / "model.safetensors")["model.embed_tokens.weight"].float()
+        for folder in (
+            Path(resolve_model("shipped:countdown")),
+            tmp_path / "checkpoints" / "round-1" / "policy",
+            tmp_path / "policy",
+        )
+    ]
+    assert not weights[0].equal(weights[1])
+    assert not weights[1].equal(weights[2])
+    assert len(stored(tmp_path, "round-2")) == 4
+
+
+def test_killed_process_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Ctrl-C, then SIGKILL, then to the end: nothing is done twice."""
+    recipe = write_small_recipe(
+        tmp_path,
+        problems={"train": 40, "test": 2},
+        scorer=None,
+        objective=None,
+        evaluation={"samples": 8, "greedy": False},
+    )
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "gradatim.cli", "run", str(recipe), "--output", str(folder)]
+    lines: list[bytes] = []
+    for number in (signal.SIGINT, signal.SIGKILL):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ)
+        enough = len(lines) + 3
+        while len(lines) < enough and process.poll() is None:
+            time.sleep(0.02)
+            path = folder / "trees" / "round-1.jsonl"
+            lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        if number == signal.SIGINT:
+            assert process.returncode == 130, errors.decode()
+            assert errors.decode().strip() == (
+                "error: interrupted; what was finished is kept, the same command goes on from there"
+            )
+        else:
+            assert process.returncode == -signal.SIGKILL, errors.decode()
+    assert 6 <= len(lines) < 40
+    done = subprocess.run(command, capture_output=True, timeout=120, text=True)
+    assert done.returncode == 0, done.stderr
+    final = (folder / "trees" / "round-1.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(final) == 40
+    assert final[: len(lines) - 1] == lines[:-1]
+    assert len({tree.problem.id for tree in stored(folder, "round-1")}) == 40
+    assert "Policies on 2 held-out problems" in done.stdout

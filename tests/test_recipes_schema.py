@@ -1,0 +1,197 @@
+"""Recipes: what is read, and that every mistake is one sentence that names the nearest valid key."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from gradatim.errors import GradatimError
+from gradatim.recipes import Recipe, apply_override, load_recipe, parse_recipe, shipped_recipes
+from gradatim.recipes import schema as s
+from small_runs import small_content
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_shipped_recipes_are_valid_and_say_what_they_do(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert recipe.summary
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_resolved_recipe_reads_back_the_same(name: str) -> None:
+    recipe = load_recipe(name)
+    again = parse_recipe(yaml.safe_load(yaml.safe_dump(recipe.model_dump(mode="json"))), name)
+    assert again == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("serch.name=grow", "unknown key 'serch' in the recipe; did you mean 'search'?"),
+        ("task.nubmers=4", "unknown key 'nubmers' in 'task'; did you mean 'numbers'?"),
+        ("policy.modle=x", "unknown key 'modle' in 'policy'; did you mean 'model'?"),
+        ("policy.sampling.temprature=1", "in 'policy.sampling'; did you mean 'temperature'?"),
+        ("problems.tests=4", "in 'problems'; did you mean 'test'?"),
+        ("search.branchin=[2]", "in 'search'; did you mean 'branching'?"),
+        ("scorer.trainig={}", "in 'scorer'; did you mean 'training'?"),
+        ("scorer.training.learning_rat=1", "in 'scorer.training'; did you mean 'learning_rate'?"),
+        ("scorer.training.lora={rnk: 4}", "in 'scorer.training.lora'; did you mean 'rank'?"),
+        ("supervision.pairs.mingap=1", "in 'supervision.pairs'; did you mean 'min_gap'?"),
+        ("objective.betta=1", "in 'objective'; did you mean 'beta'?"),
+        ("evaluation.sample=4", "in 'evaluation'; did you mean 'samples'?"),
+        ("evaluation.search.0.widht=4", "in 'evaluation.search.0'; did you mean 'width'?"),
+        ("task.name=countdwn", "there is no task with the name 'countdwn'; did you mean 'countdown'?"),
+        ("search.name=bem", "there is no search with the name 'bem'; did you mean 'beam'?"),
+        ("objective.name=stepdpo", "there is no objective with the name 'stepdpo'; did you mean 'step_dpo'?"),
+        ("evaluation.search.0.method=mtcs", "with the method 'mtcs'; did you mean 'mcts'?"),
+        ("scorer.labels.kind=sof", "scorer.labels.kind cannot be 'sof'; did you mean 'soft'?"),
+        ("kind=rnu", "there is no kind 'rnu'; did you mean 'run'?"),
+        ("search.budget=0", "search.budget must be greater than 0, but is 0"),
+        ("problems.train=many", "problems.train must be a whole number, but is 'many'"),
+        ("task=null", "task must be a section with keys of its own"),
+        ("evaluation.samples=2", "asks for 4 solutions a problem but samples only 2"),
+        ("scorer=null", "evaluation.search needs a scorer"),
+        ("search.skip_decided=true", "set values.name to rollouts"),
+    ],
+)
+def test_every_mistake_is_one_sentence(override: str, expected: str) -> None:
+    content = small_content()
+    apply_override(content, override)
+    with pytest.raises(GradatimError) as caught:
+        parse_recipe(content, "small")
+    message = str(caught.value)
+    assert message.startswith("recipe 'small': ")
+    assert expected in message
+    assert "\n" not in message
+
+
+def test_a_missing_section_is_named() -> None:
+    content = small_content()
+    del content["task"]
+    with pytest.raises(GradatimError, match="the key 'task' is missing in the recipe"):
+        parse_recipe(content, "small")
+    content = small_content()
+    del content["search"]["name"]
+    with pytest.raises(GradatimError, match="the key 'name' is missing in 'search'"):
+        parse_recipe(content, "small")
+
+
+def sections(content: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """The paths of all keys that a recipe has."""
+    if not isinstance(content, dict):
+        return []
+    return [p for key, value in content.items() for p in [(*path, key), *sections(value, (*path, key))]]
+
+
+@given(st.sampled_from(sections(small_content())), st.data())
+def test_any_misspelt_key_is_found_where_it_is(path: tuple[str, ...], data: st.DataObject) -> None:
+    """One letter doubled or left out: the sentence names the wrong key, its section and the right key."""
+    key = path[-1]
+    place = data.draw(st.integers(0, len(key) - 1))
+    wrong = (
+        key[:place] + key[place] + key[place:]
+        if len(key) < 5 or data.draw(st.booleans())
+        else key[:place] + key[place + 1 :]
+    )
+    content = small_content()
+    section: Any = content
+    for name in path[:-1]:
+        section = section[name]
+    if wrong in section:
+        return
+    section[wrong] = section.pop(key)
+    with pytest.raises(GradatimError) as caught:
+        parse_recipe(content, "small")
+    where = ".".join(path[:-1])
+    if key == "name" and len(path) > 1:  # without its name nothing is known of the section
+        assert where in str(caught.value)
+        return
+    assert f"unknown key {wrong!r} in " + (repr(where) if where else "the recipe") in str(caught.value)
+    assert f"did you mean {key!r}?" in str(caught.value)
+
+
+def test_default_counts_are_those_that_the_samples_allow() -> None:
+    recipe = load_recipe("countdown-reward", ["evaluation={samples: 5}"])
+    assert isinstance(recipe, Recipe)
+    assert (recipe.evaluation.pass_at, recipe.evaluation.best_of, recipe.evaluation.majority) == ([1], [1, 2, 4], [4])
+
+
+def test_overrides_replace_and_add() -> None:
+    recipe = load_recipe(
+        "quickstart",
+        ["problems.train=7", "search.branching=[3, 2]", "evaluation.search.1.width=9", "policy.sampling.top_k=5",
+         "objective.training.learning_rate=1e-4"],
+    )  # fmt: skip
+    assert isinstance(recipe, Recipe)
+    assert recipe.problems.train == 7
+    assert recipe.search.branching == [3, 2]
+    assert recipe.evaluation.search[1].width == 9
+    assert recipe.policy.sampling.top_k == 5
+    assert recipe.objective is not None
+    assert recipe.objective.training.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("seed", "write --set section.key=value"),
+        ("=3", "write --set section.key=value"),
+        ("seed.x=3", "'seed' has no keys of its own"),
+        ("evaluation.search.99=3", "entries, counted from 0"),
+        ("seed=[1", "is not YAML"),
+    ],
+)
+def test_overrides_that_cannot_be(override: str, expected: str) -> None:
+    with pytest.raises(GradatimError, match=expected):
+        load_recipe("quickstart", [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("", "is empty or no mapping"), ("- a\n", "is empty or no mapping"), ("a: [1\n", "is not YAML.*line 2")],
+)
+def test_files_that_are_no_recipe(text: str, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(GradatimError, match=expected):
+        load_recipe(path)
+
+
+def test_an_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(GradatimError, match="did you mean 'quickstart'"):
+        load_recipe("quickstrat")
+
+
+def test_options_are_those_of_what_they_configure() -> None:
+    """Names and defaults in recipes are the ones of the classes and functions that take them."""
+    from gradatim.policies.base import Sampling
+    from gradatim.tasks.countdown import Countdown
+    from gradatim.tasks.gsm8k import Gsm8k
+    from gradatim.training.from_scratch import ModelSize, PretrainingSettings
+    from gradatim.training.settings import LoraSettings, TrainingSettings
+
+    def check(model: type[BaseModel], target: Any, own: set[str], same_defaults: bool = True) -> None:
+        parameters = inspect.signature(target).parameters
+        assert set(model.model_fields) - own <= set(parameters), model
+        for name in set(model.model_fields) - own if same_defaults else ():
+            assert model.model_fields[name].default == parameters[name].default, (model, name)
+
+    check(s.CountdownOptions, Countdown, {"name"})
+    check(s.Gsm8kOptions, Gsm8k, {"name", "template"})
+    check(s.SamplingOptions, Sampling, set())
+    check(s.LoraOptions, LoraSettings, set())
+    check(s.TrainingOptions, TrainingSettings, {"save_every"})
+    check(s.ModelShape, ModelSize, set())
+    check(s.PretrainingOptions, PretrainingSettings, set())
+    assert {field.name for field in dataclasses.fields(TrainingSettings)} - set(s.TrainingOptions.model_fields) == {
+        "output_dir", "seed", "resume",
+    }  # fmt: skip
