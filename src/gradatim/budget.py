@@ -45,8 +45,8 @@ class Budget:
 
     @property
     def remaining(self) -> int | None:
-        """Tokens left, or ``None`` where there is no limit."""
-        return None if self.limit is None else self.limit - self.total
+        """Tokens left, or ``None`` where there is no limit; 0 if the limit was lowered below what is spent."""
+        return None if self.limit is None else max(0, self.limit - self.total)
 
     @property
     def spent(self) -> bool:
@@ -63,6 +63,8 @@ class Budget:
 
     def take_up_to(self, spending: Spending, tokens: int) -> int:
         """Spend as many of ``tokens`` as are left, and return how many that was."""
+        if tokens < 0:
+            raise ValueError(f"tokens cannot be given back to a budget, got {tokens}")
         remaining = self.remaining
         granted = tokens if remaining is None else min(tokens, remaining)
         setattr(self, spending.value, getattr(self, spending.value) + granted)

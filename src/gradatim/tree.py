@@ -190,6 +190,7 @@ class Tree:
         self.metadata: dict[str, Any] = {}
         key = _mix(_mix(seed) ^ _text_key(problem.id))
         self.nodes: list[Node] = [Node(self, 0, None, Step(tuple(prompt_tokens), problem.prompt), key)]
+        self._by_place: dict[tuple[int, tuple[int, ...], tuple[int, ...]], Node] = {}  # see _place
 
     @property
     def root(self) -> Node:
@@ -217,20 +218,26 @@ class Tree:
         """Add ``step`` below ``parent``, or find it there: identical steps are one node.
 
         Returns the new node, or the sibling with the same tokens and observation after counting it once more in its
-        ``multiplicity``.
+        ``multiplicity``. A step that was cut off before and now ended at a boundary can go on: its reward and answer,
+        which judged the cut-off solution, are taken back.
         """
         if parent.tree is not self:
             raise ValueError("the parent belongs to another tree")
-        for node in parent.children:
-            if node.step.tokens == step.tokens and node.step.observation == step.observation:
-                node.multiplicity += 1
-                if step.end is EndReason.BOUNDARY and not node.open:
-                    node.step, node.reward = step, None  # what cut the same step off before says nothing of it
-                return node
+        same = self._by_place.get(_place(parent, step))
+        if same is not None:
+            same.multiplicity += 1
+            if step.end is EndReason.BOUNDARY and not same.open:
+                same.step, same.reward, same.answer = step, None, None
+            return same
         node = Node(self, len(self.nodes), parent, step, _child_key(parent) if key is None else key)
-        self.nodes.append(node)
-        parent.children.append(node)
+        self._append(node)
         return node
+
+    def _append(self, node: Node) -> None:
+        self.nodes.append(node)
+        if node.parent is not None:
+            node.parent.children.append(node)
+            self._by_place.setdefault(_place(node.parent, node.step), node)
 
     def draw(self, parent: Node) -> int:
         """Number the next draw below ``parent`` and return its 64-bit sampling key."""
@@ -266,6 +273,9 @@ class Tree:
                 if node.parent is not None:
                     sums[node.parent.id] += sums[node.id]
                     weights[node.parent.id] += weights[node.id]
+            else:  # what an earlier backup wrote here no longer holds
+                node.scores.pop(name, None)
+                node.counts.pop(name, None)
 
     def to_json(self) -> dict[str, Any]:
         """The whole tree as a JSON object; :meth:`from_json` restores it exactly."""
@@ -288,6 +298,8 @@ class Tree:
         Raises:
             GradatimError: if it is not such an object or of a newer format.
         """
+        if not isinstance(value, Mapping):
+            raise GradatimError(f"this is not a gradatim tree but a {type(value).__name__}; check that it is one")
         if value.get("format") != FORMAT_VERSION:
             raise GradatimError(
                 f"this tree has format {value.get('format')!r}, but this version of gradatim reads format "
@@ -299,7 +311,9 @@ class Tree:
             tree.nodes.clear()
             for record in value["nodes"]:
                 _node_from_json(tree, record)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            if not tree.nodes:
+                raise ValueError("it has no root")
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise GradatimError(f"this is not a whole gradatim tree: {type(error).__name__} {error}") from error
         return tree
 
@@ -338,7 +352,10 @@ def _node_from_json(tree: Tree, record: Mapping[str, Any]) -> None:
         observation=tuple(record.get("observation", ())),
         observation_text=record.get("observation_text", ""),
     )
-    parent = None if record["parent"] is None else tree.nodes[record["parent"]]
+    place, parent_id = len(tree.nodes), record["parent"]
+    if (parent_id is None) != (place == 0) or (parent_id is not None and not 0 <= parent_id < place):
+        raise ValueError(f"node {place} cannot be below node {parent_id}")
+    parent = None if parent_id is None else tree.nodes[parent_id]
     node = Node(tree, len(tree.nodes), parent, step, record["key"])
     node.scores = dict(record.get("scores", {}))
     node.counts = dict(record.get("counts", {}))
@@ -346,9 +363,12 @@ def _node_from_json(tree: Tree, record: Mapping[str, Any]) -> None:
     node.draws = record.get("draws", 0)
     node.reward = record.get("reward")
     node.answer = record.get("answer")
-    tree.nodes.append(node)
-    if parent is not None:
-        parent.children.append(node)
+    tree._append(node)
+
+
+def _place(parent: Node, step: Step) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """What makes a step one with another: the same tokens and observation below the same parent."""
+    return parent.id, step.tokens, step.observation
 
 
 def _mix(value: int) -> int:

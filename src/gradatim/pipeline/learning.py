@@ -58,6 +58,7 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
             objective,
             objective.examples(labels),
             options.training,
+            stage=stage,
             checkpoints=run.folder.path / "checkpoints" / "scorer",
             evaluate=None if held_out is None else _reported(stage, held_out.negative_loss, "held-out loss", -1.0),
         )
@@ -102,6 +103,7 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
             objective,
             examples,
             options.training,
+            stage=stage,
             checkpoints=run.folder.path / "checkpoints" / f"round-{round_number}" / "training",
             evaluate=None if measure is None else _reported(stage, measure, "held-out pass@1", 1.0),
         )
@@ -178,6 +180,7 @@ def _train(
     examples: Sequence[Example],
     options: TrainingOptions,
     *,
+    stage: StageProgress,
     checkpoints: Path,
     evaluate: Callable[[Any], float] | None,
 ) -> TrainingResult:
@@ -192,7 +195,14 @@ def _train(
         )
     settings = TrainingSettings(**given, lora=lora, output_dir=checkpoints, resume=True, seed=run.recipe.seed % 2**31)
     with disk_errors(checkpoints):
-        return train(model, objective, examples, settings, evaluate=evaluate)
+        return train(
+            model,
+            objective,
+            examples,
+            settings,
+            evaluate=evaluate,
+            on_update=lambda made, planned: stage.note(f"update {made:,} of {planned:,}"),
+        )
 
 
 def _is_done(run: Run, stage: str, target: Path, title: str) -> bool:

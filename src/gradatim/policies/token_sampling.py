@@ -63,8 +63,9 @@ def _draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
     whole vocabulary takes longer than all the rest.
     """
     rows, vocabulary = probabilities.shape
-    padded = nn.functional.pad(probabilities, (0, -vocabulary % _BLOCK))
-    weights = padded.view(rows, -1, _BLOCK)
+    if vocabulary % _BLOCK:
+        probabilities = nn.functional.pad(probabilities, (0, -vocabulary % _BLOCK))
+    weights = probabilities.view(rows, -1, _BLOCK)
     sums = weights.sum(dim=-1).double()
     cumulative = sums.cumsum(dim=-1)
     target = uniform * cumulative[:, -1:]

@@ -186,7 +186,7 @@ class TreeStore:
                 number += 1
                 if bad is not None:
                     self._report_damage(bad.line)
-                    bad = None
+                    self._end, self._lines, bad = bad.offset + bad.length, bad.line, None
                 place = _Place(offset, len(line), number)
                 problem_id = decode_problem_id(line)
                 offset += len(line)

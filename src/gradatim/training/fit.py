@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from gradatim.supervision.labels import StepLabel
@@ -39,6 +40,16 @@ class TrainingResult:
     best_update: int = 0
 
 
+class _ReportUpdates(TrainerCallback):
+    """Tells how many updates were made, and of how many."""
+
+    def __init__(self, report: Callable[[int, int], None]) -> None:
+        self._report = report
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._report(state.global_step, state.max_steps)
+
+
 def train(
     model: Any,
     objective: Objective,
@@ -47,6 +58,7 @@ def train(
     *,
     reference: Reference = "tree",
     evaluate: Evaluate | None = None,
+    on_update: Callable[[int, int], None] | None = None,
 ) -> TrainingResult:
     """Train ``model`` in place.
 
@@ -57,6 +69,7 @@ def train(
         settings: how.
         reference: where reference log-probabilities come from; see :class:`~gradatim.training.trainer.TreeTrainer`.
         evaluate: a held-out measure of the model, higher is better; the best state is what remains.
+        on_update: called after each update with the updates made and those planned.
 
     Raises:
         GradatimError: see :class:`~gradatim.training.trainer.TreeTrainer`.
@@ -64,6 +77,7 @@ def train(
     if settings.lora is not None:
         model = add_adapters(model, settings.lora, for_logits=objective.reads == "logits")
     selection = None
+    callbacks: list[TrainerCallback] = [] if on_update is None else [_ReportUpdates(on_update)]
     if evaluate is not None:
         selection = BestState(
             evaluate,
@@ -72,6 +86,7 @@ def train(
             folder=settings.output_dir,
             resume=settings.resume,
         )
+        callbacks.append(selection)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) if settings.output_dir is None else settings.output_dir
         trainer = TreeTrainer(
@@ -81,7 +96,7 @@ def train(
             examples=examples,
             tokens_per_row=settings.tokens_per_batch,
             reference=reference,
-            callbacks=None if selection is None else [selection],
+            callbacks=callbacks,
         )
         checkpoint = get_last_checkpoint(str(folder)) if settings.resume and folder.is_dir() else None
         trainer.train(resume_from_checkpoint=checkpoint)
