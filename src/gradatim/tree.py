@@ -292,7 +292,7 @@ class Tree:
         }  # fmt: skip
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Tree:
+    def from_json(cls, value: Any) -> Tree:
         """Restore a tree from :meth:`to_json`'s object.
 
         Raises:

@@ -1,0 +1,98 @@
+"""Exported rows have the ecosystem's column names and come back as they were."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradatim import GradatimError
+from gradatim.store import RowFormat, read_jsonl, row_format, to_dataset, write_jsonl
+
+EXAMPLES: dict[RowFormat, dict[str, Any]] = {
+    RowFormat.STEPWISE_SUPERVISION: {"prompt": "p", "completions": ["a\n", "é"], "labels": [True, False]},
+    RowFormat.PREFERENCE: {"prompt": "p", "chosen": "c", "rejected": "r"},
+    RowFormat.UNPAIRED_PREFERENCE: {"prompt": "p", "completion": "c", "label": False},
+    RowFormat.PROMPT_COMPLETION: {"prompt": "p", "completion": "c"},
+}
+ROWS = st.lists(
+    st.lists(st.tuples(st.text(), st.booleans()), max_size=3).map(
+        lambda steps: {
+            "prompt": "p\u2028",
+            "completions": [text for text, _ in steps],
+            "labels": [label for _, label in steps],
+        }
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@pytest.mark.parametrize("kind", RowFormat)
+def test_each_format_is_known_by_its_columns_and_kept_by_both_exports(kind: RowFormat, tmp_path: Path) -> None:
+    row = EXAMPLES[kind]
+    assert set(row) == kind.value
+    for rows in ([row, row], [row | {"weight": 0.5, "problem_id": "1"}]):
+        assert row_format(rows) is kind
+        dataset = to_dataset(rows)
+        assert set(dataset.column_names) == set(rows[0])
+        assert dataset.to_list() == rows
+        write_jsonl(rows, tmp_path / "rows.jsonl")
+        assert read_jsonl(tmp_path / "rows.jsonl") == rows
+
+
+@settings(max_examples=25, deadline=None)
+@given(ROWS)
+def test_any_text_survives_json_lines(rows: list[dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        write_jsonl(rows, path)
+        assert read_jsonl(path) == rows
+        assert path.read_bytes().count(b"\n") == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "no rows to export"),
+        ([{"prompt": "p", "answer": "a"}], r"columns \['answer', 'prompt'\] are of no known format"),
+        ([EXAMPLES[RowFormat.PREFERENCE], EXAMPLES[RowFormat.PROMPT_COMPLETION]], "row 1 has the columns"),
+        ([{"prompt": "p", "completions": ["a"], "labels": []}], "row 0 has 1 completions but 0 labels"),
+    ],
+)
+def test_rows_of_no_format_are_refused_and_nothing_is_written(
+    rows: list[dict[str, Any]], message: str, tmp_path: Path
+) -> None:
+    for export in (row_format, to_dataset, lambda rows: write_jsonl(rows, tmp_path / "rows.jsonl")):
+        with pytest.raises(GradatimError, match=message):
+            export(rows)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("values", [[True, "x"], ["x", 1], [[True], ["x"]], [1.5, "x"], [{"a": 1}, "x"]])
+def test_a_column_of_mixed_types_is_refused(values: list[Any]) -> None:
+    rows = [EXAMPLES[RowFormat.PROMPT_COMPLETION] | {"extra": value} for value in values]
+    with pytest.raises(GradatimError, match="mixes types"):
+        to_dataset(rows)
+
+
+def test_lines_that_are_no_objects_are_named_or_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"a": 1}\n\n[1]\n{"a": \n\xff\n{"a": 2}')
+    with pytest.raises(GradatimError, match=r"line 3 of .* is not a JSON object; put it right"):
+        read_jsonl(path)
+    with pytest.warns(UserWarning, match="is not a JSON object; it is skipped") as caught:
+        assert read_jsonl(path, malformed="skip") == [{"a": 1}, {"a": 2}]
+    assert [str(warning.message).split()[1] for warning in caught] == ["3", "4", "5"]
+
+
+def test_files_without_rows_and_missing_files_are_clear_errors(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(GradatimError, match="has no rows"):
+        read_jsonl(tmp_path / "empty.jsonl")
+    with pytest.raises(GradatimError, match="cannot be read or written \\(no such file"):
+        read_jsonl(tmp_path / "missing.jsonl")

@@ -1,0 +1,311 @@
+"""The tree's walks, merging, backup, keys and JSON, against naive computations and one golden file."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gradatim import Budget, EndReason, GradatimError, Node, Problem, Step, Tree
+from random_trees import steps, trees
+
+GOLDEN = Path(__file__).parent / "golden" / "tree.json"
+MANY = 100_000
+few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def small_tree(*, seed: int = 0) -> Tree:
+    """Root 0 with the children 1 and 2; 3 and 4 below 1, 5 below 2, 6 below 1: ids are not in depth-first order."""
+    tree = Tree(Problem("p", "Q:"), prompt_tokens=[9], seed=seed)
+    for token, parent in enumerate((0, 0, 1, 1, 2, 1), 1):
+        tree.add(tree.nodes[parent], Step((token,), f"s{token} ", observation=(token + 10,), observation_text="o "))
+    return tree
+
+
+def golden_tree() -> Tree:
+    """The tree of the golden file: one example of everything that the format can hold.
+
+    A prompt and a budget; a step proposed twice; an observation; scores and counts; and a leaf for each way to end.
+    """
+    problem = Problem("golden-1", "1 + 2 + 3 = ?\n", answer="6", data={"numbers": [1, 2, 3], "source": "made up"})
+    tree = Tree(problem, prompt_tokens=[1, 2, 3], seed=7, budget=Budget(100, 3, 9, 12, 0))
+    tree.metadata = {"search": "by hand"}
+    first = Step((4, 5), "1 + 2 = 3\n", (-0.5, -0.25), observation=(6,), observation_text="ok\n")
+    left = tree.add(tree.root, first, key=tree.draw(tree.root))
+    tree.add(tree.root, first, key=tree.draw(tree.root))
+    right = tree.add(tree.root, Step((7,), "2 + 3 = 6\n", (-2.0,)), key=tree.draw(tree.root))
+    tree.add(left, Step((8, 0), "é = 6", (-0.125, 0.0), EndReason.END_OF_TEXT), key=tree.draw(left))
+    tree.add(left, Step((8, 8), "666", (-1.0, -1.5), EndReason.LENGTH))
+    tree.add(right, Step((9,), "7", (), EndReason.BUDGET))
+    tree.add(right, Step((10,), "1 + 6 = 7\n"))
+    tree.nodes[3].reward, tree.nodes[3].answer = 1.0, "6"
+    tree.nodes[4].reward = 0.0
+    tree.backup("value")
+    return tree
+
+
+def as_lists(tree: Tree) -> list[list[Any]]:
+    """Everything that a tree's nodes hold, as plain values."""
+    names = ("id", "step", "depth", "scores", "counts", "multiplicity", "draws", "key", "reward", "answer")
+    return [
+        [getattr(node, name) for name in names]
+        + [node.parent and node.parent.id, [child.id for child in node.children]]
+        for node in tree.nodes
+    ]
+
+
+def ids(nodes: Any) -> list[int]:
+    return [node.id for node in nodes]
+
+
+# Walks
+
+
+def test_walks_have_their_documented_order() -> None:
+    tree = small_tree()
+    assert ids(tree.root.descendants()) == [0, 1, 3, 4, 6, 2, 5]
+    assert ids(tree.nodes[1].descendants()) == [1, 3, 4, 6]
+    assert ids(tree.leaves()) == [3, 4, 6, 5]
+    assert ids(tree.nodes[5].leaves()) == [5]
+    assert ids(tree.nodes[6].path()) == [0, 1, 6]
+    assert ids(tree.nodes[4].siblings()) == [3, 6]
+    assert ids(tree.nodes[5].siblings()) == ids(tree.root.siblings()) == []
+    assert tree.nodes[6].text == "s1 o s6 o "
+    assert tree.root.text == ""
+    assert tree.nodes[6].tokens == [9, 1, 11, 6, 16]
+    assert [node.depth for node in tree.nodes] == [0, 1, 1, 2, 2, 2, 2]
+    assert len(tree) == 7
+
+
+@few
+@given(trees())
+def test_parents_come_before_children_and_walks_agree(tree: Tree) -> None:
+    def below(node: Node) -> list[Node]:
+        return [node] + [each for child in node.children for each in below(child)]
+
+    for node in tree.nodes:
+        assert tree.nodes[node.id] is node
+        assert node.is_root is (node.id == 0)
+        if node.parent is not None:
+            assert node.parent.id < node.id
+            assert node.depth == node.parent.depth + 1
+            assert node in node.parent.children
+            assert node.siblings() == [child for child in node.parent.children if child is not node]
+        assert ids(node.children) == sorted(ids(node.children))
+        assert list(node.descendants()) == below(node)
+        assert list(node.leaves()) == [each for each in below(node) if each.is_leaf]
+        assert node.path() == ([] if node.parent is None else node.parent.path()) + [node]
+    assert ids(tree.solutions()) == sorted(leaf.id for leaf in tree.leaves() if leaf.finished)
+
+
+# Adding
+
+
+@few
+@given(st.lists(steps(), max_size=15))
+def test_identical_steps_are_one_node_that_counts_them(proposals: list[Step]) -> None:
+    tree = Tree(Problem("p", "q"))
+    places = [(step.tokens, step.observation) for step in proposals]
+    nodes = [tree.add(tree.root, step) for step in proposals]
+    assert [(node.step.tokens, node.step.observation) for node in nodes] == places
+    assert {(node.step.tokens, node.step.observation): node.multiplicity for node in tree.nodes[1:]} == Counter(places)
+    assert tree.root.children == tree.nodes[1:] == list(dict.fromkeys(nodes))
+
+
+def test_equal_steps_below_other_parents_are_other_nodes_also_after_a_round_trip() -> None:
+    tree = Tree(Problem("p", "q"))
+    step = Step((1,), "a")
+    first = tree.add(tree.root, step)
+    assert tree.add(first, step) is not first
+    again = Tree.from_json(tree.to_json())
+    assert again.add(again.root, step) is again.nodes[1]
+    assert [node.multiplicity for node in again.nodes] == [1, 2, 1]
+    with pytest.raises(ValueError, match="another tree"):
+        tree.add(again.root, step)
+
+
+def test_a_step_that_was_cut_off_goes_on_once_it_ends_at_a_boundary() -> None:
+    tree = Tree(Problem("p", "q"))
+    node = tree.add(tree.root, Step((1,), "a", end=EndReason.BUDGET))
+    node.reward, node.answer = 0.0, "a"
+    tree.backup("value")
+    tree.add(tree.root, Step((1,), "a", end=EndReason.LENGTH))
+    assert (node.step.end, node.reward, node.answer) == (EndReason.BUDGET, 0.0, "a")
+    tree.add(tree.root, Step((1,), "a"))
+    assert node.open
+    assert (node.multiplicity, node.reward, node.answer) == (3, None, None)
+    tree.backup("value")
+    assert not node.scores
+    assert not node.counts
+    assert not tree.root.scores
+
+
+def test_a_step_has_as_many_log_probabilities_as_tokens_or_none() -> None:
+    assert Step((1, 2), "ab").log_probabilities == ()
+    with pytest.raises(ValueError, match="2 tokens but 1 log-probabilities"):
+        Step((1, 2), "ab", (-1.0,))
+    with pytest.raises(ValueError, match="0 tokens but 1 log-probabilities"):
+        Step((), "", (-1.0,))
+
+
+def test_prompt_tokens_are_written_once_and_must_agree() -> None:
+    tree = Tree(Problem("p", "the prompt"))
+    tree.set_prompt_tokens([1, 2])
+    tree.set_prompt_tokens((1, 2))
+    assert tree.root.step == Step((1, 2), "the prompt")
+    with pytest.raises(GradatimError, match="'p' was grown with another tokenizer or prompt; start a new tree"):
+        tree.set_prompt_tokens([1, 3])
+    assert tree.root.tokens == [1, 2]
+
+
+# Backup
+
+
+@few
+@given(trees(), st.sampled_from([0.0, -1.0]))
+def test_backup_is_the_mean_over_the_closed_leaves_by_multiplicity(tree: Tree, default: float) -> None:
+    def values(node: Node) -> list[float]:
+        if node.children:
+            return [value for child in node.children for value in values(child)]
+        return [] if node.open else [default if node.reward is None else node.reward] * node.multiplicity
+
+    before = [dict(node.scores) for node in tree.nodes]
+    tree.backup("a long name", default=default)
+    tree.backup("a long name", default=default)  # once more changes nothing
+    for node, scores in zip(tree.nodes, before, strict=True):
+        expected = values(node)
+        if expected:
+            assert node.scores.pop("a long name") == pytest.approx(sum(expected) / len(expected), abs=1e-12)
+            assert node.counts["a long name"] == len(expected)
+        assert node.scores == scores
+        assert expected or "a long name" not in node.counts
+
+
+def test_backup_of_another_value_and_of_cut_off_leaves() -> None:
+    tree = golden_tree()
+    tree.backup("length", lambda leaf: None if leaf.step.end is EndReason.BUDGET else float(len(leaf.step.text)))
+    assert [node.scores.get("length") for node in tree.nodes] == [8 / 3, 4.0, 0.0, 5.0, 3.0, 0.0, None]
+    assert [node.counts.get("length") for node in tree.nodes] == [3, 2, 1, 1, 1, 1, None]
+
+
+# Keys
+
+
+@few
+@given(trees(), st.integers(0, 2**40))
+def test_keys_depend_on_seed_problem_and_draws_alone(tree: Tree, seed: int) -> None:
+    def keys(seed: int, problem: Problem, prompt: list[int]) -> list[int]:
+        other = Tree(problem, prompt_tokens=prompt, seed=seed, budget=Budget(5))
+        for token in range(3):
+            other.add(other.root, Step((token + len(prompt),), "x"), key=other.draw(other.root))
+        child = other.root.children[1]
+        return [node.key for node in other.nodes] + [other.draw(child), other.draw(child)]
+
+    one = keys(seed, tree.problem, [])
+    assert one == keys(seed, Problem(tree.problem.id, "another prompt", "another answer"), [1, 2])
+    assert all(0 <= key < 2**64 for key in one)
+    assert len(set(one)) == len(one)
+    assert not set(one) & set(keys(seed + 1, tree.problem, []))
+    assert not set(one) & set(keys(seed, Problem(tree.problem.id + "x", ""), []))
+
+
+def test_a_merged_draw_leaves_the_first_key_and_later_draws_go_on() -> None:
+    tree = Tree(Problem("p", "q"), seed=3)
+    first = tree.draw(tree.root)
+    node = tree.add(tree.root, Step((1,), "a"), key=first)
+    second = tree.draw(tree.root)
+    assert second != first
+    assert tree.add(tree.root, Step((1,), "a"), key=second).key == node.key == first
+    assert tree.root.draws == 2
+    again = Tree.from_json(tree.to_json())
+    assert again.draw(again.root) == tree.draw(tree.root)
+
+
+# JSON
+
+
+@few
+@given(trees())
+def test_the_json_round_trip_is_exact(tree: Tree) -> None:
+    again = Tree.from_json(json.loads(json.dumps(tree.to_json())))
+    assert as_lists(again) == as_lists(tree)
+    assert (again.problem, again.seed, again.metadata) == (tree.problem, tree.seed, tree.metadata)
+    assert again.budget == tree.budget
+    assert all(node.tree is again for node in again.nodes)
+    assert json.dumps(again.to_json()) == json.dumps(tree.to_json())
+
+
+def test_the_golden_tree_is_written_as_ever_and_read_back() -> None:
+    golden = GOLDEN.read_text(encoding="utf-8")
+    assert json.dumps(golden_tree().to_json(), indent=1, ensure_ascii=False) + "\n" == golden
+    assert as_lists(Tree.from_json(json.loads(golden))) == as_lists(golden_tree())
+
+
+@pytest.mark.parametrize("value", [None, [], "tree", 3, {}, {"format": 2}, {"format": 1}, {"format": 1, "problem": {}}])
+def test_what_is_no_tree_is_refused(value: Any) -> None:
+    with pytest.raises(GradatimError, match=r"gradatim tree|this tree has format"):
+        Tree.from_json(value)
+
+
+@pytest.mark.parametrize(("node", "parent"), [(0, 0), (1, None), (1, 1), (1, 5), (2, -1), (2, "1"), (2, 1.0)])
+def test_a_node_in_an_impossible_place_is_refused(node: int, parent: Any) -> None:
+    value = small_tree().to_json()
+    value["nodes"][node]["parent"] = parent
+    with pytest.raises(GradatimError, match="not a whole gradatim tree"):
+        Tree.from_json(value)
+
+
+def test_a_tree_without_nodes_is_refused() -> None:
+    with pytest.raises(GradatimError, match="no root"):
+        Tree.from_json(small_tree().to_json() | {"nodes": []})
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_any_damage_to_the_json_is_a_clear_error_or_harmless(data: st.DataObject) -> None:
+    value = copy.deepcopy(golden_tree().to_json())
+    where: Any = value
+    while True:
+        key = data.draw(st.sampled_from(sorted(where) if isinstance(where, dict) else range(len(where))))
+        if not isinstance(where[key], dict | list) or not where[key] or data.draw(st.booleans()):
+            break
+        where = where[key]
+    damage = data.draw(st.sampled_from(["delete", None, "x", -1, 1.5, [], {}, [[]], True]))
+    if damage == "delete":
+        del where[key]
+    else:
+        where[key] = damage
+    try:
+        tree = Tree.from_json(value)
+    except GradatimError:
+        return
+    assert len(list(tree.root.descendants())) == len(tree) > 0
+
+
+# Size
+
+
+@pytest.mark.parametrize("shape", ["chain", "star"])
+def test_a_hundred_thousand_nodes_are_quick_and_need_no_recursion(shape: str) -> None:
+    started = time.process_time()
+    tree = Tree(Problem("p", "q"))
+    for token in range(1, MANY):
+        tree.add(tree.nodes[-1] if shape == "chain" else tree.root, Step((token,), "x"))
+    leaf = tree.add(tree.nodes[-1], Step((0,), "x", end=EndReason.END_OF_TEXT))
+    leaf.reward = 1.0
+    assert sum(1 for _ in tree.root.descendants()) == len(tree) == MANY + 1
+    assert sum(1 for _ in tree.leaves()) == (1 if shape == "chain" else MANY - 1)
+    assert len(leaf.path()) == leaf.depth + 1 == (MANY + 1 if shape == "chain" else 3)
+    assert len(leaf.text) == leaf.depth
+    tree.backup("value")
+    assert sum(node.scores.get("value", 0.0) for node in tree.nodes) == leaf.depth + 1
+    again = Tree.from_json(tree.to_json())
+    assert [node.depth for node in again.nodes] == [node.depth for node in tree.nodes]
+    assert time.process_time() - started < 30  # where adding compares with every sibling it takes many minutes
