@@ -68,6 +68,17 @@ def test_beam_search_keeps_exactly_the_best_of_each_round(width: int) -> None:
     assert {node.text for node in tree.nodes if node.depth == 1 and node.children} == expected
 
 
+def test_beam_search_takes_its_numbers_round_by_round() -> None:
+    tree = new_tree()
+    asyncio.run(beam_search(tree, random_policy(), arbitrary_scorer(), width=(4, 1), branch=(1, 12, 2)))
+    drawn_at = [sum(node.draws for node in tree.nodes if node.depth == depth) for depth in range(2)]
+    firsts = [node for node in tree.root.children if node.open]
+    assert drawn_at[0] == 4
+    assert drawn_at[1] == 12 // len(firsts) * len(firsts)  # all of them go on, and share the second round
+    seconds = [node for node in tree.nodes if node.depth == 2]
+    assert [node for node in seconds if node.children] in ([], [max(seconds, key=arbitrary_value)])
+
+
 def test_beam_search_guided_by_the_oracle_always_solves() -> None:
     for problem in problems(20):
         tree = new_tree(problem)
@@ -130,6 +141,8 @@ def test_what_cannot_be_searched_is_refused() -> None:
         (independent_sampling(new_tree(), random_policy(), wave=0), "at least one"),
         (beam_search(new_tree(), random_policy(), oracle_scorer(), width=0), "at least 1"),
         (beam_search(new_tree(), random_policy(), oracle_scorer(), branch=0), "at least 1"),
+        (beam_search(new_tree(), random_policy(), oracle_scorer(), width=(2, 0)), "width of at least 1 in every round"),
+        (beam_search(new_tree(), random_policy(), oracle_scorer(), branch=()), "branch of at least 1 in every round"),
     ):
         with pytest.raises(GradatimError, match=words):
             asyncio.run(search)

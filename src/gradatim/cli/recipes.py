@@ -16,6 +16,8 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. problems.train=100. May be repeated."),
 ]
 
+_WIDTH = 120
+
 
 def run(
     recipe: RecipeArgument,
@@ -33,6 +35,8 @@ def run(
     from gradatim.pipeline import Progress, run_recipe
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)  # tables in a log file should not be broken at 80 columns
     report = run_recipe(
         loaded, Path("runs") / loaded.name if output is None else output, fresh=fresh, progress=Progress(console)
     )

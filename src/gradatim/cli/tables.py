@@ -62,12 +62,21 @@ def _search(report: Mapping[str, Any]) -> Table:
     table = Table(title="Accuracy against tokens, base policy", title_justify="left")
     for column in ("method", "scorer", "settings"):
         table.add_column(column)
-    for column in ("tokens", "accuracy %"):
+    for column in ("tokens", "accuracy %", "best of n needs"):
         table.add_column(column, justify="right")
+    peers = {(row["method"], str(row["settings"])): row for row in report["equal_accuracy"]}
     for row in report["search"]:
         settings = ", ".join(f"{key} {value}" for key, value in row["settings"].items())
-        table.add_row(row["method"], row["scorer"], settings, _tokens(row["tokens"]), _percent(row, "accuracy"))
+        peer = peers.get((row["method"], str(row["settings"])))
+        needed = "" if peer is None else _needed(peer)
+        table.add_row(row["method"], row["scorer"], settings, _tokens(row["tokens"]), _percent(row, "accuracy"), needed)
     return table
+
+
+def _needed(row: Mapping[str, Any]) -> str:
+    """What best-of-n needs for the accuracy of a guided search."""
+    needed = row["best_of_n_tokens"]
+    return f"> {row['reached_tokens']:,.0f}" if needed is None else f"{needed:,.0f}"
 
 
 def _percent(values: Mapping[str, Any], name: str) -> str:

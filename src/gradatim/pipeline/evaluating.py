@@ -150,7 +150,7 @@ def guided_search(run: Run, method: SearchMethod) -> MethodResult:
 
     trees = run.search_trees(
         f"search-{label}",
-        f"Searching by {method.method} ({', '.join(f'{key} {value}' for key, value in settings.items())})",
+        f"Searching by {method.method} ({', '.join(f'{key} {value}' for key, value in _telling(settings).items())})",
         run.problems("test"),
         make_searcher,
         seed=run.seed("search"),
@@ -165,8 +165,13 @@ def guided_search(run: Run, method: SearchMethod) -> MethodResult:
         name,
         [0.0 if leaf is None else leaf.reward or 0.0 for leaf in chosen],
         [spending_of(tree.budget) for tree in trees],
-        {key: value for key, value in settings.items() if not (key == "aggregate" and value == "last")},
+        _telling(settings),
     )
+
+
+def _telling(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a search that are worth showing."""
+    return {key: value for key, value in settings.items() if not (key == "aggregate" and value == "last")}
 
 
 def subset_spending(tree: Tree, n: int, of: int, *, scored: bool) -> dict[str, float]:

@@ -170,7 +170,7 @@ def equal_accuracy(search: Sequence[MethodResult]) -> list[dict[str, Any]]:
     """For every guided search, what best-of-n under the same scorer pays for the same accuracy.
 
     ``best_of_n_tokens`` is interpolated between measured ``n``; it is ``None`` where no measured ``n`` reaches the
-    accuracy, and then ``reached`` is the best accuracy that one did.
+    accuracy: then ``reached`` is the best accuracy that one did, with ``reached_tokens``.
     """
     curve = [result for result in search if result.method in {"best of n", "sampling"}]
     rows = []
@@ -178,6 +178,7 @@ def equal_accuracy(search: Sequence[MethodResult]) -> list[dict[str, Any]]:
         if result.method not in {"beam search", "MCTS"} or not curve:
             continue
         needed = tokens_to_reach(curve, result.accuracy.value)
+        most = max(curve, key=lambda point: point.accuracy.value)
         rows.append(
             {
                 "method": result.method,
@@ -186,7 +187,8 @@ def equal_accuracy(search: Sequence[MethodResult]) -> list[dict[str, Any]]:
                 "tokens": result.tokens,
                 "best_of_n_tokens": needed,
                 "ratio": None if needed is None else result.tokens / needed,
-                "reached": max(point.accuracy.value for point in curve),
+                "reached": most.accuracy.value,
+                "reached_tokens": most.tokens,
             }
         )
     return rows
@@ -230,6 +232,9 @@ def _settings(run: Run) -> dict[str, Any]:
     }
 
 
+_FIGURE_NODES = 24  # a figure of more is too tall to be read on a page
+
+
 def _draw(run: Run, report: Report, trees: Sequence[Tree]) -> None:
     """The plots; matplotlib is loaded here, at the end."""
     from gradatim.evaluation.plots import accuracy_against_tokens, reliability, training_curves
@@ -250,7 +255,7 @@ def _draw(run: Run, report: Report, trees: Sequence[Tree]) -> None:
             training_curves({"loss": history}, add(caption, f"training-{stage}.png"), title=caption)
     if trees:
         telling = max(trees, key=_contrast)
-        draw_tree(telling, add("One problem's tree", "tree.png"), by=scorer_name(run))
+        draw_tree(telling, add("One problem's tree", "tree.png"), by=scorer_name(run), limit=_FIGURE_NODES)
 
 
 def _contrast(tree: Tree) -> float:
@@ -276,10 +281,10 @@ def _more_markdown(value: dict[str, Any]) -> str:
                 row["method"] + " " + ", ".join(f"{key} {entry}" for key, entry in row["settings"].items()),
                 f"{100 * row['accuracy']:.1f} %",
                 f"{row['tokens']:,.0f}",
-                f"more than measured (best {100 * row['reached']:.1f} %)"
+                f"more than {row['reached_tokens']:,.0f} (reaches {100 * row['reached']:.1f} %)"
                 if row["best_of_n_tokens"] is None
                 else f"{row['best_of_n_tokens']:,.0f}",
-                "" if row["ratio"] is None else f"{row['ratio']:.2f}",
+                f"below {row['tokens'] / row['reached_tokens']:.2f}" if row["ratio"] is None else f"{row['ratio']:.2f}",
             ]
             for row in value["equal_accuracy"]
         ]

@@ -66,10 +66,10 @@ class BranchBatch:
         gone = set(leaving)
         movers = [branch for branch in range(length, len(self)) if branch not in gone]
         moves = list(zip(movers, leaving, strict=False))
-        if moves and self._suffix is not None:
-            longest = max(self._suffix_length[mover] for mover, _ in moves)
-            sources, places = ([move[side] for move in moves] for side in (0, 1))
-            self._suffix[:, :, places, :, :longest] = self._suffix[:, :, sources, :, :longest]
+        for mover, place in moves:
+            written = self._suffix_length[mover]
+            if self._suffix is not None and written:
+                self._suffix[:, :, place, :, :written] = self._suffix[:, :, mover, :, :written]
         for values in (self._token, self._start, self._suffix_length):
             for mover, place in moves:
                 values[place] = values[mover]

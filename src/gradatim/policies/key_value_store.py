@@ -107,8 +107,9 @@ def with_room(buffer: Tensor | None, example: Tensor, rows: int, tokens: int) ->
         return buffer
     old_rows, old_tokens = (0, 0) if buffer is None else (buffer.shape[2], buffer.shape[4])
     layers, two, heads, _, size = example.shape
-    new_rows = max(old_rows, rows if rows <= old_rows else -(-max(rows, old_rows * 3 // 2) // 8) * 8)
-    new_tokens = max(old_tokens, -(-tokens // _BLOCK) * _BLOCK)
+    # Where a buffer grows, it grows by half at least, so that a growing batch is not copied again and again.
+    new_rows = old_rows if rows <= old_rows else -(-max(rows, old_rows * 3 // 2) // 8) * 8
+    new_tokens = old_tokens if tokens <= old_tokens else -(-max(tokens, old_tokens * 3 // 2) // _BLOCK) * _BLOCK
     larger = example.new_zeros((layers, two, new_rows, heads, new_tokens, size))
     if buffer is not None:
         larger[:, :, :old_rows, :, :old_tokens] = buffer

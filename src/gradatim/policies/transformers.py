@@ -122,7 +122,9 @@ class TransformersPolicy:
         dtype: torch.dtype = torch.float32,
         **options: Any,
     ) -> TransformersPolicy:
-        """Load a model and its tokenizer from a hub id, a local folder or ``shipped:NAME``; ``options`` as for the class.
+        """Load a model and its tokenizer from a hub id, a local folder or ``shipped:NAME``.
+
+        ``options`` are those of the class.
 
         Raises:
             GradatimError: if either cannot be loaded; says why.
