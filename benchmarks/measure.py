@@ -15,6 +15,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from gradatim.tree import Node
+
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 VOCABULARY = 4096
 END = 1
@@ -52,6 +54,17 @@ def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = Split(Regex(r" ?[^\s]+|\n"), behavior="isolated")
     tokenizer.decoder = Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
+
+
+def teacher_forced_difference(model: Any, node: Node) -> float:
+    """The largest difference between a node's recorded log-probabilities and those of its path read at once."""
+    assert node.parent is not None, "the root has no log-probabilities"
+    before = node.parent.tokens
+    ids = torch.tensor([[*before, *node.step.tokens]])
+    with torch.inference_mode():
+        logits = model(input_ids=ids, use_cache=False).logits[0, len(before) - 1 : -1]
+    expected = logits.log_softmax(-1).gather(-1, ids[0, len(before) :, None])[:, 0]
+    return float((expected - torch.tensor(node.step.log_probabilities)).abs().max())
 
 
 def alternate(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

@@ -8,11 +8,18 @@ import time
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.measure import THREADS, llama_config, random_model, result, word_tokenizer
+from benchmarks.measure import (
+    THREADS,
+    llama_config,
+    random_model,
+    result,
+    teacher_forced_difference,
+    word_tokenizer,
+)
 from gradatim.policies.base import Sampling
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.search.many import search_many
-from gradatim.tree import Node, Problem, Tree
+from gradatim.tree import Problem, Tree
 
 PROBLEMS, IN_FLIGHT = 192, 64
 WIDTH, BRANCH, DEPTH = 4, 4, 4
@@ -63,13 +70,13 @@ def _share(size: str, repeats: int) -> tuple[float, float]:
         total += time.perf_counter() - started
         inside += policy.statistics.seconds - before
     reference = random_model(AutoModelForCausalLM, llama_config(size))
-    difference = max(_difference(reference, node) for tree in trees[:4] for node in tree.leaves())
+    difference = max(teacher_forced_difference(reference, node) for tree in trees[:4] for node in tree.leaves())
     assert difference < 1e-4, f"recorded log-probabilities differ from the model's by {difference}"
     return 1 - inside / total, difference
 
 
 async def _search(policy: TransformersPolicy, seed: int, problems: int) -> list[Tree]:
-    """Beam searches over all problems at once. Which nodes survive does not matter here: the last ones do."""
+    """A beam search over every problem. Which nodes survive does not matter here: the last ones do."""
     generator = torch.Generator().manual_seed(seed)
     trees = [
         Tree(
@@ -90,14 +97,3 @@ async def _search(policy: TransformersPolicy, seed: int, problems: int) -> list[
         policy.release(tree)
 
     return await search_many(trees, beam, in_flight=IN_FLIGHT)
-
-
-def _difference(model: torch.nn.Module, node: Node) -> float:
-    """The largest difference between a node's recorded log-probabilities and those of its path read at once."""
-    assert node.parent is not None
-    before = node.parent.tokens
-    ids = torch.tensor([[*before, *node.step.tokens]])
-    with torch.inference_mode():
-        logits = model(input_ids=ids, use_cache=False).logits[0, len(before) - 1 : -1]
-    expected = logits.log_softmax(-1).gather(-1, ids[0, len(before) :, None])[:, 0]
-    return float((expected - torch.tensor(node.step.log_probabilities)).abs().max())

@@ -11,14 +11,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_policies_exact import SHORT, assert_exact, make_policy, make_tree, structure, work
-from tiny_models import BOUNDARY, END, byte_pair_tokenizer, prompt, tiny_causal, word_tokenizer
 
 from gradatim.budget import Budget
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Policy, Sampling
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.tree import EndReason, Problem, Step, Tree
+from test_policies_exact import SHORT, assert_exact, make_policy, make_tree, structure, work
+from tiny_models import BOUNDARY, END, byte_pair_tokenizer, prompt, tiny_causal, word_tokenizer
 
 TEXTS = ["Es grünt so grün.\n", "2 + 3 = 5\nso 5 * 4 = 20\n", "日本語のテキスト\n\n", "naïve café, déjà vu 🙂🙃\n"] * 20
 
@@ -184,7 +184,7 @@ def test_paths_end_at_the_models_last_position() -> None:
 def test_a_prompt_longer_than_the_model_reads_is_an_error() -> None:
     policy = TransformersPolicy(tiny_causal("gpt2", positions=16), word_tokenizer())
     tree = Tree(Problem("long", prompt(*[5] * 16)))
-    with pytest.raises(GradatimError, match="'long' has 16 tokens.* at most 16"):
+    with pytest.raises(GradatimError, match=r"'long' has 16 tokens.* at most 16"):
         asyncio.run(policy.expand([tree.root], 1))
 
 

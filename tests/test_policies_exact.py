@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import BOUNDARY, FAMILIES, prompt, tiny_causal, word_tokenizer
 
 from gradatim.policies.base import Sampling
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
+from tiny_models import BOUNDARY, FAMILIES, prompt, tiny_causal, word_tokenizer
 
 SHORT = Sampling(max_step_tokens=8, max_steps=5, step_end=("\n", " 1"))  # 11 of 40 tokens end a step
 
@@ -107,6 +107,29 @@ def test_a_tiny_memory_changes_nothing_but_the_work(family: str) -> None:
     assert cramped.tree_model.store.evicted > 0
     assert cramped.statistics.recomputed > roomy.statistics.recomputed
     assert cramped.statistics.tokens > roomy.statistics.tokens
+
+
+@pytest.mark.parametrize("family", ["llama_grouped", "gemma2"])
+def test_wide_trees(family: str) -> None:
+    """More branches of a tree and of a node than share one copy of its path, leaving at very different times."""
+    policy = make_policy(family, max_branches=100)
+    trees = [make_tree(number) for number in range(3)]
+
+    async def widen(tree: Tree, count: int) -> None:
+        await policy.expand([tree.root], count)
+        await policy.expand([node for node in tree.nodes[1:] if node.open][:3], count)
+
+    async def together() -> None:
+        await asyncio.gather(*(widen(tree, count) for tree, count in zip(trees, (3, 40, 70), strict=True)))
+
+    asyncio.run(together())
+    assert max(len(node.children) for tree in trees for node in tree.nodes) > 32
+    assert_exact(reference(policy, family), trees)
+    for tree, count in zip(trees, (3, 40, 70), strict=True):
+        alone, narrow = make_tree(int(tree.problem.id)), make_policy(family, max_branches=4)
+        asyncio.run(narrow.expand([alone.root], count))
+        asyncio.run(narrow.expand([node for node in alone.nodes[1:] if node.open][:3], count))
+        assert structure(tree) == structure(alone)
 
 
 def test_without_rollouts_nothing_is_computed_twice() -> None:

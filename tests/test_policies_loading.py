@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_policies_exact import SHORT, assert_exact, make_policy, make_tree, structure
-from tiny_models import tiny_causal, tiny_classifier, word_tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from gradatim.errors import GradatimError
 from gradatim.policies.loading import load_model
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.scorers.process_reward import ProcessRewardScorer
+from test_policies_exact import SHORT, assert_exact, make_policy, make_tree, structure
+from tiny_models import tiny_causal, tiny_classifier, word_tokenizer
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_policies_exact import grow, make_policy, make_tree, structure, work
-from tiny_models import tiny_causal
 
 from gradatim.policies.base import Sampling
 from gradatim.policies.token_sampling import choose_tokens, uniforms
 from gradatim.tree import Tree
+from test_policies_exact import grow, make_policy, make_tree, structure, work
+from tiny_models import tiny_causal
 
 
 def naive_choice(logits: list[float], sampling: Sampling, uniform: float) -> tuple[int, float]:
@@ -83,7 +83,7 @@ def test_tokens_of_no_probability_are_never_drawn() -> None:
 def test_uniforms_are_uniform_and_independent() -> None:
     keys, positions = np.meshgrid(np.arange(300, dtype=np.uint64), np.arange(300))
     numbers = uniforms(keys.ravel(), positions.ravel()).reshape(300, 300)
-    assert 0 <= numbers.min()
+    assert numbers.min() >= 0
     assert numbers.max() < 1
     cells = np.histogram(numbers, bins=100, range=(0, 1))[0]
     assert ((cells - 900) ** 2 / 900).sum() < 160  # chi-square, 99 degrees of freedom: p = 1e-4

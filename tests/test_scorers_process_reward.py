@@ -10,14 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_policies_exact import make_policy, make_tree
-from tiny_models import BOUNDARY, tiny_classifier
 
 from gradatim.budget import Budget
 from gradatim.errors import GradatimError
 from gradatim.scorers.base import Scorer
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.tree import EndReason, Node, Step, Tree
+from test_policies_exact import make_policy, make_tree
+from tiny_models import BOUNDARY, tiny_classifier
 
 
 def make_scorer(family: str = "llama", labels: int = 1, **options: Any) -> ProcessRewardScorer:

@@ -17,7 +17,6 @@ from gradatim.evaluation.compare import (
     estimated_flops,
     method_result,
     spending_of,
-    spending_of_subset,
     tokens_to_reach,
 )
 from gradatim.evaluation.metrics import (
@@ -67,7 +66,6 @@ __all__ = [
     "samples_of",
     "scored_states",
     "spending_of",
-    "spending_of_subset",
     "step_score_result",
     "tokens_to_reach",
     "weighted_majority",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from gradatim.budget import Budget, Spending
@@ -98,25 +99,6 @@ def spending_of(budget: Budget) -> dict[str, float]:
     return {kind.value: float(getattr(budget, kind.value)) for kind in Spending}
 
 
-def spending_of_subset(budget: Budget, n: int, of: int) -> dict[str, float]:
-    """Mean tokens that ``n`` solutions would have cost when ``of`` were sampled independently under ``budget``.
-
-    Each solution was paid for on its own while the prompt was read once, so the policy's reading stays, what models
-    wrote scales exactly with ``n / of``, and so does what the scorer read except for its one reading of the prompt
-    (as long as the policy's).
-    """
-    if not 1 <= n <= of:
-        raise GradatimError(f"cannot take {n} of {of} sampled solutions; sample at least that many, and at least 1")
-    share = n / of
-    prompt = min(budget.policy_prefill, budget.scorer_prefill)
-    return {
-        Spending.POLICY_PREFILL.value: float(budget.policy_prefill),
-        Spending.POLICY_GENERATED.value: budget.policy_generated * share,
-        Spending.SCORER_PREFILL.value: prompt + (budget.scorer_prefill - prompt) * share,
-        Spending.SCORER_GENERATED.value: budget.scorer_generated * share,
-    }
-
-
 def estimated_flops(spending: Mapping[str, float], policy_parameters: int, scorer_parameters: int = 0) -> float:
     """Floating-point operations of the forward passes: 2 per parameter and token (Kaplan et al., 2020).
 
@@ -145,7 +127,7 @@ def accuracy_at_tokens(curve: Sequence[MethodResult], tokens: float) -> float | 
     for point in points:
         if point.tokens == tokens:
             return point.accuracy.value
-    for left, right in zip(points, points[1:], strict=False):
+    for left, right in pairwise(points):
         if left.tokens < tokens < right.tokens:
             share = math.log(tokens / left.tokens) / math.log(right.tokens / left.tokens)
             return left.accuracy.value + share * (right.accuracy.value - left.accuracy.value)
@@ -167,5 +149,5 @@ def tokens_to_reach(curve: Sequence[MethodResult], accuracy: float) -> float | N
             return right.tokens
         left = points[index - 1]
         share = (accuracy - left.accuracy.value) / (right.accuracy.value - left.accuracy.value)
-        return left.tokens * (right.tokens / left.tokens) ** share
+        return left.tokens * math.exp(share * math.log(right.tokens / left.tokens))
     return None

@@ -27,8 +27,8 @@ class BranchBatch:
         self._token: list[int] = []  # per branch: written last, not read yet
         self._start: list[int] = []  # per branch: position of the first token that it wrote
         self._suffix_length: list[int] = []  # per branch: tokens that it wrote and that were read
-        self._prompts = SharedPrefixes()
-        self._paths = SharedPrefixes()
+        self._prompts = SharedPrefixes(seats=32)
+        self._paths = SharedPrefixes(seats=16)
         self._suffix: Tensor | None = None
         self._example: Tensor | None = None
 

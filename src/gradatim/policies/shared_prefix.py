@@ -10,16 +10,19 @@ from torch import Tensor
 from gradatim.policies.branch_attention import SharedPart
 from gradatim.policies.key_value_store import NodeState, with_room
 
-_SEATS = 16  # more branches of one prefix make several groups; bounds the padding across groups
-
 
 class SharedPrefixes:
     """One level of shared prefixes: each running branch sits in a group, the branches of a group share a prefix.
 
     Branches are numbered as in :class:`gradatim.policies.branch_batch.BranchBatch`.
+
+    Args:
+        seats: how many branches a group has at most; more of one prefix make several groups. Groups are padded to the
+            largest, so this bounds the padding.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seats: int) -> None:
+        self._seats = seats
         self.group: list[int] = []  # per branch
         self.lengths: list[int] = []  # per group: tokens of its prefix
         self._starts: list[int] = []  # per group: position of its first token
@@ -37,7 +40,7 @@ class SharedPrefixes:
         """Add a branch that shares ``states``, whose first token has the position ``start``, with all branches of the
         same ``key``. ``example`` (layers, 2, heads, any, size) gives the sizes."""
         group = self._open.get(key)
-        if group is None or self._members[group] == _SEATS:
+        if group is None or self._members[group] == self._seats:
             group = self._open[key] = self._new_group(states, example)
             self._keys[group], self._starts[group] = key, start
         self.group.append(group)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,57 +14,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from gradatim.budget import Budget, Spending
+from gradatim.budget import Spending
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Sampling
 from gradatim.policies.branch_batch import BranchBatch
-from gradatim.policies.key_value_store import NodeState
+from gradatim.policies.expansion import Branch, Expansion, Written
 from gradatim.policies.loading import load_model, load_tokenizer
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
 from gradatim.policies.token_sampling import choose_tokens, uniforms
 from gradatim.policies.tree_model import ModelStatistics, TreeModel
 from gradatim.tree import EndReason, Node, Step, Tree
-
-
-@dataclass(slots=True)
-class _Written:
-    """What one branch wrote: its steps, and the keys and values of the first one."""
-
-    key: int
-    steps: list[Step]
-    keys_values: Tensor | None
-
-
-@dataclass(slots=True)
-class _Expansion:
-    """A request to continue one node ``len(keys)`` times."""
-
-    node: Node
-    keys: list[int]
-    sampling: Sampling
-    to_the_end: bool
-    done: asyncio.Future[list[_Written]]
-    context: list[int]  # the last tokens of the node's path
-    length: int  # tokens of the node's path
-    started: int = 0
-    running: int = 0
-    states: list[NodeState] | None = None
-    results: dict[int, _Written] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Branch:
-    """One running continuation."""
-
-    expansion: _Expansion
-    number: int
-    key: int
-    budget: Budget
-    longest: int  # a branch of so many tokens ends, or its step does
-    tokens: list[int] = field(default_factory=list)
-    log_probabilities: list[float] = field(default_factory=list)
-    step_ends: list[int] = field(default_factory=list)  # where each finished step ends in ``tokens``
-    end: EndReason | None = None
 
 
 class TransformersPolicy:
@@ -107,9 +65,9 @@ class TransformersPolicy:
         self.tree_model = TreeModel(model, Spending.POLICY_PREFILL, memory_bytes)
         self._text = StepText(model, tokenizer)
         self._positions = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 60)
-        self._waiting: deque[_Expansion] = deque()
-        self._promised: set[asyncio.Future[list[_Written]]] = set()
-        self._branches: list[_Branch] = []
+        self._waiting: deque[Expansion] = deque()
+        self._promised: set[asyncio.Future[list[Written]]] = set()
+        self._branches: list[Branch] = []
         self._batch = BranchBatch(self.tree_model)
         self._pump: asyncio.Task[None] | None = None
 
@@ -174,7 +132,7 @@ class TransformersPolicy:
 
     async def _continue(
         self, nodes: Sequence[Node], n: int, sampling: Sampling | None, *, to_the_end: bool
-    ) -> list[tuple[Node, _Written]]:
+    ) -> list[tuple[Node, Written]]:
         """Continue each open node ``n`` times; returns what was written, in the order of nodes and draws."""
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
@@ -191,7 +149,7 @@ class TransformersPolicy:
         finally:
             self._promised.difference_update(expansion.done for expansion in expansions)
 
-    def _request(self, node: Node, n: int, sampling: Sampling, to_the_end: bool) -> _Expansion:
+    def _request(self, node: Node, n: int, sampling: Sampling, to_the_end: bool) -> Expansion:
         self.encode(node.tree)
         tokens = node.tokens
         if len(tokens) >= self._positions:
@@ -200,10 +158,10 @@ class TransformersPolicy:
                 f"at most {self._positions}; use a shorter prompt or a model with a longer context"
             )
         keys = [node.tree.draw(node) for _ in range(n)]
-        done: asyncio.Future[list[_Written]] = asyncio.get_running_loop().create_future()
-        return _Expansion(node, keys, sampling, to_the_end, done, tokens[-CONTEXT_TOKENS:], len(tokens))
+        done: asyncio.Future[list[Written]] = asyncio.get_running_loop().create_future()
+        return Expansion(node, keys, sampling, to_the_end, done, tokens[-CONTEXT_TOKENS:], len(tokens))
 
-    def _attach(self, node: Node, written: _Written) -> list[Node]:
+    def _attach(self, node: Node, written: Written) -> list[Node]:
         """Add what a branch wrote below ``node``; returns the nodes, from the first step to the last."""
         tree = node.tree
         added: list[Node] = []
@@ -236,7 +194,7 @@ class TransformersPolicy:
         self._branches.clear()
         self._batch = BranchBatch(self.tree_model)
 
-    def _abandon(self, expansions: Sequence[_Expansion]) -> None:
+    def _abandon(self, expansions: Sequence[Expansion]) -> None:
         """Stop work that nobody waits for any more."""
         gone = {id(expansion) for expansion in expansions}
         for expansion in expansions:
@@ -248,7 +206,7 @@ class TransformersPolicy:
     def _admit(self) -> None:
         """Start waiting branches while there is room, computing what is missing of their paths in one pass."""
         room = self.max_branches - len(self._branches)
-        chosen: list[tuple[_Expansion, int]] = []
+        chosen: list[tuple[Expansion, int]] = []
         while self._waiting and room > 0:
             expansion = self._waiting[0]
             if expansion.states is None and not self._charge(expansion):
@@ -263,7 +221,7 @@ class TransformersPolicy:
         if not chosen:
             return
         self._prepare([expansion for expansion, _ in chosen])
-        starting: list[_Branch] = []
+        starting: list[Branch] = []
         logits: list[Tensor] = []
         for expansion, count in chosen:
             assert expansion.states is not None
@@ -272,7 +230,7 @@ class TransformersPolicy:
             numbers = range(expansion.started, expansion.started + count)
             budget = expansion.node.tree.budget
             longest = min(expansion.sampling.max_step_tokens, self._positions - expansion.length)
-            starting.extend(_Branch(expansion, number, expansion.keys[number], budget, longest) for number in numbers)
+            starting.extend(Branch(expansion, number, expansion.keys[number], budget, longest) for number in numbers)
             logits.extend([output] * count)
             expansion.started += count
             expansion.running += count
@@ -282,7 +240,7 @@ class TransformersPolicy:
             if branch.end is not None:
                 self._finish(branch, None)
 
-    def _charge(self, expansion: _Expansion) -> bool:
+    def _charge(self, expansion: Expansion) -> bool:
         """Charge for reading the node's path; an expansion that cannot be paid for has no results."""
         if self.tree_model.charge(expansion.node):
             return True
@@ -290,9 +248,9 @@ class TransformersPolicy:
             expansion.done.set_result([])
         return False
 
-    def _prepare(self, expansions: Sequence[_Expansion]) -> None:
+    def _prepare(self, expansions: Sequence[Expansion]) -> None:
         """Make sure that each expansion has the states of its node's path, and the next token's logits."""
-        by_node: dict[Node, list[_Expansion]] = {}
+        by_node: dict[Node, list[Expansion]] = {}
         for expansion in expansions:
             if expansion.states is None:
                 by_node.setdefault(expansion.node, []).append(expansion)
@@ -300,7 +258,7 @@ class TransformersPolicy:
             for expansion in waiting:
                 expansion.states = states
 
-    def _join(self, branches: Sequence[_Branch]) -> None:
+    def _join(self, branches: Sequence[Branch]) -> None:
         """Add started branches to the batch."""
         for branch in branches:
             expansion = branch.expansion
@@ -325,7 +283,7 @@ class TransformersPolicy:
                 self._branches[place] = self._branches[source]
             del self._branches[len(self._batch) :]
 
-    def _write(self, branches: Sequence[_Branch], logits: Tensor) -> None:
+    def _write(self, branches: Sequence[Branch], logits: Tensor) -> None:
         """Choose each branch's next token, charge for it, and note whether the branch ends.
 
         ``logits``: (branches, vocabulary).
@@ -342,7 +300,7 @@ class TransformersPolicy:
             self._write_alike([branches[row] for row in rows], logits[rows], sampling, uniform[rows])
 
     def _write_alike(
-        self, branches: Sequence[_Branch], logits: Tensor, sampling: Sampling, uniform: NDArray[np.float64]
+        self, branches: Sequence[Branch], logits: Tensor, sampling: Sampling, uniform: NDArray[np.float64]
     ) -> None:
         """As :meth:`_write`, for branches that are sampled in the same way. What happens to every token is kept short,
         since it is most of what a search costs beside the model."""
@@ -362,7 +320,7 @@ class TransformersPolicy:
             if mark or len(branch.tokens) >= branch.longest:
                 self._end(branch, mark)
 
-    def _end(self, branch: _Branch, mark: int) -> None:
+    def _end(self, branch: Branch, mark: int) -> None:
         """End a branch or its step, where its last token does so."""
         expansion = branch.expansion
         sampling = expansion.sampling
@@ -385,16 +343,16 @@ class TransformersPolicy:
             branch.end = EndReason.LENGTH
         branch.longest = min(branch.longest, self._positions - expansion.length)
 
-    def _finish(self, branch: _Branch, keys_values: Tensor | None) -> None:
+    def _finish(self, branch: Branch, keys_values: Tensor | None) -> None:
         expansion = branch.expansion
         steps = self._steps(branch)
         if steps:
-            expansion.results[branch.number] = _Written(branch.key, steps, keys_values)
+            expansion.results[branch.number] = Written(branch.key, steps, keys_values)
         expansion.running -= 1
         if expansion.running == 0 and expansion.started == len(expansion.keys) and not expansion.done.done():
             expansion.done.set_result([expansion.results[number] for number in sorted(expansion.results)])
 
-    def _steps(self, branch: _Branch) -> list[Step]:
+    def _steps(self, branch: Branch) -> list[Step]:
         """Cut what a branch wrote into steps."""
         assert branch.end is not None
         ends = list(branch.step_ends)

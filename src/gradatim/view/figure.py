@@ -86,8 +86,8 @@ def draw_tree(
             _draw_edge(axes, boxes[box.node.parent.id], box, box.node.id in to_right)
     for box in boxes.values():
         score = None if by is None else box.node.scores.get(by)
-        known = score is not None and math.isfinite(score)
-        _draw_box(axes, box, to_rgba(SCORE_COLORS(norm(score))) if known else to_rgba("white"))
+        unknown = score is None or not math.isfinite(score)
+        _draw_box(axes, box, to_rgba("white") if unknown else to_rgba(SCORE_COLORS(norm(score or 0.0))))
     _draw_foot(figure, axes, by if scores else None, norm, height)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=180, facecolor="white")
@@ -203,7 +203,8 @@ def _draw_foot(figure: Figure, axes: Axes, by: str | None, norm: Normalize, heig
         figure_width = figure.get_figwidth()
         bar = figure.add_axes((x / figure_width, 0.24 / height, 1.5 / figure_width, 0.12 / height))
         figure.colorbar(ScalarMappable(norm, SCORE_COLORS), cax=bar, orientation="horizontal", ticks=[])
-        bar.set_xticks([norm.vmin, norm.vmax], [f"{norm.vmin:g}", f"{norm.vmax:g}"], fontsize=8, color=_QUIET)
+        ends = [norm.vmin or 0.0, norm.vmax or 0.0]
+        bar.set_xticks(ends, [f"{end:g}" for end in ends], fontsize=8, color=_QUIET)
         bar.tick_params(length=0, pad=2)
         x += 1.5 + 0.45
     for text, color in (("✓ right", _RIGHT), ("✗ wrong", _WRONG), ("✂ cut off", _CUT), ("×n sampled n times", _QUIET)):
