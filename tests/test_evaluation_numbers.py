@@ -1,0 +1,202 @@
+"""Metrics, intervals and comparisons against naive computations written here."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradatim import Budget, EndReason, Step, Tree
+from gradatim.errors import GradatimError
+from gradatim.evaluation import (
+    Estimate,
+    MethodResult,
+    Sample,
+    accuracy_at,
+    accuracy_at_tokens,
+    auc,
+    best_of_n,
+    best_threshold,
+    bootstrap_difference,
+    bootstrap_mean,
+    bootstrap_ratio,
+    choose_threshold,
+    estimated_flops,
+    first_below,
+    first_error_f1,
+    majority,
+    method_result,
+    pass_at_k,
+    scored_states,
+    spending_of,
+    step_score_result,
+    tokens_to_reach,
+    weighted_majority,
+)
+from gradatim.tasks.countdown import Countdown, make_problem
+
+samples = st.lists(
+    st.builds(
+        lambda answer, score: Sample(float(answer == "a"), answer, score),
+        st.sampled_from(["a", "b", "c", None]),
+        st.sampled_from([0.0, 0.2, 0.5, 0.9]),
+    ),
+    min_size=1,
+    max_size=7,
+)
+
+
+def mean_over_subsets(items: list[Sample], n: int, value: object) -> float:
+    assert callable(value)
+    return float(np.mean([value(list(subset)) for subset in itertools.combinations(items, n)]))
+
+
+@given(st.integers(1, 9), st.data())
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_solution(n: int, data: st.DataObject) -> None:
+    correct, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    outcomes = [True] * correct + [False] * (n - correct)
+    truth = np.mean([any(subset) for subset in itertools.combinations(outcomes, k)])
+    assert pass_at_k(n, correct, k) == pytest.approx(truth)
+
+
+@given(samples, st.data())
+def test_best_of_n_is_the_mean_over_subsets_with_ties_drawn_by_lot(items: list[Sample], data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, len(items)))
+
+    def reward(subset: list[Sample]) -> float:
+        top = max(sample.score for sample in subset)
+        return float(np.mean([sample.reward for sample in subset if sample.score == top]))
+
+    assert best_of_n(items, n) == pytest.approx(mean_over_subsets(items, n, reward))
+
+
+@given(samples, st.booleans(), st.data())
+@settings(deadline=None)
+def test_votes_are_the_mean_over_subsets(items: list[Sample], weighted: bool, data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, len(items)))
+
+    def reward(subset: list[Sample]) -> float:
+        votes: dict[str, float] = {}
+        for sample in subset:
+            if sample.answer is not None:
+                votes[sample.answer] = votes.get(sample.answer, 0.0) + (sample.score if weighted else 1.0)
+        if not votes:
+            return 0.0
+        winners = [answer for answer, weight in votes.items() if weight == pytest.approx(max(votes.values()))]
+        return float(np.mean([answer == "a" for answer in winners]))
+
+    rule = weighted_majority if weighted else majority
+    if weighted and any(  # a vote of no weight at all is a tie of every answer; the naive rule knows only those drawn
+        all(sample.score == 0 for sample in subset) for subset in itertools.combinations(items, n)
+    ):
+        return
+    assert rule(items, n) == pytest.approx(mean_over_subsets(items, n, reward))
+
+
+labelled = st.lists(
+    st.tuples(st.booleans(), st.sampled_from([0.0, 0.1, 0.4, 0.4001, 0.8, 1.0])), min_size=1, max_size=25
+)
+
+
+@given(labelled)
+def test_auc_is_the_share_of_ordered_pairs(states: list[tuple[bool, float]]) -> None:
+    good = [score for label, score in states if label]
+    bad = [score for label, score in states if not label]
+    found = auc([label for label, _ in states], [score for _, score in states])
+    if not good or not bad:
+        assert found is None
+    else:
+        wins = [1.0 if g > b else 0.5 if g == b else 0.0 for g in good for b in bad]
+        assert found == pytest.approx(np.mean(wins))
+
+
+@given(labelled)
+def test_best_threshold_is_the_best_of_all(states: list[tuple[bool, float]]) -> None:
+    labels, scores = [label for label, _ in states], [score for _, score in states]
+    threshold, accuracy = best_threshold(labels, scores)
+    assert accuracy == pytest.approx(accuracy_at(labels, scores, threshold))
+    assert accuracy == pytest.approx(max(accuracy_at(labels, scores, cut) for cut in [*scores, math.inf]))
+
+
+def test_first_error_f1_is_the_harmonic_mean_of_both_accuracies() -> None:
+    assert first_below([0.9, 0.4, 0.1], 0.5) == 1
+    assert first_below([0.9, 0.5], 0.5) is None
+    # wrong solutions: one of two found exactly; right solutions: three of four left alone
+    score = first_error_f1([1, 0, None, None, None, 2], [1, 2, None, None, None, None])
+    assert (score.error_accuracy, score.correct_accuracy, score.solutions) == (0.5, 0.75, 6)
+    assert score.f1 == pytest.approx(2 * 0.5 * 0.75 / 1.25)
+
+
+def test_bootstrap_intervals() -> None:
+    generator = np.random.default_rng(0)
+    values = generator.random(400)
+    estimate = bootstrap_mean(values, seed=3)
+    assert estimate == bootstrap_mean(values, seed=3)
+    assert estimate.value == pytest.approx(values.mean())
+    assert estimate.low < estimate.value < estimate.high
+    expected = 1.96 * values.std() / 20  # the normal approximation
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(expected, rel=0.08)
+    shifted = values + 0.1 + generator.normal(0, 0.01, 400)
+    difference = bootstrap_difference(values, shifted)
+    assert difference.low < 0.1 < difference.high
+    assert difference.high - difference.low < (estimate.high - estimate.low) / 10  # paired: what is common cancels
+    constant = bootstrap_mean([1.0] * 5)
+    assert (constant.low, constant.value, constant.high) == (1.0, 1.0, 1.0)
+    ratio = bootstrap_ratio([10.0, 30.0], [1.0, 1.0])
+    assert ratio.value == 20.0
+    with pytest.raises(GradatimError, match="no problems"):
+        bootstrap_mean([])
+
+
+def curve_point(tokens: float, accuracy: float) -> MethodResult:
+    return MethodResult("m", "s", Estimate(accuracy, accuracy, accuracy, 10), {"policy_generated": tokens})
+
+
+def test_curves_are_interpolated_in_log_tokens_and_never_beyond() -> None:
+    curve = [curve_point(400, 0.6), curve_point(100, 0.2)]
+    assert accuracy_at_tokens(curve, 200) == pytest.approx(0.4)
+    assert accuracy_at_tokens(curve, 100) == 0.2
+    assert accuracy_at_tokens(curve, 99) is None
+    assert tokens_to_reach(curve, 0.4) == pytest.approx(200)
+    assert tokens_to_reach(curve, 0.1) == 100
+    assert tokens_to_reach(curve, 0.61) is None
+
+
+def test_method_results_add_up_and_survive_json() -> None:
+    budget = Budget(policy_prefill=3, policy_generated=5, scorer_prefill=8)
+    result = method_result(
+        "beam",
+        "prm",
+        [1.0, 0.0],
+        [spending_of(budget), spending_of(Budget())],
+        policy_parameters=10,
+        scorer_parameters=2,
+    )
+    assert result.tokens == 8.0
+    assert result.flops == 2.0 * (4 * 10 + 4 * 2) == estimated_flops(result.spending, 10, 2)
+    assert MethodResult.from_json(result.to_json()) == result
+    with pytest.raises(GradatimError, match="one of each"):
+        method_result("beam", "prm", [1.0], [])
+
+
+def test_scored_states_hold_the_truth_of_partial_solutions() -> None:
+    tree = Tree(make_problem([3, 5, 7, 8], 46))
+    good = tree.add(tree.root, Step((1,), " 7 * 5 = 35 | 3 8 35\n"))
+    lost = tree.add(good, Step((2,), " 35 * 8 = 280 | 3 280\n"))
+    end = tree.add(lost, Step((3,), " 280 - 3 = 277 | 277", end=EndReason.END_OF_TEXT))
+    for node, score in [(good, 0.9), (lost, 0.2), (end, 0.1)]:
+        node.scores["prm"] = score
+    states = scored_states(tree, Countdown(), "prm")
+    assert states.labels == (True, False)
+    assert states.scores == (0.9, 0.2)
+    assert states.solutions == (((0.9, 0.2, 0.1), 1),)
+    assert choose_threshold([states]) == 0.9
+    result = step_score_result("prm", [states], resamples=20)
+    assert result.auc is not None
+    assert (result.auc.value, result.accuracy, result.states) == (1.0, 1.0, 2)
+    assert result.first_error is not None
+    assert result.first_error.error_accuracy == 1.0
