@@ -21,7 +21,7 @@ from gradatim.policies.transformers import TransformersPolicy
 from gradatim.search.many import search_many
 from gradatim.tree import Problem, Tree
 
-PROBLEMS, IN_FLIGHT = 192, 64
+PROBLEMS, IN_FLIGHT = 96, 64
 WIDTH, BRANCH, DEPTH = 4, 4, 4
 PROMPT, STEP = 64, 32
 STEP_END = (" 10",)  # about every fortieth token of a random model
@@ -32,7 +32,7 @@ def run(quick: bool = False) -> list[dict[str, object]]:
     """The share of the wall time of a beam search over 64 problems at once that is not spent in the model's forward
     passes, for a model of 16M parameters and, told in the settings, for one of 2M. Here ``ratio`` is that share."""
     torch.set_num_threads(THREADS)
-    shares = {size: _share(size, repeats=1 if quick else 3) for size in ("16M", "2M")}
+    shares = {size: _share(size, repeats=1 if quick else 2) for size in ("16M", "2M")}
     return [
         result(
             "search_overhead",
