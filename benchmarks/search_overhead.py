@@ -21,7 +21,7 @@ from gradatim.policies.transformers import TransformersPolicy
 from gradatim.search.many import search_many
 from gradatim.tree import Problem, Tree
 
-PROBLEMS, IN_FLIGHT = 96, 64
+IN_FLIGHT = 64
 WIDTH, BRANCH, DEPTH = 4, 4, 3
 PROMPT, STEP = 64, 32
 STEP_END = (" 10",)  # about every fortieth token of a random model
