@@ -112,10 +112,13 @@ def test_parents_come_before_children_and_walks_agree(tree: Tree) -> None:
 @given(st.lists(steps(), max_size=15))
 def test_identical_steps_are_one_node_that_counts_them(proposals: list[Step]) -> None:
     tree = Tree(Problem("p", "q"))
-    places = [(step.tokens, step.observation) for step in proposals]
+
+    def place(step: Step) -> tuple[object, ...]:  # text counts only where there are no tokens
+        return (step.tokens or step.text, step.observation or step.observation_text)
+
     nodes = [tree.add(tree.root, step) for step in proposals]
-    assert [(node.step.tokens, node.step.observation) for node in nodes] == places
-    assert {(node.step.tokens, node.step.observation): node.multiplicity for node in tree.nodes[1:]} == Counter(places)
+    assert [place(node.step) for node in nodes] == [place(step) for step in proposals]
+    assert {place(node.step): node.multiplicity for node in tree.nodes[1:]} == Counter(map(place, proposals))
     assert tree.root.children == tree.nodes[1:] == list(dict.fromkeys(nodes))
 
 
@@ -151,8 +154,16 @@ def test_a_step_has_as_many_log_probabilities_as_tokens_or_none() -> None:
     assert Step((1, 2), "ab").log_probabilities == ()
     with pytest.raises(ValueError, match="2 tokens but 1 log-probabilities"):
         Step((1, 2), "ab", (-1.0,))
-    with pytest.raises(ValueError, match="0 tokens but 1 log-probabilities"):
-        Step((), "", (-1.0,))
+    assert Step((), "ab", (-1.0,)).log_probabilities == (-1.0,)  # of a server's tokens, whose ids are unknown
+
+
+def test_text_steps_are_told_apart_by_their_text() -> None:
+    tree = Tree(Problem("p", "q"))
+    first, other = tree.add(tree.root, Step((), "a\n")), tree.add(tree.root, Step((), "b\n"))
+    assert first is not other
+    again = Tree.from_json(tree.to_json())
+    assert again.add(again.root, Step((), "b\n")) is again.nodes[2]
+    assert [node.multiplicity for node in again.nodes] == [1, 1, 2]
 
 
 def test_prompt_tokens_are_written_once_and_must_agree() -> None:

@@ -48,11 +48,15 @@ class Problem:
 class Step:
     """One step, exactly as it was sampled. Text is never tokenized again on the way.
 
+    A *text step* has no tokens: a server wrote it, or it was read from a file. Whoever needs tokens of it (a reward
+    model, a trainer) writes them in its own tokenizer (see :mod:`gradatim.policies.transcript`).
+
     Attributes:
-        tokens: ids that the policy wrote, boundary included.
+        tokens: ids that the policy wrote, boundary included; none for a text step.
         text: the text of ``tokens``.
         log_probabilities: natural-log probability of each token under the policy that sampled it, at temperature 1
             and without truncation; as many as ``tokens``, or none where they are unknown (a prompt, imported text).
+            A text step has those that its server told, one for each of the server's tokens.
         end: why the step ended.
         observation: ids that the environment, not the policy, wrote after the step. They condition what follows and
             never enter a loss.
@@ -67,7 +71,7 @@ class Step:
     observation_text: str = ""
 
     def __post_init__(self) -> None:
-        if self.log_probabilities and len(self.log_probabilities) != len(self.tokens):
+        if self.tokens and self.log_probabilities and len(self.log_probabilities) != len(self.tokens):
             raise ValueError(
                 f"a step has {len(self.tokens)} tokens but {len(self.log_probabilities)} log-probabilities"
             )
@@ -190,7 +194,7 @@ class Tree:
         self.metadata: dict[str, Any] = {}
         key = _mix(_mix(seed) ^ _text_key(problem.id))
         self.nodes: list[Node] = [Node(self, 0, None, Step(tuple(prompt_tokens), problem.prompt), key)]
-        self._by_place: dict[tuple[int, tuple[int, ...], tuple[int, ...]], Node] = {}  # see _place
+        self._by_place: dict[_Place, Node] = {}
 
     @property
     def root(self) -> Node:
@@ -217,7 +221,7 @@ class Tree:
     def add(self, parent: Node, step: Step, *, key: int | None = None) -> Node:
         """Add ``step`` below ``parent``, or find it there: identical steps are one node.
 
-        Returns the new node, or the sibling with the same tokens and observation after counting it once more in its
+        Returns the new node, or the sibling with the same tokens (text, for text steps) and observation after counting it once more in its
         ``multiplicity``. A step that was cut off before and now ended at a boundary can go on: its reward and answer,
         which judged the cut-off solution, are taken back.
         """
@@ -366,9 +370,15 @@ def _node_from_json(tree: Tree, record: Mapping[str, Any]) -> None:
     tree._append(node)
 
 
-def _place(parent: Node, step: Step) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
-    """What makes a step one with another: the same tokens and observation below the same parent."""
-    return parent.id, step.tokens, step.observation
+_Place = tuple[int, tuple[int, ...], str, tuple[int, ...], str]
+
+
+def _place(parent: Node, step: Step) -> _Place:
+    """What makes a step one with another: the same tokens and observation below the same parent; where there are no
+    tokens, the same text."""
+    text = "" if step.tokens else step.text
+    observed = "" if step.observation else step.observation_text
+    return parent.id, step.tokens, text, step.observation, observed
 
 
 def _mix(value: int) -> int:
