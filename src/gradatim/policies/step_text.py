@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradatim.errors import GradatimError
-from gradatim.tree import Problem
 
 CONTEXT_TOKENS = 8  # decoded before a step, so that its first piece keeps its leading space
 
@@ -53,25 +52,6 @@ class StepText:
         self._decoder_options = {"clean_up_tokenization_spaces": False} if backend is None else {}
         self._size = max(len(tokenizer), int(model.config.get_text_config().vocab_size))
         self._marks: dict[tuple[str, ...], NDArray[np.uint8]] = {}
-
-    def encode(self, problem: Problem) -> list[int]:
-        """The tokens of a problem's prompt.
-
-        Raises:
-            GradatimError: if the prompt is empty or has text that the tokenizer does not know.
-        """
-        tokens = list(self._tokenizer(problem.prompt)["input_ids"])
-        while len(tokens) > 1 and tokens[-1] in self.end_tokens:
-            tokens.pop()  # some tokenizers close every text
-        if not tokens:
-            raise GradatimError(f"problem {problem.id!r} has an empty prompt; give the policy text to continue")
-        unknown = self._tokenizer.unk_token_id
-        if unknown is not None and unknown not in self.end_tokens and unknown in tokens:
-            raise GradatimError(
-                f"the policy's tokenizer has no tokens for part of problem {problem.id!r}: {problem.prompt!r}; "
-                "use problems of the kind that the policy was trained on"
-            )
-        return tokens
 
     def text(self, before: Sequence[int], tokens: Sequence[int]) -> str:
         """The text of ``tokens`` after the tokens ``before``; special tokens have none."""

@@ -20,6 +20,7 @@ from gradatim.policies.base import Sampling
 from gradatim.policies.branch_batch import BranchBatch
 from gradatim.policies.expansion import Branch, Expansion, Written
 from gradatim.policies.loading import load_model, load_tokenizer
+from gradatim.policies.prompts import ChatFormat, prompt_tokens
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
 from gradatim.policies.token_sampling import choose_tokens, uniforms
 from gradatim.policies.tree_model import ModelStatistics, TreeModel
@@ -42,6 +43,7 @@ class TransformersPolicy:
         model: a decoder; its attention is replaced by tree attention.
         tokenizer: its tokenizer; it must have an end token.
         sampling: the default for calls that give none.
+        chat: put problems as a conversation in the tokenizer's chat template; by default they are plain text.
         max_branches: how many branches run at once.
         memory_bytes: bound on the cached keys and values of nodes; the least recently used are dropped and computed
             again when they are needed.
@@ -56,10 +58,12 @@ class TransformersPolicy:
         tokenizer: PreTrainedTokenizerBase,
         *,
         sampling: Sampling | None = None,
+        chat: ChatFormat | None = None,
         max_branches: int = 256,
         memory_bytes: int = 2 << 30,
     ) -> None:
         self.tokenizer = tokenizer
+        self.chat = chat
         self.sampling = sampling if sampling is not None else Sampling()
         self.max_branches = max_branches
         self.tree_model = TreeModel(model, Spending.POLICY_PREFILL, memory_bytes)
@@ -110,10 +114,10 @@ class TransformersPolicy:
         """Write the prompt's tokens to the root, if they are not there yet.
 
         Raises:
-            GradatimError: if the prompt is empty or has text that the tokenizer does not know.
+            GradatimError: see :func:`gradatim.policies.prompts.prompt_tokens`.
         """
         if not tree.root.step.tokens:
-            tree.set_prompt_tokens(self._text.encode(tree.problem))
+            tree.set_prompt_tokens(prompt_tokens(self.tokenizer, tree.problem, self.chat))
 
     async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
         """Propose ``n`` steps below each open node; see :class:`gradatim.policies.base.Policy`."""

@@ -1,58 +1,68 @@
-"""A process reward model as a scorer: a token-level head on a decoder, read at the end of each step."""
+"""A process reward model as a scorer: a decoder that is read at the end of each step."""
 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForTokenClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from gradatim.budget import Spending
 from gradatim.errors import GradatimError
-from gradatim.policies.loading import load_model
+from gradatim.policies.transcript import Transcript
 from gradatim.policies.tree_model import ModelStatistics, TreeModel
+from gradatim.scorers.layouts import Layout, OwnLayout, label_probability
+from gradatim.scorers.loading import load_scoring_model
 from gradatim.tree import Node, Tree
 
 
 class ProcessRewardScorer:
     """Scores a step by the probability that it is right (Lightman et al., *Let's Verify Step by Step*, 2023).
 
-    The model is a token classifier with one label (the logit of "right") or two (the second is "right"); the score
-    is read at the step's last token. A step is scored from the cached state of its parent, so each token of a tree is
-    read once, and all steps that wait for a score are read in one pass. The model reads the tree's own tokens: it
-    must have the policy's tokenizer.
+    A step is scored from the cached state of its parent, so each token of a tree is read once, and all steps that wait
+    for a score are read in one pass. A model that was trained here reads the tree's own tokens where they are its
+    tokenizer's; any other model, and any tree of text, is read through the model's layout.
 
     Args:
-        model: the token classifier; its attention is replaced by tree attention.
+        model: a token classifier with one label (the logit of "right") or two (the second is "right"), or what its
+            layout needs; its attention is replaced by tree attention.
+        layout: how the model reads a solution; without one, it reads the tree's own tokens.
         name: the key in ``node.scores``.
         memory_bytes: bound on the cached keys and values.
         rows_per_pass: how many steps one forward pass reads at most.
 
     Raises:
-        GradatimError: if the model has neither one label nor two.
+        GradatimError: if a classifier has neither one label nor two.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         *,
+        layout: Layout | None = None,
         name: str = "process_reward",
         memory_bytes: int = 2 << 30,
         rows_per_pass: int = 256,
     ) -> None:
-        if model.config.num_labels not in (1, 2):
+        is_classifier = model.get_output_embeddings() is None
+        if is_classifier and model.config.num_labels not in (1, 2):
             raise GradatimError(
                 f"a process reward model has one label or two, but this one has {model.config.num_labels}; "
                 "name a model that was trained to judge steps"
             )
         self.name = name
         self.rows_per_pass = rows_per_pass
+        self.layout = layout
         self.tree_model = TreeModel(model, Spending.SCORER_PREFILL, memory_bytes)
-        self._waiting: list[tuple[Node, asyncio.Future[None]]] = []
+        self._transcript = None if layout is None else Transcript(layout.path_tokens)
+        self._positions = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 60)
+        self._reads_directly: weakref.WeakKeyDictionary[Tree, bool] = weakref.WeakKeyDictionary()
+        self._waiting: list[tuple[Node, Node, asyncio.Future[None]]] = []
         self._pump: asyncio.Task[None] | None = None
 
     @classmethod
@@ -60,16 +70,24 @@ class ProcessRewardScorer:
         cls,
         name_or_path: str | Path,
         *,
+        layout: str = "auto",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         **options: Any,
     ) -> ProcessRewardScorer:
-        """Load the model from a hub id or a local folder; ``options`` as for the class.
+        """Load the model from a hub id, a local folder or ``shipped:NAME``; ``options`` as for the class.
+
+        Args:
+            name_or_path: the model.
+            layout: a name of :data:`gradatim.scorers.loading.LAYOUTS`; ``"auto"`` tells it from the model.
+            device: where it runs.
+            dtype: of the weights.
 
         Raises:
-            GradatimError: if it cannot be loaded; says why.
+            GradatimError: if it cannot be loaded or its layout cannot be told; says why.
         """
-        return cls(load_model(AutoModelForTokenClassification, name_or_path, dtype=dtype).to(device), **options)
+        model, made = load_scoring_model(name_or_path, layout, dtype=dtype)
+        return cls(model.to(device), layout=made, **options)
 
     @property
     def statistics(self) -> ModelStatistics:
@@ -78,6 +96,8 @@ class ProcessRewardScorer:
     def release(self, tree: Tree) -> None:
         """Drop the cached keys and values of a tree that is done."""
         self.tree_model.store.release(tree)
+        for counterpart in () if self._transcript is None else self._transcript.forget(tree):
+            self.tree_model.store.release(counterpart)
 
     def refresh(self) -> None:
         """Forget all cached keys and values and set the model up again, after its weights were trained."""
@@ -88,12 +108,47 @@ class ProcessRewardScorer:
         loop = asyncio.get_running_loop()
         futures: dict[Node, asyncio.Future[None]] = {}
         for node in nodes:
-            if self.name not in node.scores and node not in futures and self.tree_model.charge(node):
+            if self.name in node.scores or node in futures:
+                continue
+            read = self._as_read(node)
+            if self.tree_model.charge(read):
                 futures[node] = loop.create_future()
-        self._waiting.extend(futures.items())
+                self._waiting.append((node, read, futures[node]))
         if self._waiting and (self._pump is None or self._pump.done()):
             self._pump = loop.create_task(self._run())
         await asyncio.gather(*futures.values())
+
+    def _as_read(self, node: Node) -> Node:
+        """The node in the tokens that the model reads.
+
+        Raises:
+            GradatimError: if the tree has no tokens and the scorer no layout, or the path is longer than the model
+                reads.
+        """
+        tree = node.tree
+        if tree not in self._reads_directly:
+            self._reads_directly[tree] = self._knows_tokens_of(tree)
+        read = node if self._transcript is None or self._reads_directly[tree] else self._transcript.counterpart(node)
+        length = len(read.tokens)
+        if length == 0:
+            raise GradatimError(
+                f"the steps of problem {tree.problem.id!r} are text without tokens; load the reward model with "
+                "ProcessRewardScorer.from_pretrained, which knows how to write them"
+            )
+        if length > self._positions:
+            raise GradatimError(
+                f"a solution of problem {tree.problem.id!r} has {length} tokens, but the reward model reads at most "
+                f"{self._positions}; leave such solutions out"
+            )
+        return read
+
+    def _knows_tokens_of(self, tree: Tree) -> bool:
+        """Whether a tree's own tokens are what the model would read."""
+        if self.layout is None:
+            return True
+        if not isinstance(self.layout, OwnLayout) or not tree.root.step.tokens:
+            return False
+        return list(tree.root.step.tokens) == self.layout.path_tokens(tree.problem, (), finished=False)
 
     async def _run(self) -> None:
         """Read whatever waits, a pass at a time; searches take their scores between two passes."""
@@ -101,30 +156,25 @@ class ProcessRewardScorer:
             batch = self._waiting[: self.rows_per_pass]
             del self._waiting[: self.rows_per_pass]
             try:
-                self._score_batch([node for node, _ in batch])
+                self._score_batch(batch)
             except Exception as error:
-                for _, future in [*batch, *self._waiting]:
+                for _, _, future in [*batch, *self._waiting]:
                     if not future.done():
                         future.set_exception(error)
                 self._waiting.clear()
                 return
-            for _, future in batch:
+            for _, _, future in batch:
                 if not future.done():
                     future.set_result(None)
             await asyncio.sleep(0)
         self.tree_model.free()
 
-    def _score_batch(self, nodes: Sequence[Node]) -> None:
-        outputs = torch.stack([_output(path[-1].output) for path in self.tree_model.compute(nodes)])
-        for node, probability in zip(nodes, step_probabilities(outputs).tolist(), strict=True):
-            node.scores[self.name] = probability
-
-
-def step_probabilities(logits: Tensor) -> Tensor:
-    """The probability of "right" from logits of one label or two: (..., labels) to (...)."""
-    if logits.shape[-1] == 1:
-        return logits.squeeze(-1).sigmoid()
-    return logits.softmax(dim=-1)[..., 1]
+    def _score_batch(self, batch: Sequence[tuple[Node, Node, asyncio.Future[None]]]) -> None:
+        paths = self.tree_model.compute([read for _, read, _ in batch])
+        outputs = torch.stack([_output(path[-1].output) for path in paths])
+        probability = label_probability if self.layout is None else self.layout.probability
+        for (node, _, _), score in zip(batch, probability(outputs).tolist(), strict=True):
+            node.scores[self.name] = score
 
 
 def _output(output: Tensor | None) -> Tensor:

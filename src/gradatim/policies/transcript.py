@@ -1,0 +1,91 @@
+"""Trees in another tokenizer's tokens: for models that read what another model, a server or a file wrote."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from gradatim.policies.prompts import ChatFormat, continuation_tokens, prompt_tokens, step_tokens
+from gradatim.tree import Node, Problem, Tree
+
+
+class PathTokens(Protocol):
+    """Writes a partial solution as a model reads it."""
+
+    def __call__(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
+        """The tokens of a problem and its steps so far; ``finished`` if the last step ended the solution."""
+        ...
+
+
+class Transcript:
+    """Trees as a model with its own tokens and layout reads them, each token once as far as the layout allows.
+
+    Every node has its counterpart in a tree of the model's tokens. What a node adds to its parent is a node of its
+    own there, so that a model reads a step from the cached state of its parent. Where a layout does not write a path
+    as a continuation of any path before it (a tokenizer that merges across a step boundary), the path is written anew
+    as a tree of its own: always exact, and incremental wherever it can be.
+
+    Args:
+        path_tokens: the layout.
+    """
+
+    def __init__(self, path_tokens: PathTokens) -> None:
+        self._path_tokens = path_tokens
+        self._counterparts: weakref.WeakKeyDictionary[Tree, dict[int, Node]] = weakref.WeakKeyDictionary()
+
+    def counterpart(self, node: Node) -> Node:
+        """The node whose path, in the model's tokens, is the path of ``node``. It spends the same budget."""
+        known = self._counterparts.setdefault(node.tree, {})
+        for each in node.path():
+            if each.id not in known:
+                known[each.id] = self._write(each, known)
+        return known[node.id]
+
+    def forget(self, tree: Tree) -> list[Tree]:
+        """Drop what is kept of a tree that is done; returns the trees of tokens that stood for it."""
+        nodes = self._counterparts.pop(tree, {})
+        return list({id(node.tree): node.tree for node in nodes.values()}.values())
+
+    def _write(self, node: Node, known: dict[int, Node]) -> Node:
+        path = node.path()
+        tokens = self._path_tokens(node.tree.problem, step_texts(path), finished=node.finished)
+        for ancestor in reversed(path[:-1]):
+            before = known[ancestor.id]
+            prefix = before.tokens
+            if tokens[: len(prefix)] == prefix:
+                rest = tuple(tokens[len(prefix) :])
+                return (
+                    before.tree.add(before, replace(node.step, tokens=rest, log_probabilities=())) if rest else before
+                )
+        return Tree(node.tree.problem, prompt_tokens=tokens, seed=node.tree.seed, budget=node.tree.budget).root
+
+
+def step_texts(path: Sequence[Node]) -> list[str]:
+    """The texts of the steps of a path from the root, each with what the environment wrote after it."""
+    return [node.step.text + node.step.observation_text for node in path[1:]]
+
+
+def tokenized(tree: Tree, tokenizer: Any, chat: ChatFormat | None = None) -> Tree:
+    """A copy of a tree with every step in ``tokenizer``'s tokens, for training a model on what others wrote.
+
+    The copy has the same nodes, scores, counts and rewards, and no log-probabilities. Each step has the tokens that it
+    has at a step boundary, whatever came before it. A finished solution ends in the tokenizer's end token.
+
+    Args:
+        tree: any tree; its own tokens, if it has any, are not looked at.
+        tokenizer: of the model that is to be trained.
+        chat: put the problem as a conversation; see :class:`gradatim.policies.prompts.ChatFormat`.
+
+    Raises:
+        GradatimError: see :func:`gradatim.policies.prompts.prompt_tokens`.
+    """
+    value = tree.to_json()
+    value["nodes"][0]["tokens"] = prompt_tokens(tokenizer, tree.problem, chat)
+    for node, record in zip(tree.nodes[1:], value["nodes"][1:], strict=True):
+        record["tokens"] = step_tokens(tokenizer, node.step.text, finished=node.finished)
+        if node.step.observation_text:
+            record["observation"] = continuation_tokens(tokenizer, node.step.observation_text)
+        record.pop("log_probabilities", None)
+    return Tree.from_json(value)

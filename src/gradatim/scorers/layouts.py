@@ -1,0 +1,244 @@
+"""How published process reward models read a solution, and where they say what a step is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from gradatim.errors import GradatimError
+from gradatim.policies.prompts import ChatFormat, prompt_tokens, question_of, step_tokens
+from gradatim.tree import Problem
+
+
+class Layout(Protocol):
+    """What a process reward model reads, and how its output becomes a probability.
+
+    Attributes:
+        name: what commands and recipes call it.
+    """
+
+    name: str
+
+    def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
+        """The model's input for a partial solution; its output at the last token judges the last step.
+
+        ``finished`` says that the last step ended the solution.
+        """
+        ...
+
+    def probability(self, output: Tensor) -> Tensor:
+        """The probability that the step is right: (..., outputs) to (...)."""
+        ...
+
+
+class OwnLayout:
+    """What models trained here read: the policy's prompt, then the steps as they are.
+
+    Args:
+        tokenizer: the model's.
+        chat: how the problem is put, where it is a conversation.
+    """
+
+    name = "own"
+
+    def __init__(self, tokenizer: Any, chat: ChatFormat | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.chat = chat
+
+    def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
+        tokens = prompt_tokens(self.tokenizer, problem, self.chat)
+        for number, step in enumerate(steps, 1):
+            tokens += step_tokens(self.tokenizer, step, finished=finished and number == len(steps))
+        return tokens
+
+    def probability(self, output: Tensor) -> Tensor:
+        return label_probability(output)
+
+
+class StepTokenLayout:
+    """A special token after each step, judged by a two-way head (Qwen2.5-Math-PRM, Zhang et al., 2025,
+    arXiv:2501.07301).
+
+    The problem is the user's turn of the model's chat template and the steps are the assistant's, stripped, each with
+    ``step_token`` behind it.
+
+    Args:
+        tokenizer: the model's.
+        step_token: written after each step.
+        system: the system prompt that the model was trained with.
+
+    Raises:
+        GradatimError: if the tokenizer does not have ``step_token`` as one token.
+    """
+
+    name = "step-token"
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        step_token: str = "<extra_0>",
+        system: str = "Please reason step by step, and put your final answer within \\boxed{}.",
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.step_token = _one_token(tokenizer, step_token)
+        self.chat = ChatFormat(system)
+
+    def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
+        tokens = prompt_tokens(self.tokenizer, problem, self.chat)
+        for step in steps:
+            tokens += [*self.tokenizer.encode(step.strip(), add_special_tokens=False), self.step_token]
+        return tokens
+
+    def probability(self, output: Tensor) -> Tensor:
+        return label_probability(output)
+
+
+class StepTagLayout:
+    """A tag after each step, where a language model weighs "+" against "-" (Math-Shepherd, Wang et al., 2023,
+    arXiv:2312.08935).
+
+    The text is ``question Step 1: … ки\\nStep 2: … ки``; steps that are not numbered yet are.
+
+    Args:
+        tokenizer: the model's.
+        tag: written after each step.
+
+    Raises:
+        GradatimError: if the tokenizer does not have the tag, "+" or "-" as one token.
+    """
+
+    name = "step-tag"
+
+    def __init__(self, tokenizer: Any, *, tag: str = "ки") -> None:
+        self.tokenizer = tokenizer
+        self.tag = tag
+        # Encoded behind a space, as in the text: sentence-piece tokenizers have other tokens for the bare characters.
+        self.tag_token, self.good, self.bad = (_last_token(tokenizer, f" {mark}") for mark in (tag, "+", "-"))
+
+    def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
+        lines = [f"{_numbered(step.strip(), number)} {self.tag}" for number, step in enumerate(steps, 1)]
+        text = f"{question_of(problem).strip()} " + "\n".join(lines)
+        tokens = list(self.tokenizer(text)["input_ids"])
+        if not steps:
+            return tokens
+        while tokens and tokens[-1] != self.tag_token:  # some tokenizers close every text
+            tokens.pop()
+        if not tokens:
+            raise GradatimError(f"the tokenizer does not write the step tag {self.tag!r} as one token; use its own tag")
+        return tokens
+
+    def probability(self, output: Tensor) -> Tensor:
+        return output[..., [self.good, self.bad]].softmax(dim=-1)[..., 0]
+
+
+class DialogueLayout:
+    """Each step is a user's turn, and the assistant answers "+" or "-" (RLHFlow's models, Xiong et al., 2024).
+
+    The first turn is the problem and the first step. What is read is the prediction of the answer; the answers
+    themselves are all "+", as their authors have it.
+
+    Args:
+        tokenizer: the model's; it must have a chat template.
+    """
+
+    name = "dialogue"
+
+    def __init__(self, tokenizer: Any) -> None:
+        if not tokenizer.chat_template:
+            raise GradatimError("this reward model answers in a dialogue, but its tokenizer has no chat template")
+        self.tokenizer = tokenizer
+        self.good, self.bad = (_last_token(tokenizer, mark) for mark in ("+", "-"))
+
+    def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
+        question = question_of(problem).strip()
+        texts = [step.strip() for step in steps]
+        turns = [f"{question} {texts[0]}", *texts[1:]] if texts else [question]
+        messages = []
+        for turn in turns:
+            messages += [{"role": "user", "content": turn}, {"role": "assistant", "content": "+"}]
+        return list(self.tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=False))
+
+    def probability(self, output: Tensor) -> Tensor:
+        return output[..., [self.good, self.bad]].softmax(dim=-1)[..., 0]
+
+
+class SeparatorLayout:
+    """A separator after each step, where a token classifier says what it is worth (TRL's ``PRMTrainer``, until 1.13).
+
+    Prompt and steps are tokenized each by itself; label 1 of two is "right".
+
+    Args:
+        tokenizer: the model's.
+        separator: written after each step in place of its own line end.
+    """
+
+    name = "separator"
+
+    def __init__(self, tokenizer: Any, *, separator: str = "\n") -> None:
+        self.tokenizer = tokenizer
+        self.separator = list(tokenizer.encode(separator, add_special_tokens=False))
+        self.begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+
+    def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
+        tokens = [*self.begin, *self.tokenizer.encode(problem.prompt, add_special_tokens=False)]
+        for step in steps:
+            tokens += [*self.tokenizer.encode(step.rstrip("\n"), add_special_tokens=False), *self.separator]
+        return tokens
+
+    def probability(self, output: Tensor) -> Tensor:
+        return label_probability(output)
+
+
+class ValueHeadLayout:
+    """A value head, read at the line end after each step (Skywork-o1-Open-PRM, 2024).
+
+    Args:
+        tokenizer: the model's.
+        step_end: what ends a step; its last token is read.
+    """
+
+    name = "value-head"
+
+    def __init__(self, tokenizer: Any, *, step_end: str = "\n") -> None:
+        self.tokenizer = tokenizer
+        self.step_end = step_end
+        self.step_token = _last_token(tokenizer, step_end)
+
+    def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
+        begin = self.tokenizer.bos_token or ""
+        question = question_of(problem).strip()
+        tokens = list(self.tokenizer.encode(f"{begin}{question}\n", add_special_tokens=False))
+        for step in steps:
+            tokens += [*self.tokenizer.encode(step.strip(self.step_end), add_special_tokens=False), self.step_token]
+        return tokens
+
+    def probability(self, output: Tensor) -> Tensor:
+        return label_probability(output)
+
+
+def label_probability(logits: Tensor) -> Tensor:
+    """The probability of "right" from logits of one label or two: (..., labels) to (...)."""
+    if logits.shape[-1] == 1:
+        return logits.squeeze(-1).sigmoid()
+    return logits.softmax(dim=-1)[..., 1]
+
+
+def _numbered(step: str, number: int) -> str:
+    return step if step.startswith(f"Step {number}:") else f"Step {number}: {step}"
+
+
+def _one_token(tokenizer: Any, text: str) -> int:
+    tokens = tokenizer.encode(text, add_special_tokens=False)
+    if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
+        raise GradatimError(f"the reward model's tokenizer does not have {text!r} as one token; choose another layout")
+    return int(tokens[0])
+
+
+def _last_token(tokenizer: Any, text: str) -> int:
+    tokens = tokenizer.encode(text, add_special_tokens=False)
+    if not tokens or tokens[-1] == tokenizer.unk_token_id:
+        raise GradatimError(f"the reward model's tokenizer has no token for {text!r}; choose another layout")
+    return int(tokens[-1])

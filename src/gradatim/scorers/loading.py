@@ -1,0 +1,139 @@
+"""Process reward models in the layouts that they were published in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from gradatim.errors import GradatimError
+from gradatim.models import resolve_model
+from gradatim.policies.loading import load_model, load_tokenizer
+from gradatim.policies.prompts import ChatFormat
+from gradatim.scorers.layouts import (
+    DialogueLayout,
+    Layout,
+    OwnLayout,
+    SeparatorLayout,
+    StepTagLayout,
+    StepTokenLayout,
+    ValueHeadLayout,
+)
+
+LAYOUT_FILE = "step_scoring.json"
+"""Beside a model that was trained here: how it reads a problem."""
+
+LAYOUTS: dict[str, type[Any]] = {
+    layout.name: layout
+    for layout in (OwnLayout, StepTokenLayout, StepTagLayout, DialogueLayout, SeparatorLayout, ValueHeadLayout)
+}
+
+
+def load_scoring_model(
+    name_or_path: str | Path, layout: str = "auto", *, dtype: torch.dtype = torch.float32, **options: Any
+) -> tuple[PreTrainedModel, Layout]:
+    """A process reward model and its layout, from a hub id, a local folder or ``shipped:NAME``.
+
+    Args:
+        name_or_path: the model.
+        layout: a name of :data:`LAYOUTS`, or ``"auto"`` to tell it from the model's architecture, tokenizer and
+            :data:`LAYOUT_FILE`.
+        dtype: of the weights.
+        options: passed on to ``from_pretrained``.
+
+    Raises:
+        GradatimError: if it cannot be loaded, or its layout cannot be told.
+    """
+    source = resolve_model(name_or_path) if isinstance(name_or_path, str) else str(name_or_path)
+    config = _load_config(source)
+    tokenizer = load_tokenizer(source)
+    chosen = _detect(source, config, tokenizer) if layout == "auto" else layout
+    if chosen not in LAYOUTS:
+        raise GradatimError(f"there is no layout {layout!r} of reward models; choose one of: {', '.join(LAYOUTS)}")
+    own = _read_layout_file(source)
+    made: Layout = OwnLayout(tokenizer, own) if chosen == OwnLayout.name else LAYOUTS[chosen](tokenizer)
+    auto_class, more = _model_class(made, config)
+    return load_model(auto_class, source, dtype=dtype, trust_remote_code=False, **more, **options), made
+
+
+def write_layout_file(folder: Path, chat: ChatFormat | None) -> None:
+    """Note beside a model that was trained here how it reads a problem."""
+    value = {"layout": OwnLayout.name, "chat": None if chat is None else chat.to_json()}
+    (folder / LAYOUT_FILE).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _load_config(source: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise GradatimError(f"cannot load the reward model {source!r}: {reason}") from error
+
+
+def _detect(source: str, config: Any, tokenizer: Any) -> str:
+    """The layout that a model's architecture and tokenizer tell of."""
+    architecture = (config.architectures or ["?"])[0]
+    if (Path(source) / LAYOUT_FILE).is_file():
+        return OwnLayout.name
+    if architecture.endswith("ForProcessRewardModel"):
+        return StepTokenLayout.name
+    if architecture.endswith(("ForPrmModel", "ForRewardModel")):
+        return ValueHeadLayout.name
+    if architecture.endswith("ForTokenClassification"):
+        return SeparatorLayout.name
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return DialogueLayout.name if tokenizer.chat_template else StepTagLayout.name
+    raise GradatimError(
+        f"{source!r} is a {architecture}, of no known layout of process reward models; name the layout: "
+        + ", ".join(LAYOUTS)
+    )
+
+
+def _read_layout_file(source: str) -> ChatFormat | None:
+    path = Path(source) / LAYOUT_FILE
+    if not path.is_file():
+        return None
+    try:
+        chat = json.loads(path.read_text(encoding="utf-8"))["chat"]
+        return None if chat is None else ChatFormat.from_json(chat)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise GradatimError(f"{LAYOUT_FILE} of {source!r} is damaged; save the model again") from error
+
+
+def _model_class(layout: Layout, config: Any) -> tuple[Any, dict[str, Any]]:
+    """The class that loads a layout's weights, and what its ``from_pretrained`` needs."""
+    if isinstance(layout, StepTagLayout | DialogueLayout):
+        return AutoModelForCausalLM, {}
+    config.classifier_dropout = 0.0  # or a new head's default would drop features
+    classifier = _classifier(config)
+    if isinstance(layout, StepTokenLayout):
+        config.num_labels = 2
+        return _with_two_layer_head(classifier), {"config": config}
+    if isinstance(layout, ValueHeadLayout):
+        config.num_labels = 1
+        return classifier, {"config": config, "key_mapping": {r"^v_head\.summary": "score"}}
+    return classifier, {"config": config}
+
+
+def _classifier(config: Any) -> Any:
+    try:
+        return MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING[type(config)]
+    except KeyError as error:
+        raise GradatimError(f"transformers has no token classifier for {config.model_type!r} models") from error
+
+
+def _with_two_layer_head(classifier: Any) -> Any:
+    """The class of a token classifier whose head has a hidden layer, under the names of Qwen's published weights."""
+
+    class ProcessRewardModel(classifier):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            size = config.get_text_config().hidden_size
+            self.score = nn.Sequential(nn.Linear(size, size), nn.ReLU(), nn.Linear(size, config.num_labels))
+            self.post_init()
+
+    return ProcessRewardModel
