@@ -85,6 +85,10 @@ class BranchPlan:
     positions: Tensor
     _masks: dict[int | None, Tensor] = field(default_factory=dict)
 
+    @property
+    def device(self) -> torch.device:
+        return self.suffix_lengths.device
+
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None,
         softcap: float | None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -11,6 +12,50 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
+
+Quantization = Literal["8bit", "4bit"]
+
+
+def placed(
+    auto_class: Any,
+    name_or_path: str | Path,
+    *,
+    dtype: torch.dtype,
+    device: str | torch.device = "cpu",
+    device_map: str | dict[str, Any] | None = None,
+    quantization: Quantization | None = None,
+    **options: Any,
+) -> PreTrainedModel:
+    """A model where it is to run: on one device, spread over several, and in as few bits as asked.
+
+    Args:
+        auto_class: as for :func:`load_model`, which gets ``options`` too.
+        name_or_path: the model.
+        dtype: of the weights, and of what is computed.
+        device: where the whole model runs.
+        device_map: spreads the model over devices instead (``"auto"``, ``"balanced"`` or a map, as accelerate has it),
+            for models that are too large for one; what fits nowhere stays in memory or on the disk until it is needed.
+        quantization: load the weights in 8 or 4 bits with bitsandbytes.
+
+    Raises:
+        GradatimError: as :func:`load_model`; also if bitsandbytes is missing.
+    """
+    if quantization is not None:
+        options["quantization_config"] = _bits(quantization, dtype)
+        device_map = {"": device} if device_map is None else device_map
+    if device_map is not None:
+        return load_model(auto_class, name_or_path, dtype=dtype, device_map=device_map, **options)
+    return load_model(auto_class, name_or_path, dtype=dtype, **options).to(device)
+
+
+def _bits(quantization: Quantization, dtype: torch.dtype) -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise GradatimError("quantized loading needs bitsandbytes; install it with: pip install bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 def load_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
@@ -21,13 +66,14 @@ def load_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype,
             weights that this kind of model needs.
     """
     name_or_path = _resolve(name_or_path)
-    _check_folder(name_or_path, "config.json", "a model (it has no config.json)")
+    if not (Path(name_or_path) / "adapter_config.json").is_file():  # an adapter names its base, which is loaded too
+        _check_folder(name_or_path, "config.json", "a model (it has no config.json)")
     try:
         loaded: tuple[PreTrainedModel, dict[str, Any]] = auto_class.from_pretrained(
             str(name_or_path), dtype=dtype, output_loading_info=True, **options
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise GradatimError(f"cannot load the model {str(name_or_path)!r}: {_first_line(error)}") from error
+        raise GradatimError(f"cannot load the model {str(name_or_path)!r}: {first_line(error)}") from error
     model, information = loaded
     missing = sorted(information["missing_keys"])
     if missing:
@@ -49,7 +95,7 @@ def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(name_or_path))
     except (OSError, ValueError, KeyError) as error:
-        raise GradatimError(f"cannot load the tokenizer of {str(name_or_path)!r}: {_first_line(error)}") from error
+        raise GradatimError(f"cannot load the tokenizer of {str(name_or_path)!r}: {first_line(error)}") from error
     return tokenizer
 
 
@@ -67,5 +113,6 @@ def _check_folder(name_or_path: str | Path, needed: str, what: str) -> None:
         raise GradatimError(f"there is no folder {str(path)!r}; name a model folder or a hub id")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

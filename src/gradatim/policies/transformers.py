@@ -16,10 +16,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from gradatim.budget import Spending
 from gradatim.errors import GradatimError
+from gradatim.policies.adapters import load_adapter, use_adapter
 from gradatim.policies.base import Sampling
 from gradatim.policies.branch_batch import BranchBatch
 from gradatim.policies.expansion import Branch, Expansion, Written
-from gradatim.policies.loading import load_model, load_tokenizer
+from gradatim.policies.loading import Quantization, load_tokenizer, placed
 from gradatim.policies.prompts import ChatFormat, prompt_tokens
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
 from gradatim.policies.token_sampling import choose_tokens, uniforms
@@ -82,17 +83,58 @@ class TransformersPolicy:
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        device_map: str | dict[str, Any] | None = None,
+        quantization: Quantization | None = None,
+        adapter: str | Path | None = None,
         **options: Any,
     ) -> TransformersPolicy:
         """Load a model and its tokenizer from a hub id, a local folder or ``shipped:NAME``.
 
-        ``options`` are those of the class.
+        Args:
+            name_or_path: the model; a folder of an adapter loads its base too.
+            device, dtype, device_map, quantization: see :func:`gradatim.policies.loading.placed`.
+            adapter: see :meth:`load_adapter`; it is called ``"default"``.
+            options: those of the class.
 
         Raises:
-            GradatimError: if either cannot be loaded; says why.
+            GradatimError: if any of them cannot be loaded; says why.
         """
-        model = load_model(AutoModelForCausalLM, name_or_path, dtype=dtype).to(device)
-        return cls(model, load_tokenizer(name_or_path), **options)
+        model = placed(
+            AutoModelForCausalLM,
+            name_or_path,
+            dtype=dtype,
+            device=device,
+            device_map=device_map,
+            quantization=quantization,
+        )
+        policy = cls(model, load_tokenizer(name_or_path), **options)
+        if adapter is not None:
+            policy.load_adapter(adapter, "default")
+        return policy
+
+    def load_adapter(self, source: str | Path, name: str) -> None:
+        """Add a low-rank adapter (a local folder or a hub id) to the model and switch to it.
+
+        Raises:
+            GradatimError: see :func:`gradatim.policies.adapters.load_adapter`; also while searches are running.
+        """
+        self._check_idle()
+        load_adapter(self.model, source, name)
+        self.refresh()
+
+    def use_adapter(self, name: str | None) -> None:
+        """Switch to a loaded adapter, or to the base model alone with ``None``; what was cached is forgotten.
+
+        Raises:
+            GradatimError: if there is no such adapter, or searches are running.
+        """
+        self._check_idle()
+        use_adapter(self.model, name)
+        self.refresh()
+
+    def _check_idle(self) -> None:
+        if self._branches or self._waiting:
+            raise GradatimError("the policy is at work; switch adapters when its searches are done")
 
     @property
     def model(self) -> PreTrainedModel:

@@ -30,6 +30,11 @@ TREE_ATTENTION = "gradatim_tree"
 class AttentionPlan(Protocol):
     """What one forward pass attends to."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where the cached keys and values lie."""
+        ...
+
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None,
         softcap: float | None,
@@ -66,21 +71,25 @@ def attending(plan: AttentionPlan) -> Iterator[None]:
 def tree_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """The attention function that transformers calls; it hands over to the active plan."""
+    """The attention function that transformers calls; it hands over to the active plan.
+
+    Of a model that is spread over several devices, all layers attend where the plan's cached keys and values lie.
+    """
     plan = _active.get()
     if plan is None:
         raise RuntimeError("a model set to tree attention must run inside gradatim.policies.tree_attention.attending")
     scaling = options.get("scaling")
+    here, home = query.device, plan.device
     output = plan.attend(
         int(getattr(module, "layer_idx")),  # noqa: B009 - set by every attention module, unknown to the type of nn.Module
-        query,
-        key,
-        value,
+        query.to(home),
+        key.to(home),
+        value.to(home),
         query.shape[-1] ** -0.5 if scaling is None else float(scaling),
         options.get("sliding_window"),
         options.get("softcap"),
     )
-    return output, None
+    return output.to(here), None
 
 
 AttentionInterface.register(TREE_ATTENTION, tree_attention)
@@ -102,6 +111,10 @@ class SegmentPlan:
     lengths: Tensor
     written: dict[int, Tensor] = field(default_factory=dict)
     _masks: dict[int | None, Tensor] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return self.lengths.device
 
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None,

@@ -159,7 +159,7 @@ class TreeModel:
 
     def _compute(self, segments: Sequence[Segment], held: dict[Node, NodeState]) -> None:
         """Compute what is missing of the segments in one forward pass, cache it, and put it into ``held``."""
-        device = self.model.device
+        device = self.device
         tokens = [segment.tokens for segment in segments]
         lengths = [len(row) for row in tokens]
         prefix_lengths = [segment.prefix_length for segment in segments]
@@ -228,6 +228,16 @@ class TreeModel:
         self.statistics.seconds += time.perf_counter() - started
         self.statistics.passes += 1
         return logits
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go and cached keys and values lie; of a spread model, the first accelerator that it is on."""
+        places = getattr(self.model, "hf_device_map", None)
+        if places is None:
+            device: torch.device = self.model.device
+            return device
+        accelerators = [place for place in places.values() if place not in ("cpu", "disk")]
+        return torch.device(accelerators[0] if accelerators else "cpu")
 
     @property
     def _keeps_last(self) -> bool:

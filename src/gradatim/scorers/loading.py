@@ -12,7 +12,7 @@ from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, AutoConfig, Aut
 
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
-from gradatim.policies.loading import load_model, load_tokenizer
+from gradatim.policies.loading import load_tokenizer, placed
 from gradatim.policies.prompts import ChatFormat
 from gradatim.scorers.layouts import (
     DialogueLayout,
@@ -43,7 +43,7 @@ def load_scoring_model(
         layout: a name of :data:`LAYOUTS`, or ``"auto"`` to tell it from the model's architecture, tokenizer and
             :data:`LAYOUT_FILE`.
         dtype: of the weights.
-        options: passed on to ``from_pretrained``.
+        options: those of :func:`gradatim.policies.loading.placed`.
 
     Raises:
         GradatimError: if it cannot be loaded, or its layout cannot be told.
@@ -57,7 +57,7 @@ def load_scoring_model(
     own = _read_layout_file(source)
     made: Layout = OwnLayout(tokenizer, own) if chosen == OwnLayout.name else LAYOUTS[chosen](tokenizer)
     auto_class, more = _model_class(made, config)
-    return load_model(auto_class, source, dtype=dtype, trust_remote_code=False, **more, **options), made
+    return placed(auto_class, source, dtype=dtype, trust_remote_code=False, **more, **options), made
 
 
 def write_layout_file(folder: Path, chat: ChatFormat | None) -> None:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from gradatim.budget import Spending
 from gradatim.errors import GradatimError
+from gradatim.policies.loading import Quantization
 from gradatim.policies.transcript import Transcript
 from gradatim.policies.tree_model import ModelStatistics, TreeModel
 from gradatim.scorers.layouts import Layout, OwnLayout, label_probability
@@ -73,6 +74,8 @@ class ProcessRewardScorer:
         layout: str = "auto",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        device_map: str | dict[str, Any] | None = None,
+        quantization: Quantization | None = None,
         **options: Any,
     ) -> ProcessRewardScorer:
         """Load the model from a hub id, a local folder or ``shipped:NAME``; ``options`` as for the class.
@@ -80,14 +83,15 @@ class ProcessRewardScorer:
         Args:
             name_or_path: the model.
             layout: a name of :data:`gradatim.scorers.loading.LAYOUTS`; ``"auto"`` tells it from the model.
-            device: where it runs.
-            dtype: of the weights.
+            device, dtype, device_map, quantization: see :func:`gradatim.policies.loading.placed`.
 
         Raises:
             GradatimError: if it cannot be loaded or its layout cannot be told; says why.
         """
-        model, made = load_scoring_model(name_or_path, layout, dtype=dtype)
-        return cls(model.to(device), layout=made, **options)
+        model, made = load_scoring_model(
+            name_or_path, layout, dtype=dtype, device=device, device_map=device_map, quantization=quantization
+        )
+        return cls(model, layout=made, **options)
 
     @property
     def statistics(self) -> ModelStatistics:
