@@ -107,6 +107,7 @@ def test_a_tokenizer_without_an_end_token(folder: Path) -> None:
 @pytest.mark.parametrize("labels", [3, 9])
 def test_a_classifier_with_too_many_labels(tmp_path: Path, labels: int) -> None:
     tiny_classifier(labels=labels).save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(GradatimError) as error:
         ProcessRewardScorer.from_pretrained(tmp_path)
     assert_one_sentence(error, f"has {labels}", "one label or two")
@@ -115,6 +116,9 @@ def test_a_classifier_with_too_many_labels(tmp_path: Path, labels: int) -> None:
 def test_a_causal_model_is_no_process_reward_model(folder: Path) -> None:
     with pytest.raises(GradatimError) as error:
         ProcessRewardScorer.from_pretrained(folder)
+    assert_one_sentence(error, "LlamaForCausalLM", "no layout of process reward models is known by")
+    with pytest.raises(GradatimError) as error:
+        ProcessRewardScorer.from_pretrained(folder, layout="own")
     assert_one_sentence(error, "is no LlamaForTokenClassification", "score.weight")
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
@@ -82,6 +82,20 @@ def load_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype,
             "name a model that was saved as one"
         )
     return model
+
+
+def load_config(name_or_path: str | Path) -> Any:
+    """``AutoConfig.from_pretrained``, for a hub id, a local folder, or ``shipped:NAME``; no remote code is run.
+
+    Raises:
+        GradatimError: if it cannot be loaded.
+    """
+    name_or_path = _resolve(name_or_path)
+    _check_folder(name_or_path, "config.json", "a model (it has no config.json)")
+    try:
+        return AutoConfig.from_pretrained(str(name_or_path), trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise GradatimError(f"cannot load the model {str(name_or_path)!r}: {first_line(error)}") from error
 
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:

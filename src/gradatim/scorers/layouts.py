@@ -11,6 +11,9 @@ from gradatim.errors import GradatimError
 from gradatim.policies.prompts import ChatFormat, prompt_tokens, question_of, step_tokens
 from gradatim.tree import Problem
 
+STEP_TAG = "ки"
+"""Math-Shepherd's mark of a step's end."""
+
 
 class Layout(Protocol):
     """What a process reward model reads, and how its output becomes a probability.
@@ -112,11 +115,10 @@ class StepTagLayout:
 
     name = "step-tag"
 
-    def __init__(self, tokenizer: Any, *, tag: str = "ки") -> None:
+    def __init__(self, tokenizer: Any, *, tag: str = STEP_TAG) -> None:
         self.tokenizer = tokenizer
         self.tag = tag
-        # Encoded behind a space, as in the text: sentence-piece tokenizers have other tokens for the bare characters.
-        self.tag_token, self.good, self.bad = (_last_token(tokenizer, f" {mark}") for mark in (tag, "+", "-"))
+        self.tag_token, self.good, self.bad = (_spaced_token(tokenizer, mark) for mark in (tag, "+", "-"))
 
     def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
         lines = [f"{_numbered(step.strip(), number)} {self.tag}" for number, step in enumerate(steps, 1)]
@@ -126,8 +128,6 @@ class StepTagLayout:
             return tokens
         while tokens and tokens[-1] != self.tag_token:  # some tokenizers close every text
             tokens.pop()
-        if not tokens:
-            raise GradatimError(f"the tokenizer does not write the step tag {self.tag!r} as one token; use its own tag")
         return tokens
 
     def probability(self, output: Tensor) -> Tensor:
@@ -226,6 +226,15 @@ def label_probability(logits: Tensor) -> Tensor:
     return logits.softmax(dim=-1)[..., 1]
 
 
+def has_step_tag(tokenizer: Any) -> bool:
+    """Whether a tokenizer writes Math-Shepherd's step tag as one token."""
+    try:
+        _spaced_token(tokenizer, STEP_TAG)
+    except GradatimError:
+        return False
+    return True
+
+
 def _numbered(step: str, number: int) -> str:
     return step if step.startswith(f"Step {number}:") else f"Step {number}: {step}"
 
@@ -235,6 +244,14 @@ def _one_token(tokenizer: Any, text: str) -> int:
     if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
         raise GradatimError(f"the reward model's tokenizer does not have {text!r} as one token; choose another layout")
     return int(tokens[0])
+
+
+def _spaced_token(tokenizer: Any, text: str) -> int:
+    """The one token of ``text`` behind a space, as it stands in a solution."""
+    token = _last_token(tokenizer, f" {text}")
+    if tokenizer.decode([token]).strip() != text:
+        raise GradatimError(f"the reward model's tokenizer does not have {text!r} as one token; choose another layout")
+    return token
 
 
 def _last_token(tokenizer: Any, text: str) -> int:

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
-from gradatim.policies.loading import load_tokenizer, placed
+from gradatim.policies.loading import load_config, load_tokenizer, placed
 from gradatim.policies.prompts import ChatFormat
 from gradatim.scorers.layouts import (
     DialogueLayout,
@@ -22,6 +22,7 @@ from gradatim.scorers.layouts import (
     StepTagLayout,
     StepTokenLayout,
     ValueHeadLayout,
+    has_step_tag,
 )
 
 LAYOUT_FILE = "step_scoring.json"
@@ -49,7 +50,7 @@ def load_scoring_model(
         GradatimError: if it cannot be loaded, or its layout cannot be told.
     """
     source = resolve_model(name_or_path) if isinstance(name_or_path, str) else str(name_or_path)
-    config = _load_config(source)
+    config = load_config(source)
     tokenizer = load_tokenizer(source)
     chosen = _detect(source, config, tokenizer) if layout == "auto" else layout
     if chosen not in LAYOUTS:
@@ -66,14 +67,6 @@ def write_layout_file(folder: Path, chat: ChatFormat | None) -> None:
     (folder / LAYOUT_FILE).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _load_config(source: str) -> Any:
-    try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise GradatimError(f"cannot load the reward model {source!r}: {reason}") from error
-
-
 def _detect(source: str, config: Any, tokenizer: Any) -> str:
     """The layout that a model's architecture and tokenizer tell of."""
     architecture = (config.architectures or ["?"])[0]
@@ -86,10 +79,13 @@ def _detect(source: str, config: Any, tokenizer: Any) -> str:
     if architecture.endswith("ForTokenClassification"):
         return SeparatorLayout.name
     if architecture.endswith(("ForCausalLM", "LMHeadModel")):
-        return DialogueLayout.name if tokenizer.chat_template else StepTagLayout.name
+        if tokenizer.chat_template:
+            return DialogueLayout.name
+        if has_step_tag(tokenizer):
+            return StepTagLayout.name
     raise GradatimError(
-        f"{source!r} is a {architecture}, of no known layout of process reward models; name the layout: "
-        + ", ".join(LAYOUTS)
+        f"{source!r} is a {architecture}, which no layout of process reward models is known by; name its layout "
+        f"({', '.join(LAYOUTS)}), or another model"
     )
 
 
