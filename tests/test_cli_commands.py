@@ -108,6 +108,52 @@ def test_export_formats(format: str, columns: set[str], finished: Path, tmp_path
     assert all(set(row) == columns for row in rows)
 
 
+GOLDEN = Path(__file__).parent / "golden" / "published"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prm800k", "label"),
+        ("math_shepherd", "label"),
+        ("math_aps", "label"),
+        ("omegaprm", "value"),
+        ("rlhflow", "label"),
+    ],
+)
+def test_published_data_is_imported_and_exported(name: str, value: str, tmp_path: Path) -> None:
+    source, output, rows = GOLDEN / f"{name}.jsonl", tmp_path / "trees.jsonl", tmp_path / "rows.jsonl"
+    result = call("import", str(source), "--output", str(output))
+    assert result.exit_code == 0, result.output
+    store = trees.TreeStore(output)
+    steps = sum(len(tree) - 1 for tree in store)
+    assert f"{len(store)} trees with {steps} steps" in result.stdout.replace("\n", " ")
+    result = call("export", str(output), "--format", name.replace("_", "-"), "--value", value, "--output", str(rows))
+    assert result.exit_code == 0, result.output
+    assert set(json.loads(rows.read_text().splitlines()[0])) == set(json.loads(source.read_text().splitlines()[0]))
+
+
+def test_import_options(tmp_path: Path) -> None:
+    output = tmp_path / "trees.jsonl"
+    source = str(GOLDEN / "prm800k.jsonl")
+    assert call("import", source, "--neutral", "bad", "--limit", "1", "--output", str(output)).exit_code == 0
+    (tree,) = trees.TreeStore(output)
+    assert [node.scores["label"] for node in tree.nodes if node.scores.get("rating") == 0] == [0.0, 0.0]
+    assert "exists already" in refused("import", source, "--output", str(output))
+    other = str(tmp_path / "other.jsonl")
+    assert "--neutral is about" in refused(
+        "import", source, "--format", "rlhflow", "--neutral", "bad", "--output", other
+    )
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("{}\n" + (GOLDEN / "rlhflow.jsonl").read_text())
+    assert "of no known format" in refused("import", str(rows), "--output", other)
+    assert "has no list in the field" in refused("import", str(rows), "--format", "rlhflow", "--output", other)
+    assert list(tmp_path.glob("*other*")) == []
+    result = call("import", str(rows), "--format", "rlhflow", "--skip-malformed", "--separate", "--output", other)
+    assert result.exit_code == 0, result.output
+    assert len(trees.TreeStore(other)) == 3
+
+
 def test_export_refuses_an_unknown_value(finished: Path, tmp_path: Path) -> None:
     sentence = refused("export", str(finished), "--value", "valu", "--output", str(tmp_path / "rows.jsonl"))
     assert "choose --value from value" in sentence

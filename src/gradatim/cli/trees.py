@@ -1,4 +1,4 @@
-"""``gradatim show`` and ``gradatim export``: trees on the screen, as pictures, and as rows."""
+"""``gradatim show``, ``gradatim export`` and ``gradatim import``: trees on the screen, as pictures, and as rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,40 @@ class ExportFormat(StrEnum):
     PREFERENCE = "preference"
     UNPAIRED = "unpaired"
     PROMPT_COMPLETION = "prompt-completion"
+    PRM800K = "prm800k"
+    MATH_SHEPHERD = "math-shepherd"
+    MATH_APS = "math-aps"
+    OMEGAPRM = "omegaprm"
+    RLHFLOW = "rlhflow"
 
+
+class ImportFormat(StrEnum):
+    """The published formats by their names."""
+
+    AUTO = "auto"
+    PRM800K = "prm800k"
+    MATH_SHEPHERD = "math-shepherd"
+    MATH_APS = "math-aps"
+    OMEGAPRM = "omegaprm"
+    STEPWISE = "stepwise"
+    RLHFLOW = "rlhflow"
+
+
+class Neutral(StrEnum):
+    """What a step of PRM800K with rating 0 is."""
+
+    GOOD = "good"
+    BAD = "bad"
+    DROP = "drop"
+
+
+_PUBLISHED = {
+    ExportFormat.PRM800K,
+    ExportFormat.MATH_SHEPHERD,
+    ExportFormat.MATH_APS,
+    ExportFormat.OMEGAPRM,
+    ExportFormat.RLHFLOW,
+}
 
 SourceArgument = Annotated[Path, typer.Argument(metavar="RUN_OR_TREES", help="A run folder, or a file of trees.")]
 TreesOption = Annotated[str, typer.Option(help="Which trees of a run folder, e.g. evaluate-base.")]
@@ -67,11 +100,18 @@ def export(
     hard: Annotated[bool, typer.Option("--hard", help="Labels 0 and 1 (value above 0) instead of values.")] = False,
     min_gap: Annotated[float, typer.Option(help="By how much the values of a preference pair differ at least.")] = 0.25,
 ) -> None:
-    """Write trees as rows that other trainers read."""
+    """Write trees as rows that other trainers read, or in the layout of a published data set."""
     from gradatim import supervision
     from gradatim.store.export import write_jsonl
 
-    forest = list(open_store(source, trees))
+    store = open_store(source, trees)
+    if format in _PUBLISHED:
+        from gradatim.store.published import write_published
+
+        count = write_published(store, output, format.value, value=value, threshold=0.0 if hard else 0.5)
+        Console().print(f"{output}: {count:,} rows from {len(store):,} trees", highlight=False)
+        return
+    forest = list(store)
     if format is not ExportFormat.PROMPT_COMPLETION:
         _check_value(forest, value)
     rows: list[Any] = []
@@ -90,6 +130,47 @@ def export(
                 rows += supervision.stepwise_rows(labels)
     write_jsonl(rows, output)
     Console().print(f"{output}: {len(rows):,} rows from {len(forest):,} trees", highlight=False)
+
+
+def import_trees(
+    source: Annotated[str, typer.Argument(help="A file or folder of rows, or a hub data set.")],
+    output: Annotated[Path, typer.Option(help="The file of trees to write.")],
+    format: Annotated[ImportFormat, typer.Option(help="The published format; auto looks at the first row.")] = (
+        ImportFormat.AUTO
+    ),
+    split: Annotated[str, typer.Option(help="Which split of a hub data set.")] = "train",
+    limit: Annotated[int | None, typer.Option(help="At most so many trees.")] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge/--separate", help="One tree for all rows of a question, or one for each row.")
+    ] = True,
+    neutral: Annotated[
+        Neutral | None, typer.Option(help="What rating 0 of PRM800K means; good if it is not said.")
+    ] = None,
+    skip_malformed: Annotated[bool, typer.Option("--skip-malformed", help="Pass over malformed rows.")] = False,
+) -> None:
+    """Read a published data set of step labels as trees."""
+    from gradatim.store.files import atomic_path
+    from gradatim.store.published import Prm800k, read_published
+    from gradatim.store.trees import TreeStore
+
+    if output.exists():
+        raise GradatimError(f"{str(output)!r} exists already; choose another --output or remove it")
+    if neutral is not None and format not in {ImportFormat.AUTO, ImportFormat.PRM800K}:
+        raise GradatimError(f"--neutral is about ratings of prm800k, not about {format.value}; leave it out")
+    forest = read_published(
+        source,
+        format.value if neutral is None else Prm800k(neutral.value),
+        split=split,
+        merge=merge,
+        limit=limit,
+        malformed="skip" if skip_malformed else "refuse",
+    )
+    trees = steps = 0
+    with atomic_path(output) as partial, TreeStore(partial) as store:
+        for tree in forest:
+            store.append(tree)
+            trees, steps = trees + 1, steps + len(tree) - 1
+    Console().print(f"{output}: {trees:,} trees with {steps:,} steps", highlight=False)
 
 
 def open_store(source: Path, name: str) -> TreeStore:

@@ -1,0 +1,30 @@
+"""Published data sets of process supervision, read as trees and written from them; one format a file."""
+
+from gradatim.store.published.answers import final_answer
+from gradatim.store.published.base import MalformedRowError, PublishedFormat, TreeBuilder
+from gradatim.store.published.formats import FORMATS, published_format
+from gradatim.store.published.math_aps import MathAps
+from gradatim.store.published.math_shepherd import MathShepherd
+from gradatim.store.published.omega_prm import OmegaPrm
+from gradatim.store.published.prm800k import Prm800k
+from gradatim.store.published.reading import read_published
+from gradatim.store.published.rlhflow import RlhFlow
+from gradatim.store.published.stepwise import StepwiseSupervision
+from gradatim.store.published.writing import write_published
+
+__all__ = [
+    "FORMATS",
+    "MalformedRowError",
+    "MathAps",
+    "MathShepherd",
+    "OmegaPrm",
+    "Prm800k",
+    "PublishedFormat",
+    "RlhFlow",
+    "StepwiseSupervision",
+    "TreeBuilder",
+    "final_answer",
+    "published_format",
+    "read_published",
+    "write_published",
+]

@@ -1,0 +1,216 @@
+"""What all published formats share: rows into trees, and trees into labelled paths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any, Protocol
+
+from gradatim.store.published.answers import final_answer
+from gradatim.supervision.labels import step_labels
+from gradatim.tree import EndReason, Node, Problem, Step, Tree
+
+Row = Mapping[str, Any]
+
+STEP_END = "\n"
+"""What stands between two steps of a tree. Published steps come without it; it is added to every step that a further
+one can follow, and taken off again when steps are written."""
+
+LABEL = "label"
+"""The score of hard labels and of human judgements."""
+VALUE = "value"
+"""The score of soft labels: estimated shares of right solutions."""
+
+
+class MalformedRowError(ValueError):
+    """A row that does not follow its format. The message goes on after the row's place: "has no text ..."."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a row asks; rows with the same text belong to one problem.
+
+    Attributes:
+        text: the bare question.
+        answer: the reference answer where the row tells it.
+        data: what else the row says of the problem.
+    """
+
+    text: str
+    answer: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+class PublishedFormat(Protocol):
+    """A published layout of process supervision.
+
+    Attributes:
+        name: what commands call it.
+        score: the key in ``node.scores`` that its labels are read into, and written from unless another is asked for.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def score(self) -> str: ...
+
+    def matches(self, row: Row) -> bool:
+        """Whether a row has the fields of this format."""
+        ...
+
+    def question(self, row: Row) -> Question:
+        """What a row asks.
+
+        Raises:
+            MalformedRowError: if it does not say so.
+        """
+        ...
+
+    def read(self, row: Row, builder: TreeBuilder) -> None:
+        """Add a row to the tree of its question, whole or not at all.
+
+        Raises:
+            MalformedRowError: if the row does not follow the format; the tree is then as it was.
+        """
+        ...
+
+    def rows(self, tree: Tree, value: str, threshold: float) -> Iterator[dict[str, Any]]:
+        """The rows of a tree, of its labels ``node.scores[value]``; hard labels are good above ``threshold``."""
+        ...
+
+
+class TreeBuilder:
+    """Makes one tree of all rows of a question.
+
+    Equal steps at one place are one node, as in any tree. Where rows judge it differently, its label is the mean.
+
+    Args:
+        problem_id: the tree's problem id.
+        question: what is asked. The prompt is its text and a line end; ``problem.data["question"]`` keeps it bare.
+    """
+
+    def __init__(self, problem_id: str, question: Question) -> None:
+        data = {**question.data, "question": question.text}
+        self.tree = Tree(Problem(problem_id, question.text + STEP_END, question.answer, data))
+        self._judgements: dict[tuple[int, str], list[float]] = {}
+        self._rewards: dict[int, list[float]] = {}
+
+    def add(self, parent: Node, text: str, *, finished: bool = False) -> Node:
+        """Add a step as published, without its boundary."""
+        step = Step((), text, end=EndReason.END_OF_TEXT) if finished else Step((), text + STEP_END)
+        return self.tree.add(parent, step)
+
+    def judge(self, node: Node, name: str, value: float) -> None:
+        """Count one judgement of a step towards its score ``name``."""
+        self._judgements.setdefault((node.id, name), []).append(value)
+
+    def grade(self, node: Node, reward: float | None) -> None:
+        """Note the answer that a finished step states, and count one verdict on it."""
+        node.answer = final_answer(node.step.text)
+        if reward is not None:
+            self._rewards.setdefault(node.id, []).append(reward)
+
+    def add_path(self, steps: Sequence[str], labels: Sequence[float | None], *, name: str, finished: bool) -> None:
+        """Add one labelled solution. The label of a finished solution's last step is the verdict on its answer."""
+        node = self.tree.root
+        for place, (text, label) in enumerate(zip(steps, labels, strict=True), 1):
+            node = self.add(node, text, finished=finished and place == len(steps))
+            if label is not None:
+                self.judge(node, name, label)
+        if node.finished:
+            self.grade(node, labels[-1])
+
+    def build(self) -> Tree:
+        """The tree, with the means of all judgements written to its nodes."""
+        for (node_id, name), values in self._judgements.items():
+            self.tree.nodes[node_id].scores[name] = fmean(values)
+        for node_id, rewards in self._rewards.items():
+            self.tree.nodes[node_id].reward = fmean(rewards)
+        return self.tree
+
+
+def question_text(tree: Tree) -> str:
+    """The bare question of a tree."""
+    return str(tree.problem.data.get("question", tree.problem.prompt.removesuffix(STEP_END)))
+
+
+def step_text(node: Node) -> str:
+    """A step as it is published: without its boundary, with what an environment wrote after it if steps follow."""
+    text = node.step.text + (node.step.observation_text if node.children else "")
+    return text.removesuffix(STEP_END) if node.open else text
+
+
+def labelled_paths(tree: Tree, value: str) -> Iterator[list[Node]]:
+    """The paths of labelled steps (without the root), as many as are needed to show every one of them.
+
+    A path ends before its first step without a label; no path is the beginning of another.
+    """
+    labelled = {label.node for label in step_labels(tree, value=value)}
+    for node in tree.nodes:
+        path = node.path()[1:]
+        if path and labelled.issuperset(path) and labelled.isdisjoint(node.children):
+            yield path
+
+
+def text_field(row: Row, name: str) -> str:
+    """A field that must hold text.
+
+    Raises:
+        MalformedRowError: if it does not.
+    """
+    value = row.get(name)
+    if not isinstance(value, str):
+        raise MalformedRowError(f"has no text in the field {name!r}")
+    return value
+
+
+def list_field(row: Row, name: str) -> list[Any]:
+    """A field that must hold a list.
+
+    Raises:
+        MalformedRowError: if it does not.
+    """
+    value = row.get(name)
+    if not isinstance(value, list):
+        raise MalformedRowError(f"has no list in the field {name!r}")
+    return value
+
+
+def optional_text(row: Row, name: str) -> str | None:
+    """A field that may hold text, or a number that is meant as text.
+
+    Raises:
+        MalformedRowError: if it holds something else.
+    """
+    value = row.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise MalformedRowError(f"has no text in the field {name!r}")
+
+
+def share(value: object, what: str) -> float:
+    """A label that must be a number from 0 to 1, or a truth value.
+
+    Raises:
+        MalformedRowError: if it is not.
+    """
+    if isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= 1:
+        return float(value)
+    raise MalformedRowError(f"has {what} {value!r}, which is not between 0 and 1")
+
+
+def sign(value: object) -> float:
+    """A label that must be "+" or "-".
+
+    Raises:
+        MalformedRowError: if it is neither.
+    """
+    mark = value.strip() if isinstance(value, str) else value
+    if mark not in ("+", "-"):
+        raise MalformedRowError(f"has the label {value!r}, which is neither '+' nor '-'")
+    return 1.0 if mark == "+" else 0.0

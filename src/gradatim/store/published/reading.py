@@ -1,0 +1,149 @@
+"""Published data sets as trees."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from typing import Literal
+
+from gradatim.errors import GradatimError
+from gradatim.store.published.base import MalformedRowError, PublishedFormat, Question, Row, TreeBuilder
+from gradatim.store.published.formats import FORMATS, published_format
+from gradatim.store.published.records import Place, Record, Records, open_records
+from gradatim.tree import Tree
+
+
+def read_published(
+    source: str | os.PathLike[str],
+    format: str | PublishedFormat = "auto",
+    *,
+    split: str = "train",
+    merge: bool = True,
+    limit: int | None = None,
+    malformed: Literal["refuse", "skip"] = "refuse",
+) -> Iterator[Tree]:
+    """Read a published data set of process supervision as trees of text steps, one tree at a time.
+
+    Hard labels and human judgements are in ``node.scores["label"]``, estimated values in ``node.scores["value"]``;
+    ``step_labels(tree, value=...)`` reads them. Each step that another can follow ends in a line end, and so does the
+    prompt. Steps that end a solution are finished, with ``node.reward`` and ``node.answer`` where the data tell them.
+
+    The id of a problem is a hash of its question, the same whatever file it stands in.
+
+    Args:
+        source: a JSON-lines or JSON file, a folder of JSON files, or a hub data set's id.
+        format: a format, its name (see ``FORMATS``), or ``"auto"`` to tell it from the first row.
+        split: of a hub data set.
+        merge: make one tree of all rows of a question, wherever they lie: the source is then gone through once to find
+            them, before the first tree is made, and only their places are held in memory. Without it, every row is a
+            tree of its own, in the order of the source, and ids of repeated questions end in ``-2``, ``-3``, ...
+        limit: so many trees at most.
+        malformed: ``"refuse"`` the source at a row that does not follow its format with an error that names the row,
+            or ``"skip"`` the row with a warning.
+
+    Raises:
+        GradatimError: at once, if the source cannot be read or is of no known format; from the iterator, if a row is
+            malformed and is not to be skipped, or no row is left.
+    """
+    if malformed not in ("refuse", "skip"):
+        raise GradatimError(f"malformed must be 'refuse' or 'skip', got {malformed!r}")
+    if limit is not None and limit < 1:
+        raise GradatimError(f"the limit must be 1 tree or more, got {limit}")
+    records = open_records(source, split)
+    layout = _detect(records, os.fspath(source)) if format == "auto" else published_format(format)
+    reader = _Reader(records, layout, skip=malformed == "skip")
+    return islice(reader.merged_trees() if merge else reader.single_trees(), limit)
+
+
+class _Reader:
+    """Goes through one source."""
+
+    def __init__(self, records: Records, layout: PublishedFormat, *, skip: bool) -> None:
+        self.records = records
+        self.layout = layout
+        self.skip = skip
+
+    def merged_trees(self) -> Iterator[Tree]:
+        places: dict[str, list[Place]] = {}
+        for record, question in self._questions():
+            places.setdefault(_hash(question.text), []).append(record.place)
+        made = 0
+        for problem_id, rows in places.items():
+            tree = self._tree(problem_id, [self.records.at(place) for place in rows])
+            if tree is not None:
+                made += 1
+                yield tree
+        self._check_any(made)
+
+    def single_trees(self) -> Iterator[Tree]:
+        seen: Counter[str] = Counter()
+        made = 0
+        for record, question in self._questions():
+            problem_id = _hash(question.text)
+            seen[problem_id] += 1
+            suffix = f"-{seen[problem_id]}" if seen[problem_id] > 1 else ""
+            tree = self._tree(problem_id + suffix, [record])
+            if tree is not None:
+                made += 1
+                yield tree
+        self._check_any(made)
+
+    def _questions(self) -> Iterator[tuple[Record, Question]]:
+        """Every row that says what it asks."""
+        for record in self.records:
+            try:
+                yield record, self.layout.question(_row(record))
+            except MalformedRowError as error:
+                self._report(record, error)
+
+    def _tree(self, problem_id: str, records: list[Record]) -> Tree | None:
+        """One tree of rows of one question; ``None`` if all of them are malformed."""
+        builder = None
+        for record in records:
+            row = _row(record)
+            fresh = builder or TreeBuilder(problem_id, self.layout.question(row))
+            try:
+                self.layout.read(row, fresh)
+                builder = fresh
+            except MalformedRowError as error:
+                self._report(record, error)
+        return None if builder is None else builder.build()
+
+    def _report(self, record: Record, error: MalformedRowError) -> None:
+        message = f"{record.where} {error}"
+        if not self.skip:
+            raise GradatimError(f"{message}; mend it, or ask to skip malformed rows") from None
+        warnings.warn(f"{message}; it is skipped", stacklevel=2)
+
+    def _check_any(self, made: int) -> None:
+        if not made:
+            raise GradatimError(f"every row is malformed as {self.layout.name}; check the format")
+
+
+def _detect(records: Records, name: str) -> PublishedFormat:
+    first = next(iter(records), None)
+    if first is None:
+        raise GradatimError(f"{name!r} has no rows; check that it is the right file")
+    if first.value is None:
+        raise GradatimError(f"{first.where} is not a JSON object, so the format cannot be told; check the file")
+    found = next((layout for layout in FORMATS.values() if layout.matches(first.value)), None)
+    if found is None:
+        raise GradatimError(
+            f"{first.where} has the fields {sorted(first.value)}, which are of no known format; "
+            f"known are {', '.join(FORMATS)}"
+        )
+    return found
+
+
+def _row(record: Record) -> Row:
+    if record.value is None:
+        raise MalformedRowError("is not a JSON object")
+    return record.value
+
+
+def _hash(question: str) -> str:
+    return hashlib.sha256(question.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,177 @@
+"""The README of a trained model's folder: what it is, how to use it, how it was made, and what was measured.
+
+The file is a model card as the Hugging Face hub reads it, so that the folder can be uploaded as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from gradatim.errors import GradatimError
+from gradatim.store.files import write_text
+
+Kind = Literal["process-reward-model", "policy"]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_PLACE = "path/or/hub-id"
+
+_REWARD_MODEL_INTRODUCTION = """\
+A process reward model: it reads a problem and the steps of a solution, and says of each step how likely it is right.
+It is a token classifier with {outputs}. Read it at the **last token of each step**; what it says at other tokens means
+nothing."""
+
+_OUTPUTS = {
+    1: 'one output, the logit of "right"',
+    2: 'two outputs, of which label 1 is "right" and label 0 is "wrong"',
+}
+
+_PROBABILITIES = {1: "logits[:, 0].sigmoid()", 2: "logits.softmax(dim=-1)[:, 1]"}
+
+_REWARD_MODEL_USE = """\
+```python
+import torch
+from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{place}")
+model = AutoModelForTokenClassification.from_pretrained("{place}").eval()
+
+
+def score_steps(prompt: str, steps: list[str]) -> list[float]:
+    \"\"\"The probability that each step is right; prompt and steps end in their own line ends.\"\"\"
+    tokens = tokenizer(prompt)["input_ids"]
+    ends = []
+    for step in steps:
+        tokens = tokens + tokenizer(step, add_special_tokens=False)["input_ids"]
+        ends.append(len(tokens) - 1)
+    with torch.no_grad():
+        logits = model(torch.tensor([tokens])).logits[0, ends]
+    return {probabilities}.tolist()
+```
+
+With Gradatim, as the scorer of a search:
+
+```python
+from gradatim.scorers.process_reward import ProcessRewardScorer
+
+scorer = ProcessRewardScorer.from_pretrained("{place}")
+```
+
+Served by vLLM, which gives the probabilities of every token (`POST /pooling` with `"task": "token_classify"`):
+
+```sh
+vllm serve {place} --runner pooling --convert classify --pooler-config.task token_classify
+```"""
+
+_POLICY_INTRODUCTION = "A language model that solves problems step by step; each step ends in a line end."
+
+_POLICY_USE = """\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{place}")
+model = AutoModelForCausalLM.from_pretrained("{place}").eval()
+
+
+def solve(prompt: str, max_new_tokens: int = 512) -> str:
+    \"\"\"One sampled solution.\"\"\"
+    inputs = tokenizer(prompt, return_tensors="pt")
+    output = model.generate(**inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=max_new_tokens)
+    return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+```
+
+With Gradatim, as the policy of a search:
+
+```python
+from gradatim.policies.transformers import TransformersPolicy
+
+policy = TransformersPolicy.from_pretrained("{place}")
+```
+
+Served by vLLM:
+
+```sh
+vllm serve {place}
+```"""
+
+
+def write_model_card(
+    folder: str | os.PathLike[str],
+    *,
+    kind: Kind,
+    base_model: str,
+    recipe: Mapping[str, Any],
+    data: str,
+    metrics: Mapping[str, float],
+    labels: Literal[1, 2] = 1,
+    threshold: float | None = None,
+    license: str | None = None,
+) -> None:
+    """Write ``README.md`` into a saved model's folder, whole or not at all.
+
+    Args:
+        folder: where the model was saved; its name is the card's title.
+        kind: what the model is.
+        base_model: what it was trained from. It becomes part of the metadata if it is a hub id.
+        recipe: everything that made the model, its seed included, as plain values.
+        data: what it was trained on, as one sentence.
+        metrics: what was measured, by names that readers understand.
+        labels: outputs of a process reward model.
+        threshold: the score above which a step is best called right, where it was measured.
+        license: the license's identifier on the hub, where there is one.
+
+    Raises:
+        GradatimError: if there is no such folder or it cannot be written.
+    """
+    from huggingface_hub import ModelCardData
+
+    path = Path(folder)
+    if not path.is_dir():
+        raise GradatimError(f"there is no model folder {os.fspath(folder)!r} to write a card for; save the model first")
+    is_policy = kind == "policy"
+    metadata = ModelCardData(
+        base_model=_hub_id(base_model),
+        library_name="transformers",
+        license=license,
+        pipeline_tag="text-generation" if is_policy else "token-classification",
+        tags=["gradatim", kind],
+    )
+    introduction = _POLICY_INTRODUCTION if is_policy else _REWARD_MODEL_INTRODUCTION.format(outputs=_OUTPUTS[labels])
+    use = (_POLICY_USE if is_policy else _REWARD_MODEL_USE).format(place=_PLACE, probabilities=_PROBABILITIES[labels])
+    sections = [
+        f"---\n{metadata}\n---",
+        f"# {path.resolve().name}",
+        introduction,
+        f"## Use\n\n{use}",
+        f"## Training\n\nTrained with Gradatim from {_code(base_model)}. {data}",
+        f"## Measured\n\n{_measured(metrics, threshold)}",
+        f"## Recipe\n\n```yaml\n{yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True).rstrip()}\n```",
+    ]
+    write_text(path / "README.md", "\n\n".join(sections) + "\n")
+
+
+def _hub_id(base_model: str) -> str | None:
+    """The base model where it is a hub id: the hub refuses other names, and folders of one machine help nobody."""
+    return base_model if _HUB_ID.fullmatch(base_model) and not Path(base_model).exists() else None
+
+
+def _code(name: str) -> str:
+    return f"`{name}`"
+
+
+def _measured(metrics: Mapping[str, float], threshold: float | None) -> str:
+    """The measurements as a table, and what the threshold is for."""
+    parts = []
+    if metrics:
+        rows = [f"| {name.replace('|', '/')} | {value:.4g} |" for name, value in metrics.items()]
+        parts.append("\n".join(["| what | value |", "|---|---:|", *rows]))
+    else:
+        parts.append("Nothing was held out to measure it by.")
+    if threshold is not None:
+        parts.append(f"A step is best called right if its probability is above {threshold:.4g}.")
+    return "\n\n".join(parts)

@@ -1,0 +1,480 @@
+"""Published data sets become the trees that they describe, and trees come back from every format that can hold them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gradatim import EndReason, GradatimError, Node, Problem, Step, Tree
+from gradatim.store.published import (
+    FORMATS,
+    MathAps,
+    MathShepherd,
+    Prm800k,
+    StepwiseSupervision,
+    final_answer,
+    read_published,
+    write_published,
+)
+from gradatim.supervision import step_labels
+
+GOLDEN = Path(__file__).parent / "golden" / "published"
+FILES = {
+    "prm800k": "prm800k.jsonl",
+    "math-shepherd": "math_shepherd.jsonl",
+    "math-aps": "math_aps.jsonl",
+    "omegaprm": "omegaprm.jsonl",
+    "stepwise": "stepwise.jsonl",
+    "rlhflow": "rlhflow.jsonl",
+}
+
+
+def golden(name: str, **options: Any) -> list[Tree]:
+    return list(read_published(GOLDEN / FILES[name], **options))
+
+
+def golden_rows(format: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (GOLDEN / FILES[format]).read_text(encoding="utf-8").splitlines()]
+
+
+def by_text(tree: Tree) -> dict[str, Node]:
+    return {node.step.text: node for node in tree.nodes[1:]}
+
+
+def written(trees: list[Tree], format: Any, **options: Any) -> list[dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        count = write_published(trees, path, format, **options)
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert count == len(rows)
+    return rows
+
+
+def write_rows(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_golden_file_is_told_by_its_first_row_and_has_labels(format: str) -> None:
+    trees = golden(format)
+    named = golden(format, format=format)
+    assert [tree.to_json() for tree in trees] == [tree.to_json() for tree in named]
+    matching = [name for name, layout in FORMATS.items() if any(map(layout.matches, golden_rows(format)))]
+    assert matching == [format]
+    names = {"label", "value"} if format == "stepwise" else {FORMATS[format].score}
+    labels = [label for name in names for tree in trees for label in step_labels(tree, value=name)]
+    assert labels
+    assert all(0 <= label.label <= 1 for label in labels)
+    assert all(not node.step.tokens for tree in trees for node in tree.nodes)
+    assert all(node.step.text.endswith("\n") for tree in trees for node in tree.nodes[:1])
+
+
+def test_prm800k_proposals_are_siblings_and_the_chosen_one_goes_on() -> None:
+    solved, wrong, given_up, empty = golden("prm800k")
+    nodes = by_text(solved)
+    first = solved.root.children
+    assert [node.scores.get("label") for node in first] == [0.0, 1.0, 1.0, None]
+    assert [node.scores.get("rating") for node in first] == [-1, 0, 1, None]
+    assert [bool(node.children) for node in first] == [False, False, True, False]
+    human = nodes["He eats 2, so 12 - 2 = 10.\n"]
+    assert human.scores == {"label": 1.0}
+    assert [child.reward for child in human.children] == [1.0, 0.0, None]
+    assert [child.answer for child in human.children] == ["10", "14", None]
+    assert [child.finished for child in human.children] == [True, True, False]
+    assert solved.problem.answer == "10"
+    assert solved.problem.data["question"] + "\n" == solved.problem.prompt
+    assert [node.scores["label"] for node in wrong.nodes[1:]] == [1.0, 0.0, 1.0]
+    assert all(node.open for node in wrong.nodes)
+    assert wrong.metadata["prm800k"]["rows"][0]["question"]["pre_generated_answer"] == "7"
+    assert len(given_up) == 2
+    assert given_up.problem.answer is None
+    assert len(empty) == 1
+
+
+@pytest.mark.parametrize(("neutral", "label"), [("good", 1.0), ("bad", 0.0), ("drop", None)])
+def test_prm800k_neutral_steps_are_what_the_caller_says(neutral: Any, label: float | None) -> None:
+    node = by_text(golden("prm800k", format=Prm800k(neutral=neutral))[0])["Nuts are healthy.\n"]
+    assert node.scores.get("label") == label
+    assert node.scores["rating"] == 0
+
+
+def test_math_shepherd_solutions_of_a_question_share_a_tree() -> None:
+    first, second, stray, unnumbered, untagged_question, truncated = golden("math-shepherd")
+    (shared,) = first.root.children
+    assert shared.multiplicity == 2
+    assert shared.scores == {"label": 0.5}  # judged "+" and "-"
+    assert [child.reward for child in shared.children] == [1.0, 0.0]
+    assert [child.answer for child in shared.children] == ["8", "2"]
+    assert first.problem.data["task"] == "GSM8K"
+    assert second.nodes[1].step.text == "Step 1: One and one.\nThat is easy.\n"
+    assert stray.problem.data["question"] == "Find the mean  of 2 and 4."
+    assert [node.scores["label"] for node in stray.nodes[1:]] == [1.0]
+    assert unnumbered.problem.data["question"] == "How many legs has a dog?"
+    assert [node.step.text for node in unnumbered.nodes[1:]] == ["Four, of course.\n", "The answer is: 4"]
+    assert untagged_question.problem.data["question"] == "Simplify $2x+x$."
+    assert [node.scores["label"] for node in untagged_question.nodes[1:]] == [1.0]
+    assert truncated.nodes[-1].scores == {}
+    assert truncated.nodes[-1].finished
+
+
+def test_math_aps_rows_take_either_tag_and_soft_marks() -> None:
+    first, second = golden("math-aps")
+    assert [node.scores["label"] for node in first.nodes[1:]] == [1.0, 0.0, 1.0]
+    assert [node.finished for node in first.nodes[1:]] == [False, False, True]
+    assert [node.scores["label"] for node in second.nodes[1:]] == [1.0, 0.25]
+    with pytest.raises(GradatimError, match=r"line 1 .* has no step tag \('ки'\)"):
+        golden("math-aps", format=MathAps(tag="ки"))
+
+
+def test_omegaprm_reads_its_three_layouts() -> None:
+    nested, prefixes, states = golden("omegaprm")
+    assert nested.root.scores == {"value": 0.5}
+    assert [node.scores.get("value") for node in nested.nodes[1:]] == [0.75, 1.0, 0.0, 0.0, None]
+    assert [node.depth for node in nested.nodes] == [0, 1, 2, 2, 1, 1]
+    assert [(node.answer, node.reward) for node in nested.solutions()] == [("3", 1.0), ("4", 0.0)]
+    assert nested.problem.answer == "3"
+    assert prefixes.root.scores == {"value": 0.5}
+    assert [node.scores["value"] for node in prefixes.nodes[1:]] == [0.75, 1.0]
+    assert prefixes.nodes[2].text == "Take two\n\nto get 5, that is \\boxed{\\frac{10}{2}}"
+    assert prefixes.nodes[2].answer == "\\frac{10}{2}"
+    assert states.root.scores == {"value": 0.625}
+    assert [(node.text, node.scores["value"]) for node in states.nodes[1:]] == [("One and", 0.9), ("One and two", 0.95)]
+    assert not any(node.counts for tree in (nested, prefixes, states) for node in tree.nodes)
+
+
+def test_omegaprm_folder_of_indented_files_and_one_array(tmp_path: Path) -> None:
+    rows = golden_rows("omegaprm")
+    for number, row in enumerate(rows):
+        (tmp_path / f"question_{number + 9}.json").write_text(json.dumps(row, indent=4))
+    (tmp_path / "array.txt").write_text(json.dumps(rows, indent=4))
+    expected = [tree.to_json() for tree in golden("omegaprm")]
+    assert [tree.to_json() for tree in read_published(tmp_path)] == expected
+    assert [tree.to_json() for tree in read_published(tmp_path / "array.txt")] == expected
+    (alone,) = read_published(tmp_path / "question_10.json")
+    assert alone.to_json() == expected[1]
+
+
+def test_stepwise_reads_both_kinds_of_labels() -> None:
+    hard, soft = golden("stepwise")
+    assert [node.scores for node in hard.nodes[1:]] == [{"label": 1.0}, {"label": 1.0}, {"label": 0.0}]
+    assert hard.solutions()[0].answer == "10"
+    assert [node.scores for node in soft.nodes[1:]] == [{"value": 0.75}, {"value": 0.5}]
+    assert soft.problem.prompt == "What is $8-1$?\n"
+
+
+@pytest.mark.parametrize(
+    ("format", "rows", "options"),
+    [
+        ("prm800k", [0, 1], {}),
+        ("math-shepherd", [0, 1, 2], {}),
+        ("math-aps", [0, 1], {}),
+        ("omegaprm", [0], {}),
+        ("rlhflow", [0, 1], {}),
+        (StepwiseSupervision(soft=True), [2], {"value": "value"}),
+    ],
+)
+def test_what_was_read_is_written_again_word_for_word(format: Any, rows: list[int], options: dict[str, Any]) -> None:
+    name = format if isinstance(format, str) else format.name
+    original = [golden_rows(name)[place] for place in rows]
+    trees = golden(name, merge=False)
+    assert written([trees[place] for place in rows], format, **options) == original
+
+
+def test_rows_stay_apart_without_merging_and_ids_stay_the_same() -> None:
+    merged, apart = golden("math-shepherd"), golden("math-shepherd", merge=False)
+    assert len(apart) == len(golden_rows("math-shepherd"))
+    assert [tree.problem.id for tree in apart[:3]] == [
+        merged[0].problem.id, merged[1].problem.id, f"{merged[0].problem.id}-2",
+    ]  # fmt: skip
+    assert len({tree.problem.id for tree in apart}) == len(apart)
+    assert [tree.problem.id for tree in golden("math-shepherd", limit=2)] == [tree.problem.id for tree in merged[:2]]
+
+
+ANSWERS = st.integers(0, 9)
+
+
+@st.composite
+def labelled_trees(draw: st.DrawFn, *, whole: bool, score: str = "label") -> Tree:
+    """A tree of numbered text steps. If it is ``whole``, all steps are labelled and all leaves are finished."""
+    question = f"What is {draw(st.text('ab 1é', max_size=6)).strip()}?"
+    tree = Tree(Problem("p", question + "\n", draw(st.none() | st.just("7")), {"question": question}))
+    for number in range(draw(st.integers(1, 8))):
+        parent = draw(st.sampled_from([node for node in tree.nodes if node.open]))
+        words = draw(st.text("xyé\n", max_size=4)).strip()
+        text = f"Step {parent.depth + 1}: {words}{number}"
+        if draw(st.booleans()):
+            text += f".\n\n# Answer\n\n{draw(ANSWERS)}"
+            tree.add(parent, Step((), text, end=EndReason.END_OF_TEXT))
+        else:
+            tree.add(parent, Step((), text + "\n"))
+    for node in [node for node in tree.nodes if whole and node.is_leaf and node.open and not node.is_root]:
+        text = f"Step {node.depth + 1}: done.\n\n# Answer\n\n{draw(ANSWERS)}"
+        tree.add(node, Step((), text, end=EndReason.END_OF_TEXT))
+    for node in tree.nodes[1:]:
+        if whole or draw(st.integers(0, 4)):
+            node.scores[score] = float(draw(st.integers(0, 1)))
+        if node.finished:
+            node.reward, node.answer = node.scores.get(score), final_answer(node.step.text)
+    return tree
+
+
+def outline(tree: Tree, score: str, *, labelled_only: bool) -> list[Any]:
+    """What a tree says, whatever the order of its steps."""
+    nodes = [node for node in tree.nodes[1:] if not labelled_only or all(score in n.scores for n in node.path()[1:])]
+    return [
+        tree.problem.prompt,
+        sorted(
+            (node.text, node.step.end.value, node.scores.get(score), node.reward, node.answer)
+            if score in node.scores
+            else (node.text, node.step.end.value)
+            for node in nodes
+        ),
+    ]
+
+
+def read_again(trees: list[Tree], format: Any, **options: Any) -> list[Tree]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        write_published(trees, path, format, **options)
+        return list(read_published(path))
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_whole_trees_come_back_from_every_format(format: str, data: st.DataObject) -> None:
+    score = FORMATS[format].score
+    tree = data.draw(labelled_trees(whole=True, score=score))
+    (again,) = read_again([tree], format)
+    assert outline(again, score, labelled_only=False) == outline(tree, score, labelled_only=False)
+
+
+@pytest.mark.parametrize("format", ["prm800k", "math-aps", "omegaprm", "stepwise"])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_labelled_steps_come_back(format: str, data: st.DataObject) -> None:
+    score = FORMATS[format].score
+    tree = data.draw(labelled_trees(whole=False, score=score))
+    only_paths = format in {"math-aps", "stepwise"}
+    if not outline(tree, score, labelled_only=True)[1]:
+        return
+    (again,) = read_again([tree], format)
+    assert outline(again, score, labelled_only=only_paths) == outline(tree, score, labelled_only=only_paths)
+
+
+def test_reading_back_needs_no_more_than_one_tree_of_a_question() -> None:
+    trees = golden("rlhflow")
+    again = read_again(trees, "math-shepherd")
+    for tree, other in zip(trees, again, strict=True):
+        assert tree.problem.id == other.problem.id
+        assert len(tree) == len(other)
+
+
+def test_soft_values_become_hard_labels_above_the_threshold() -> None:
+    tree = golden("omegaprm")[0]
+    for threshold, mark in ((0.5, "+"), (0.8, "-")):
+        rows = written([tree], "math-aps", value="value", threshold=threshold)
+        assert [row["label"] for row in rows] == [[mark, "+"], [mark, "-"], ["-"]]
+    hard, *_ = written([tree], "stepwise", value="value")
+    soft, *_ = written([tree], StepwiseSupervision(soft=True), value="value")
+    assert (hard["labels"], soft["labels"]) == ([True, True], [0.75, 1.0])
+
+
+def test_steps_that_are_not_numbered_are_where_the_format_needs_it() -> None:
+    row, *_ = written(golden("stepwise")[:1], "math-shepherd")
+    assert row["input"] == ("What is $5+5$? Step 1: Add five and five. ки\nStep 2: It is 10. The answer is: 10 ки")
+    assert row["label"].endswith("The answer is: 10 +")
+
+
+def test_prm800k_of_a_tree_that_was_read_from_nowhere() -> None:
+    tree = golden("math-aps")[0]
+    (row,) = written([tree], "prm800k")
+    first, last = row["label"]["steps"]
+    assert first == {
+        "completions": [{"text": "Three threes.", "rating": 1, "flagged": False}],
+        "human_completion": None,
+        "chosen_completion": 0,
+    }
+    assert [each["rating"] for each in last["completions"]] == [-1, 1]
+    assert last["chosen_completion"] == 1
+    assert row["label"]["finish_reason"] == "solution"
+    assert row["labeler"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("So it is.\n\n# Answer\n\n\\frac{1}{2}", "\\frac{1}{2}"),
+        ("# Answer\n\n5\n", "5"),
+        ("That makes 5.\n#### 5", "5"),
+        ("The answer is: 3,000", "3,000"),
+        ("Thus the final answer is 7", "7"),
+        ("Hence \\boxed{\\frac{1}{x^{2}}} is right.", "\\frac{1}{x^{2}}"),
+        ("The answer is $\\boxed{4}$.", "4"),
+        ("cut off in \\boxed{1", None),
+        ("The answer is: 5, or so.\nBut let me check.", None),
+        ("I will answer soon", None),
+        ("", None),
+    ],
+)
+def test_final_answers(text: str, answer: str | None) -> None:
+    assert final_answer(text) == answer
+
+
+PRM_STEP = {"completions": [{"text": "a", "rating": 1, "flagged": None}], "chosen_completion": 0}
+MALFORMED: list[tuple[str, Any, str]] = [
+    ("prm800k", "{torn", "is not a JSON object"),
+    ("prm800k", "[]", "is not a JSON object"),
+    ("prm800k", {"question": {}, "label": {"steps": []}}, "has no text in the field 'problem'"),
+    ("prm800k", {"question": {"problem": "p"}, "label": {}}, "has no list in the field 'steps'"),
+    ("prm800k", {"question": {"problem": "p"}, "label": {"steps": [3]}}, "has a step 1 that is not an object"),
+    (
+        "prm800k",
+        {"question": {"problem": "p"}, "label": {"steps": [PRM_STEP, PRM_STEP | {"chosen_completion": 1}]}},
+        "chooses completion 1 of the 1 of step 2",
+    ),
+    (
+        "prm800k",
+        {"question": {"problem": "p"}, "label": {"steps": [{"completions": [{"text": "a", "rating": 2}]}]}},
+        "has the rating 2 in step 1",
+    ),
+    ("math-shepherd", {"input": "Q? Step 1: a", "label": "Q? Step 1: a"}, "has no step tag 'ки' in its input"),
+    ("math-shepherd", {"input": "Q? Step 1: a ки b ки", "label": "Q? Step 1: a +"}, "2 step tags .* only 1 labels"),
+    ("math-shepherd", {"input": "Q? Step 1: a ки", "label": "Q? Step 1: a x"}, "has the label 'x'"),
+    ("math-shepherd", {"input": "Q ки", "label": "Q +"}, "has a question but no steps"),
+    ("math-shepherd", {"input": "Q? a ки", "task": "MATH"}, "has no text in the field 'label'"),
+    ("math-aps", {"question": "Q", "process": "a", "label": []}, "has no step tag"),
+    ("math-aps", {"question": "Q", "process": "a ки b ки", "label": ["+"]}, "has 2 steps but 1 labels"),
+    ("math-aps", {"question": "Q", "process": "a ки b", "label": ["+"]}, "has text after its last step tag"),
+    ("math-aps", {"question": "Q", "process": "a ки", "label": [2]}, "has the label 2, which is not between 0 and 1"),
+    ("omegaprm", {"question": "Q", "reasoning_steps": {"children": [{"mc_value": 1}]}}, "no text in the field 'text'"),
+    ("omegaprm", {"question": "Q", "reasoning_steps": {"children": 3}}, "children are not a list"),
+    (
+        "omegaprm",
+        {"question": "Q", "reasoning_steps": [{"solution_prefix": "R", "mc_value": 1.0}]},
+        "does not begin with the question",
+    ),
+    ("omegaprm", {"q": "Q", "states": [{"state": "a", "mcs": 1.5}]}, "has the mcs 1.5"),
+    ("stepwise", {"prompt": "p", "completions": ["a", "b"], "labels": [True]}, "has 2 completions but 1 labels"),
+    ("stepwise", {"prompt": "p", "completions": [], "labels": []}, "has no completions"),
+    ("stepwise", {"prompt": "p", "completions": [1], "labels": [True]}, "has a completion that is not text"),
+    ("stepwise", {"prompt": "p", "completions": ["a"], "labels": [None]}, "has the label None"),
+    ("stepwise", {"completions": ["a"], "labels": [True]}, "has no text in the field 'prompt'"),
+    (
+        "rlhflow",
+        {"conversations": [{"role": "user", "content": "Q? a"}, {"role": "user", "content": "b"}]},
+        "has 2 steps and 0 labels that do not take turns",
+    ),
+    (
+        "rlhflow",
+        {"conversations": [{"role": "user", "content": "Q a"}, {"role": "assistant", "content": "+"}]},
+        "does not show where the question ends",
+    ),
+    ("rlhflow", {"conversations": [{"role": "user"}]}, "has a turn of the conversation without text"),
+]
+
+
+@pytest.mark.parametrize(("format", "row", "message"), MALFORMED)
+def test_malformed_rows_are_refused_by_their_line_or_skipped(
+    format: str, row: Any, message: str, tmp_path: Path
+) -> None:
+    good, *_ = golden_rows(format)
+    path = write_rows(tmp_path / "rows.jsonl", good, "", row, good)
+    with pytest.raises(GradatimError, match=rf"^line 3 of '.*rows\.jsonl' .*{message}.*; mend it"):
+        list(read_published(path))
+    with pytest.warns(UserWarning, match=rf"^line 3 of .*{message}.*; it is skipped$") as caught:
+        (tree,) = read_published(path, malformed="skip")
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (alone,) = read_published(write_rows(tmp_path / "good.jsonl", good, good))
+    assert tree.to_json() == alone.to_json()
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("", {}, "has no rows"),
+        ("\n\n", {}, "has no rows"),
+        ("no json\n", {}, "line 1 of .* is not a JSON object, so the format cannot be told"),
+        ('{"a": 1, "b": 2}\n', {}, r"has the fields \['a', 'b'\], which are of no known format"),
+        ("[1,", {}, "is not whole JSON"),
+        ("{}\n", {"format": "prm900k"}, "there is no published format 'prm900k'; choose one of prm800k"),
+        ("{}\n", {"malformed": "ignore"}, "malformed must be"),
+        ("{}\n", {"limit": 0}, "the limit must be 1 tree or more"),
+    ],
+)
+def test_sources_that_cannot_be_read_are_refused_at_once(
+    content: str, options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(content)
+    with pytest.raises(GradatimError, match=message):
+        read_published(path, **options)
+
+
+def test_missing_files_and_folders_without_rows(tmp_path: Path) -> None:
+    with pytest.raises(GradatimError, match=r"there is no file .*nowhere\.jsonl"):
+        read_published(tmp_path / "nowhere.jsonl")
+    with pytest.raises(GradatimError, match=r"has no \.json files"):
+        read_published(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:line")
+def test_nothing_but_malformed_rows_is_an_error(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", {"prompt": "p", "completions": [], "labels": []})
+    for merge in (True, False):
+        with pytest.raises(GradatimError, match="every row is malformed as stepwise"):
+            list(read_published(path, malformed="skip", merge=merge))
+
+
+def test_hub_data_sets_are_read_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    rows = golden_rows("stepwise")[:2]
+    asked = []
+
+    def load_dataset(name: str, *, split: str) -> Any:
+        asked.append((name, split))
+        if name == "nobody/nothing":
+            raise datasets.exceptions.DatasetNotFoundError("it does not exist\nsecond line")
+        return datasets.Dataset.from_list(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    (tree,) = read_published("trl-lib/prm800k", split="test")
+    assert tree.to_json() == golden("stepwise")[0].to_json()
+    assert asked == [("trl-lib/prm800k", "test")]
+    with pytest.raises(GradatimError, match=r"cannot be loaded: it does not exist$"):
+        read_published("nobody/nothing")
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("old")
+    tree = golden("math-aps")[0]
+    with pytest.raises(GradatimError, match="no step has the score 'value'; choose from label"):
+        write_published([tree], path, "omegaprm")
+    with pytest.raises(GradatimError, match="these trees were not scored"):
+        write_published([], path, "omegaprm")
+    with pytest.raises(GradatimError, match="has the tag 'threes' in its text"):
+        write_published([tree], path, MathShepherd(tag="threes"))
+    with pytest.raises(GradatimError, match="has the tag 'threes' in a step"):
+        write_published([tree], path, MathAps(tag="threes"))
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_any_text_survives(tmp_path: Path) -> None:
+    tree = Tree(Problem("p", "\ud800 what\u2028?\n"))
+    tree.add(tree.root, Step((), "\u0085 step\n")).scores["label"] = 1.0
+    write_published([tree], tmp_path / "rows.jsonl", "stepwise")
+    (again,) = read_published(tmp_path / "rows.jsonl")
+    assert (again.problem.prompt, again.nodes[1].step.text) == (tree.problem.prompt, "\u0085 step\n")
