@@ -13,12 +13,12 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 import gradatim
-from gradatim.cli import recipes, solve, trees
+from gradatim.cli import evaluate, recipes, solve, trees
 from gradatim.errors import GradatimError
 from gradatim.store.files import file_error
 
 _INTERRUPTED = 130  # what shells report for Ctrl-C
-_RESUMABLE = {"run", "pretrain"}
+_RESUMABLE = {"run", "pretrain", "evaluate-scorer"}
 
 
 class Commands(TyperGroup):
@@ -75,8 +75,10 @@ app.command("run")(recipes.run)
 app.command("recipes")(recipes.list_recipes)
 app.command("pretrain")(recipes.pretrain)
 app.command("solve")(solve.solve)
+app.command("evaluate-scorer")(evaluate.evaluate_scorer)
 app.command("show")(trees.show)
 app.command("export")(trees.export)
+app.command("import")(trees.import_trees)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,147 @@
+"""``gradatim evaluate-scorer``: a step scorer on a benchmark, beside what anybody can have."""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from gradatim.errors import GradatimError
+
+if TYPE_CHECKING:
+    from gradatim.evaluation.step_benchmarks import BenchmarkReport
+    from gradatim.evaluation.step_records import StepRecord
+    from gradatim.scorers.base import Scorer
+
+_WIDTH = 120
+
+
+class BenchmarkName(StrEnum):
+    """The benchmarks by the names that the command line gives them."""
+
+    PROCESS_BENCH = "processbench"
+    PRM_BENCH = "prmbench"
+    BEST_OF_N = "bestofn"
+    MP_BENCH = "mpbench"
+
+
+class AggregateName(StrEnum):
+    """How a solution's score is made from its steps'."""
+
+    LAST = "last"
+    MIN = "min"
+    PRODUCT = "product"
+    MEAN = "mean"
+
+
+def evaluate_scorer(
+    scorer: Annotated[
+        str, typer.Argument(metavar="SCORER", help="A process reward model: a folder, hub id or shipped:NAME.")
+    ],
+    benchmark: Annotated[BenchmarkName, typer.Option(help="What to measure.")],
+    data: Annotated[
+        list[str],
+        typer.Option(metavar="PATH_OR_HUB_ID", help="A file, a folder, a pattern or a hub id. May be repeated."),
+    ],
+    threshold: Annotated[
+        str,
+        typer.Option(help="Parts right from wrong steps; auto chooses it on ProcessBench's GSM8K subset."),
+    ] = "0.5",
+    aggregate: Annotated[
+        AggregateName, typer.Option(help="How a solution's score is made from its steps'.")
+    ] = AggregateName.LAST,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions of each part.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="For the report and the scores; runs/BENCHMARK-SCORER by default.")
+    ] = None,
+    device: Annotated[str, typer.Option()] = "auto",
+    seed: Annotated[int, typer.Option(help="Of the random baseline and the intervals.")] = 0,
+) -> None:
+    """Measure a step scorer on a benchmark, or go on with a measurement that was stopped."""
+    chosen_threshold = _threshold(threshold)
+    from gradatim.evaluation.baselines import constant_scores
+    from gradatim.evaluation.step_benchmarks import STEP_BENCHMARKS, Measurement, benchmark_report
+    from gradatim.evaluation.step_records import first_questions
+
+    measurement = Measurement(chosen_threshold, aggregate.value, seed)
+    chosen = STEP_BENCHMARKS[benchmark.value]
+    records = chosen.read(data)
+    if limit is not None:
+        records = first_questions(records, limit)
+    chosen.measure(records, constant_scores(records), measurement)  # what cannot be measured is refused at once
+    name = Path(scorer).name.removeprefix("shipped:")
+    folder = Path("runs") / f"{benchmark.value}-{name}" if output is None else output
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)  # tables in a log file should not be broken at 80 columns
+    scores = _score(records, scorer, device, folder, console)
+    settings = {
+        "scorer": scorer, "data": ", ".join(data), "records": len(records), "threshold": threshold,
+        "aggregate": aggregate.value, "limit": "none" if limit is None else limit, "seed": seed,
+    }  # fmt: skip
+    report = benchmark_report(chosen, records, name, scores, measurement, settings)
+    report.write(folder)
+    _print_report(report, console)
+    console.print(f"report and scores: {folder}", style="dim", highlight=False, soft_wrap=True)
+
+
+def _threshold(text: str) -> float | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise GradatimError(f"the threshold {text!r} is no number; give one, or auto")
+    return value
+
+
+def _score(records: list[StepRecord], scorer: str, device: str, folder: Path, console: Console) -> list[list[float]]:
+    """Every record's step scores, from the output folder or from the model, which is loaded only if it is needed."""
+    import asyncio
+
+    from rich.progress import Progress
+
+    from gradatim.evaluation.record_scoring import ScoreFile, score_records
+
+    scores = ScoreFile(folder / "scores.jsonl", scorer)
+    known = [each for each in map(scores.get, records) if each is not None]
+    if known:
+        console.print(f"{len(known):,} of {len(records):,} solutions were scored before", highlight=False)
+    if len(known) == len(records):
+        return known
+    judge = _load_scorer(scorer, device)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Scoring solutions", total=len(records))
+        return asyncio.run(
+            score_records(records, judge, scores=scores, progress=lambda count: bar.advance(task, count))
+        )
+
+
+def _load_scorer(scorer: str, device: str) -> Scorer:
+    from transformers.utils import logging
+
+    from gradatim.pipeline.parts import load_scorer
+    from gradatim.recipes.schema import PolicyOptions
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return load_scorer(scorer, PolicyOptions(model=scorer, device=device))
+
+
+def _print_report(report: BenchmarkReport, console: Console) -> None:
+    from rich.table import Table
+
+    header, rows = report.table()
+    table = Table(title=f"{report.title}, shares in percent", title_justify="left")
+    table.add_column("")
+    for name in header[1:]:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, markup=False)

@@ -1,0 +1,194 @@
+"""The raw records of benchmark files, from a folder, a file or the hub, with errors that name the place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from gradatim.errors import GradatimError
+from gradatim.store.files import file_error
+
+_SUFFIXES = (".json", ".jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One raw record; every field is checked where it is taken.
+
+    Attributes:
+        values: the record.
+        place: where it stands, for errors: ``line 3 of gsm8k.jsonl``.
+        part: the file's name without its suffix, or the split of a hub data set.
+        number: counts the records of the part from 1.
+    """
+
+    values: Mapping[str, Any]
+    place: str
+    part: str
+    number: int
+
+    def refuse(self, reason: str) -> GradatimError:
+        """The error that says what is wrong with this record; ``reason`` goes on after its place."""
+        name = next((self.values[key] for key in ("id", "idx") if isinstance(self.values.get(key), str)), None)
+        return GradatimError(f"{self.place}{'' if name is None else f' ({name})'} {reason}")
+
+    def field(self, name: str) -> Any:
+        if name not in self.values:
+            raise self.refuse(f"has no field {name!r}; give a file in this benchmark's layout")
+        return self.values[name]
+
+    def text(self, name: str) -> str:
+        """A text that is not empty."""
+        value = self.field(name)
+        if not isinstance(value, str) or not value.strip():
+            raise self.refuse(f"has no text in the field {name!r}")
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of at least one text; single ones may be empty, as they are in published files."""
+        value = self._list(name, str, "texts")
+        if not value:
+            raise self.refuse(f"has nothing in the field {name!r}; give at least one step")
+        return value
+
+    def integer(self, name: str) -> int:
+        value = self.field(name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.refuse(f"has {value!r} in the field {name!r}, which must be a whole number")
+        return value
+
+    def integers(self, name: str) -> tuple[int, ...]:
+        return self._list(name, int, "whole numbers")
+
+    def boolean(self, name: str) -> bool:
+        value = self.field(name)
+        if not isinstance(value, bool):
+            raise self.refuse(f"has {value!r} in the field {name!r}, which must be true or false")
+        return value
+
+    def labels(self, name: str, of: Sequence[str], what: str = "steps") -> tuple[bool, ...]:
+        """One true or false for each of ``of``."""
+        value: tuple[bool, ...] = self._list(name, bool, "true and false")
+        if len(value) != len(of):
+            raise self.refuse(f"does not have one label for each of its {what}: {len(value)} for {len(of)}")
+        return value
+
+    def rows(self, name: str) -> list[Row]:
+        """A list of at least one record within this one."""
+        values = self._list(name, Mapping, "records")
+        if not values:
+            raise self.refuse(f"has nothing in the field {name!r}; give at least one record there")
+        return [
+            Row(value, f"{self.place}, {name} {number},", self.part, number) for number, value in enumerate(values, 1)
+        ]
+
+    def name(self, *fields: str) -> str:
+        """The first of ``fields`` that is a text, or the record's part and number."""
+        given = (self.values.get(field) for field in fields)
+        return next((value for value in given if isinstance(value, str) and value), f"{self.part}-{self.number}")
+
+    def _list(self, name: str, kind: type, what: str) -> tuple[Any, ...]:
+        value = self.field(name)
+        good = isinstance(value, list | tuple) and all(
+            isinstance(item, kind) and (kind is bool or not isinstance(item, bool)) for item in value
+        )
+        if not good:
+            raise self.refuse(f"must have a list of {what} in the field {name!r}")
+        return tuple(value)
+
+
+def read_rows(sources: Sequence[str]) -> list[Row]:
+    """Every record of some files, folders or hub data sets.
+
+    A source is a ``.jsonl`` file, a ``.json`` file (a list of records, or lines like the former), a pattern such as
+    ``data/test_*.jsonl``, a folder with such files, or a data set's id on the hub, of which all splits are read. Files
+    are read in the order of their names. Of a folder, files whose names begin with ``train`` are left out: name them
+    to have them.
+
+    Raises:
+        GradatimError: if a source does not exist, cannot be read or has no records, or a line is not a JSON object.
+    """
+    rows = [row for source in sources for row in _source_rows(source)]
+    if not rows:
+        raise GradatimError("there is nothing to evaluate on; name at least one file or data set")
+    return rows
+
+
+def _source_rows(source: str) -> list[Row]:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = [file for file in sorted(path.iterdir()) if file.suffix in _SUFFIXES and file.name[:5] != "train"]
+    elif path.is_file():
+        files = [path]
+    else:
+        files = [Path(name) for name in sorted(glob(str(path)))]
+    if not files:
+        if path.is_dir():
+            raise GradatimError(f"the folder {source!r} has no .json or .jsonl files to evaluate on")
+        if source.startswith((".", "/", "~")) or source.endswith(_SUFFIXES) or "*" in source:
+            raise GradatimError(f"there is no file or folder {source!r}; give an existing one or a hub id")
+        return _hub_rows(source)
+    return [row for file in files for row in _file_rows(file)]
+
+
+def _file_rows(path: Path) -> list[Row]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise file_error(path, error) from error
+    except UnicodeDecodeError as error:
+        raise GradatimError(f"{path.name} is not UTF-8 text; give a .json or .jsonl file") from error
+    rows = [
+        Row(_object(value, place), place, path.stem, number)
+        for number, (value, place) in enumerate(_values(text, path), 1)
+    ]
+    if not rows:
+        raise GradatimError(f"{path.name} has no records; give a file that is not empty")
+    return rows
+
+
+def _values(text: str, path: Path) -> Iterator[tuple[Any, str]]:
+    """The records of a file, each with its place."""
+    if path.suffix == ".json" and text.lstrip().startswith("["):
+        for number, value in enumerate(_parsed(text, path.name), 1):
+            yield value, f"record {number} of {path.name}"
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            place = f"line {number} of {path.name}"
+            yield _parsed(line, place), place
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise GradatimError(f"{place} is not valid JSON ({str(error).partition(':')[0]}); mend it") from None
+
+
+def _object(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise GradatimError(f"{place} is not a JSON object; give one record a line")
+    return value
+
+
+def _hub_rows(source: str) -> list[Row]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    try:
+        splits = load_dataset(source)
+    except (OSError, ValueError, DatasetsError) as error:
+        raise GradatimError(
+            f"cannot load the data set {source!r} from the hub: {str(error).strip().partition(chr(10))[0]}; "
+            "check its id, or give a local file"
+        ) from error
+    return [
+        Row(value, f"row {number} of the {split} split of {source}", split, number)
+        for split, values in splits.items()
+        for number, value in enumerate(values, 1)
+    ]

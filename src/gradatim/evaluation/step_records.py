@@ -1,0 +1,111 @@
+"""Solutions whose steps are judged: what the benchmarks of step scoring have in common, and their trees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from gradatim.tree import EndReason, Node, Problem, Step, Tree
+
+_STEP_END = "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One solution, whole or partial, and what its benchmark knows of it.
+
+    Attributes:
+        id: names the record in reports and errors.
+        problem: the question, as the benchmark words it for this very solution.
+        steps: the texts of the steps, as the benchmark has them.
+        labels: for each step whether it is right; ``None`` where the benchmark does not say.
+        group: the part of the benchmark that the record belongs to: a subset, an error class, a use.
+        question: shared by records that are compared with one another, such as the solutions of a best-of-n.
+        finished: whether the last step ends the solution.
+        correct: whether the final answer is right, where that is known.
+        answer: the final answer in a form that equal answers share, where that is known.
+    """
+
+    id: str
+    problem: str
+    steps: tuple[str, ...]
+    labels: tuple[bool | None, ...]
+    group: str
+    question: str
+    finished: bool = True
+    correct: bool | None = None
+    answer: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise ValueError(f"the record {self.id!r} has no steps")
+        if len(self.labels) != len(self.steps):
+            raise ValueError(f"the record {self.id!r} has {len(self.steps)} steps but {len(self.labels)} labels")
+
+    @property
+    def first_error(self) -> int | None:
+        """Index of the first step that is labelled wrong; ``None`` where none is."""
+        return next((index for index, label in enumerate(self.labels) if label is False), None)
+
+    @property
+    def digest(self) -> str:
+        """Stands for all that a scorer reads: records of equal digest have equal scores."""
+        read = [self.problem, self.steps, self.finished]
+        return hashlib.sha256(json.dumps(read).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordTree:
+    """The records of one problem as paths of one tree.
+
+    Attributes:
+        tree: a tree of text steps.
+        paths: for each record its index among all records, and the nodes of its steps.
+    """
+
+    tree: Tree
+    paths: tuple[tuple[int, tuple[Node, ...]], ...]
+
+
+def record_trees(records: Iterable[tuple[int, StepRecord]]) -> Iterator[RecordTree]:
+    """One tree for each wording of a problem, in the order in which these first occur, made when it is asked for.
+
+    Solutions that begin alike share their first nodes, so no scorer reads a step twice. A step is given a line's end
+    unless it has one or ends its solution. The prompt is the problem with a line's end; the problem as it is stands in
+    ``data["question"]``.
+
+    Args:
+        records: each with its index among all records.
+    """
+    by_problem: dict[str, list[tuple[int, StepRecord]]] = {}
+    for index, record in records:
+        by_problem.setdefault(record.problem, []).append((index, record))
+    for problem, members in by_problem.items():
+        first = members[0][0]
+        tree = Tree(Problem(f"{members[0][1].id}/{first}", _ended(problem), data={"question": problem}))
+        yield RecordTree(tree, tuple((index, _add_path(tree, record)) for index, record in members))
+
+
+def _add_path(tree: Tree, record: StepRecord) -> tuple[Node, ...]:
+    nodes: list[Node] = []
+    for number, text in enumerate(record.steps, 1):
+        last = record.finished and number == len(record.steps)
+        step = Step((), text, end=EndReason.END_OF_TEXT) if last else Step((), _ended(text))
+        nodes.append(tree.add(nodes[-1] if nodes else tree.root, step))
+    return tuple(nodes)
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith(_STEP_END) else text + _STEP_END
+
+
+def first_questions(records: Sequence[StepRecord], limit: int) -> list[StepRecord]:
+    """The records of the first ``limit`` questions of each group, so that what is compared stays together."""
+    chosen: dict[str, dict[str, None]] = {}
+    for record in records:
+        questions = chosen.setdefault(record.group, {})
+        if len(questions) < limit:
+            questions.setdefault(record.question)
+    return [record for record in records if record.question in chosen[record.group]]
