@@ -1,0 +1,249 @@
+"""Programming problems with tests, which every solution must pass in the sandbox.
+
+Three layouts of records are read, each by its own fields:
+
+- ``prompt``, ``test``, ``entry_point``: the beginning of a function, and a function ``check`` that tests it (HumanEval:
+  Chen et al., 2021, arXiv:2107.03374);
+- ``text`` (or ``prompt``), ``test_list``: a task in words, and ``assert`` statements (MBPP: Austin et al., 2021,
+  arXiv:2108.07732); ``test_setup_code`` and ``test_imports`` come before them;
+- ``question`` (or ``prompt``, ``text``, ``description``), ``inputs``, ``outputs``: a task in words, and what the
+  program prints for each standard input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from gradatim.errors import GradatimError
+from gradatim.tasks.base import Verdict
+from gradatim.tasks.code_tests import TestResults, run_function_tests, run_input_tests
+from gradatim.tasks.records import BadRecordError, ProblemSource, Record, text_field
+from gradatim.tasks.sandbox import SandboxLimits, sandbox_layers
+from gradatim.tasks.steps import check_step_end, split_at
+from gradatim.tasks.templates import Template
+from gradatim.tree import Problem
+
+__all__ = ["Code", "TEMPLATES", "extract_program"]
+
+TEMPLATES = {
+    "function": "{question}",
+    "asserts": '"""\n{question}\n{tests}\n"""\n',
+    "inputs": '"""\n{question}\n"""\n',
+}
+"""The default prompt of each layout: the beginning of a program, so that what a policy writes next is its next line."""
+
+_QUESTIONS = ("question", "prompt", "text", "description")
+_SOLUTIONS = ("canonical_solution", "code", "solution")
+_FENCED = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
+_PYTHON = ("python", "python3", "py")
+# A policy that has finished a function's body goes on with whatever comes next in a file.
+_AFTER_THE_BODY = re.compile(r"^(?:class |def |async def |if |print\(|assert |#|@|```)", re.MULTILINE)
+
+
+class Code:
+    """Programming problems whose solutions are run, read from the hub or from JSON lines.
+
+    Args:
+        source: a data set's id on the hub (or its copy in a local folder), loaded with ``datasets.load_dataset``; or
+            a folder with one ``.jsonl`` file a split; or one ``.jsonl`` file.
+        config: the hub data set's configuration.
+        splits: the source's own name for each split that it has, such as ``{"test": "test"}`` for one without
+            training problems; see :class:`gradatim.tasks.records.ProblemSource`.
+        seed: chooses which problems are held out.
+        validation_fraction: share of ``train`` that is held out as ``validation``, and the same share again as
+            ``test`` where the source has none.
+        template: the prompt, with ``{question}`` in the question's place and, if wanted, ``{tests}`` in that of the
+            ``assert`` statements; by default that of the record's layout in ``TEMPLATES``.
+        step_end: what ends a step: a line's end, or ``["\\n\\n"]`` for blocks between empty lines.
+        reward: ``"all"`` gives 1 where all tests pass; ``"fraction"`` gives the share of tests that pass.
+        limits: what a program may use: over all tests that call its functions, or for each input.
+        on_bad_line: whether a malformed line or record is refused with its line number, or skipped with a warning
+            that names the lines.
+
+    Raises:
+        GradatimError: if this machine cannot run programs safely, a local source does not exist, or an argument is
+            out of its range; :meth:`problems` raises it if the source cannot be read.
+    """
+
+    name = "code"
+
+    def __init__(
+        self,
+        source: str = "google-research-datasets/mbpp",
+        *,
+        config: str | None = None,
+        splits: Mapping[str, str] | None = None,
+        seed: int = 0,
+        validation_fraction: float = 0.05,
+        template: str | None = None,
+        step_end: Sequence[str] = ("\n",),
+        reward: Literal["all", "fraction"] = "all",
+        limits: SandboxLimits | None = None,
+        on_bad_line: Literal["refuse", "skip"] = "refuse",
+    ) -> None:
+        if reward not in ("all", "fraction"):
+            raise GradatimError(f"reward must be 'all' or 'fraction', got {reward!r}")
+        sandbox_layers()  # now, not at the first solution
+        self.step_end = check_step_end(step_end)
+        self._templates = {layout: _template(template or text) for layout, text in TEMPLATES.items()}
+        self._all_or_nothing = reward == "all"
+        self._limits = limits or SandboxLimits()
+        self._source = ProblemSource(
+            source,
+            self._problem,
+            key=lambda problem: str(problem.data["question"]),
+            task=self.name,
+            config=config,
+            splits=splits,
+            seed=seed,
+            validation_fraction=validation_fraction,
+            on_bad_line=on_bad_line,
+        )
+
+    def problems(self, split: str, count: int | None = None) -> list[Problem]:
+        """The first ``count`` problems of ``"train"``, ``"validation"`` or ``"test"``, in the source's order.
+
+        A problem has no ``answer``; its ``data`` holds the ``question``, the ``layout`` (a key of ``TEMPLATES``), the
+        tests in the layout's own fields, and the reference ``solution`` if the record has one.
+
+        Raises:
+            GradatimError: if the split is unknown or empty, or the source is missing or malformed.
+        """
+        return self._source.problems(split, count)
+
+    def split_steps(self, text: str) -> list[str]:
+        """Divide a solution after every ``step_end``, by default into its lines; joined again they are ``text``."""
+        return split_at(text, self.step_end)
+
+    def verify(self, problem: Problem, text: str) -> Verdict:
+        """Run the program in ``text`` (see :func:`extract_program`) against the problem's tests, in the sandbox.
+
+        The answer is the program as it was written. A program that asks neither clock nor chance gets the same verdict
+        every time, as long as it stays clear of its limits. Never raises on any text.
+        """
+        layout = problem.data["layout"]
+        code = extract_program(self._templates[layout].first_solution(text))
+        if code is None:
+            return Verdict(0.0, None, "no code")
+        prefix, code = _complete(problem.data, code) if layout == "function" else ("", code)
+        results = self._run(problem.data, prefix + code)
+        reason = results.reason
+        if results.syntax_error_line is not None:
+            reason = f"syntax error line {max(1, results.syntax_error_line - prefix.count(chr(10)))}"
+        if reason == "correct":
+            return Verdict(1.0, code, reason)
+        if self._all_or_nothing:
+            return Verdict(0.0, code, reason)
+        return Verdict(results.passed / results.tests, code, f"{reason}; {results.passed} of {results.tests} passed")
+
+    def _run(self, data: Mapping[str, Any], program: str) -> TestResults:
+        if data["layout"] == "inputs":
+            inputs, outputs = data["inputs"], data["outputs"]
+            return run_input_tests(
+                program, inputs=inputs, outputs=outputs, limits=self._limits, stop_at_failure=self._all_or_nothing
+            )
+        return run_function_tests(
+            program, setup=data["setup"], tests=data["tests"], call=data.get("entry_point"), limits=self._limits
+        )
+
+    def _problem(self, id: str, record: Record) -> Problem:
+        for fields, layout, read in _LAYOUTS:
+            if all(field in record for field in fields):
+                data = {"layout": layout, **read(record)}
+                break
+        else:
+            raise BadRecordError(
+                "has no tests: no 'test' with 'entry_point', no 'test_list', no 'inputs' with 'outputs'"
+            )
+        solution = next((record[field] for field in _SOLUTIONS if isinstance(record.get(field), str)), None)
+        if solution is not None:
+            data["solution"] = solution
+        values = {"question": data["question"], "tests": "\n".join(data.get("tests", ()))}
+        return Problem(id, self._templates[layout].fill(values), None, data)
+
+
+def extract_program(text: str) -> str | None:
+    """The program in a model's text, or ``None`` where there is nothing but white space. Never raises.
+
+    The last fenced block that is marked as Python counts, or else the last fenced block without a mark, or else the
+    whole text. A block that the text breaks off in goes to its end.
+    """
+    blocks = [(mark.lower(), block) for mark, block in _FENCED.findall(text)]
+    for marks in (_PYTHON, ("",)):
+        for mark, block in reversed(blocks):
+            if mark in marks and block.strip():
+                return str(block)
+    return text if text.strip() else None
+
+
+def _complete(data: Mapping[str, Any], code: str) -> tuple[str, str]:
+    """What comes before ``code`` so that it is a whole module, and ``code`` without what follows the function.
+
+    A solution that defines the function itself needs only what the prompt has before it (imports, helpers); any other
+    goes on where the prompt ends, and ends with the function's body.
+    """
+    if re.search(rf"^(?:(?:async )?def |class )?{re.escape(data['entry_point'])}\b\s*[(=:]", code, re.MULTILINE):
+        return data["setup"], code
+    prompt = data["question"]
+    if not prompt.endswith("\n") and code[:1] in (" ", "\t"):
+        prompt += "\n"
+    following = _AFTER_THE_BODY.search(code)
+    return prompt, code if following is None else code[: following.start()]
+
+
+def _template(text: str) -> Template:
+    return Template(text, ["question", "tests"] if "{tests}" in text else ["question"])
+
+
+def _function_layout(record: Record) -> dict[str, Any]:
+    prompt, entry_point = text_field(record, "prompt"), text_field(record, "entry_point")
+    definition = re.search(rf"^(?:async )?(?:def|class) {re.escape(entry_point)}\b", prompt, re.MULTILINE)
+    if definition is None:
+        raise BadRecordError(f"has a prompt that does not define its entry point {entry_point!r}")
+    return {
+        "question": prompt,
+        "entry_point": entry_point,
+        "setup": prompt[: definition.start()],
+        "tests": [text_field(record, "test")],
+    }
+
+
+def _asserts_layout(record: Record) -> dict[str, Any]:
+    setup = [*_texts(record, "test_imports"), str(record.get("test_setup_code") or "")]
+    return {
+        "question": _question(record),
+        "setup": "\n".join(setup),
+        "tests": _texts(record, "test_list", at_least=1),
+    }
+
+
+def _inputs_layout(record: Record) -> dict[str, Any]:
+    inputs, outputs = _texts(record, "inputs", at_least=1), _texts(record, "outputs")
+    if len(inputs) != len(outputs):
+        raise BadRecordError(f"has {len(inputs)} inputs but {len(outputs)} outputs")
+    return {"question": _question(record), "inputs": inputs, "outputs": outputs}
+
+
+_LAYOUTS: tuple[tuple[tuple[str, ...], str, Callable[[Record], dict[str, Any]]], ...] = (
+    (("test", "entry_point"), "function", _function_layout),
+    (("test_list",), "asserts", _asserts_layout),
+    (("inputs", "outputs"), "inputs", _inputs_layout),
+)
+
+
+def _question(record: Record) -> str:
+    present = [field for field in _QUESTIONS if field in record]
+    if not present:
+        raise BadRecordError(f"has no question: no field {', '.join(map(repr, _QUESTIONS))}")
+    return text_field(record, present[0])
+
+
+def _texts(record: Record, field: str, *, at_least: int = 0) -> list[str]:
+    value = record.get(field) or []
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise BadRecordError(f"has no list of texts in the field {field!r}")
+    if len(value) < at_least:
+        raise BadRecordError(f"has no text in the field {field!r}")
+    return value
