@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from gradatim.suggestions import suggestion
 
 _MESSAGES = {
     "int_type": "must be a whole number",
@@ -38,13 +39,6 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         if not others
         else f"{sentence} (and {others} more {'thing is' if others == 1 else 'things are'} wrong)"
     )
-
-
-def suggestion(given: str, valid: Sequence[str]) -> str:
-    """``did you mean 'x'?`` for the nearest valid name, or the valid ones where none is near."""
-    near = difflib.get_close_matches(given, valid, n=1, cutoff=0.5)
-    listed = ", ".join(sorted(valid))
-    return f"did you mean {near[0]!r}? (valid: {listed})" if near else f"valid: {listed}"
 
 
 def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:

@@ -10,8 +10,9 @@ import yaml
 from pydantic import ValidationError
 
 from gradatim.errors import GradatimError
-from gradatim.recipes.explain import explain, suggestion
+from gradatim.recipes.explain import explain
 from gradatim.recipes.schema import PretrainRecipe, Recipe
+from gradatim.suggestions import suggestion
 
 _FOLDER = Path(__file__).parent
 _KINDS: dict[str, type[Recipe] | type[PretrainRecipe]] = {"run": Recipe, "pretrain": PretrainRecipe}

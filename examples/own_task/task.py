@@ -1,0 +1,49 @@
+"""Change-giving: a task whose problems are generated and whose steps are checked one coin at a time."""
+
+from __future__ import annotations
+
+import random
+import re
+
+from gradatim.tasks.base import Verdict
+from gradatim.tree import Problem
+
+
+class Change:
+    """Pay an amount with coins, one coin a line, and end with "Done".
+
+    Args:
+        coins: the coins that there are.
+        largest: amounts are at most this.
+    """
+
+    name = "change"
+    step_end = ("\n",)
+
+    def __init__(self, coins: tuple[int, ...] = (1, 5, 10, 25), largest: int = 99) -> None:
+        self.coins = tuple(coins)
+        self.largest = largest
+
+    def problems(self, split: str, count: int | None = None) -> list[Problem]:
+        """The first ``count`` problems of a split, always the same; no amount is in two splits."""
+        amounts = list(range(1, self.largest + 1))
+        random.Random(0).shuffle(amounts)
+        share = len(amounts) // 5
+        parts = {"test": amounts[:share], "validation": amounts[share : 2 * share], "train": amounts[2 * share :]}
+        return [
+            Problem(f"change/{amount}", f"Pay {amount} with coins of {self.coins}\n", str(amount))
+            for amount in parts[split][:count]
+        ]
+
+    def split_steps(self, text: str) -> list[str]:
+        """One coin is one step."""
+        return text.splitlines(keepends=True)
+
+    def verify(self, problem: Problem, text: str) -> Verdict:
+        """Right if every line is a coin and they add up; better with fewer coins is not asked."""
+        *lines, last = text.strip().split("\n")
+        coins = [int(line) for line in lines if re.fullmatch(r"[0-9]{1,9}", line)]
+        if last != "Done" or len(coins) < len(lines) or not set(coins) <= set(self.coins):
+            return Verdict(0.0, None, "not one coin a line and 'Done' at the end")
+        right = str(sum(coins)) == problem.answer
+        return Verdict(float(right), str(sum(coins)), "correct" if right else f"the coins add up to {sum(coins)}")

@@ -1,0 +1,96 @@
+"""Loading a task of one's own: from a YAML file, or from a Python class with the members of a task."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from gradatim.errors import GradatimError
+from gradatim.suggestions import suggestion
+from gradatim.tasks.base import Task
+from gradatim.tasks.own import OwnTask
+
+_MEMBERS = ("name", "step_end", "problems", "split_steps", "verify")
+
+
+def load_own_task(reference: str, options: Mapping[str, Any] | None = None) -> Task:
+    """The task of a YAML file (``tasks/sums.yaml``) or a Python class (``tasks/sums.py:Sums``, ``package.sums:Sums``).
+
+    Raises:
+        GradatimError: if there is none; see :meth:`OwnTask.from_yaml` and :func:`load_task_class`.
+    """
+    if reference.endswith((".yaml", ".yml")):
+        return OwnTask.from_yaml(reference, options)
+    return load_task_class(reference, options)
+
+
+def load_task_class(reference: str, options: Mapping[str, Any] | None = None) -> Task:
+    """An instance of a task class.
+
+    Args:
+        reference: ``module:Class``, or ``path/to/file.py:Class``.
+        options: the arguments of the class.
+
+    Raises:
+        GradatimError: if the file, module or class is missing, cannot be imported or made with these options, or lacks
+            a member of :class:`gradatim.tasks.base.Task`.
+    """
+    place, _, name = reference.rpartition(":")
+    if not place or not name.isidentifier():
+        raise GradatimError(
+            f"cannot understand the task {reference!r}; write 'task.yaml', 'path/to/file.py:Class' or 'module:Class'"
+        )
+    module = _import_file(Path(place).expanduser()) if place.endswith(".py") else _import_module(place)
+    found = getattr(module, name, None)
+    if not isinstance(found, type):
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        raise GradatimError(f"{place!r} has no class {name!r}; {suggestion(name, classes)}")
+    try:
+        task = found(**(options or {}))
+    except GradatimError:
+        raise
+    except Exception as error:
+        raise GradatimError(
+            f"cannot make the task {reference!r} with the options {dict(options or {})}: {error}"
+        ) from error
+    if missing := [member for member in _MEMBERS if not hasattr(task, member)]:
+        raise GradatimError(
+            f"the class {reference!r} is no task, since it has no {' and no '.join(missing)}; "
+            "give it the members of gradatim.tasks.base.Task"
+        )
+    assert isinstance(task, Task)  # it has all members
+    return task
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise GradatimError(f"there is no file {str(path)!r}; give the path of an existing one")
+    # The name depends on the place, so that two files task.py are two modules.
+    name = f"gradatim_own_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # every .py file has one
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise GradatimError(f"cannot import {str(path)!r}: {type(error).__name__}: {error}; mend it") from error
+    return module
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise GradatimError(
+            f"cannot import the module {name!r}: {type(error).__name__}: {error}; "
+            "for a file that is not installed write its path, such as path/to/file.py:Class"
+        ) from error

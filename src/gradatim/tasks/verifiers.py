@@ -1,0 +1,101 @@
+"""Ways to judge a final answer, by name. Tasks of one's own choose among them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from gradatim.errors import GradatimError
+from gradatim.suggestions import suggestion
+from gradatim.tasks.base import Verdict
+from gradatim.tasks.choice_answers import verify_choice
+from gradatim.tasks.math_answers import verify_math
+from gradatim.tasks.number_answers import verify_number
+
+_MARK = re.compile(r"(?:####|\banswer[ \t*_]{0,8}(?:is|:|=))[ \t*_:]{0,8}(?P<answer>[^\n]+)", re.IGNORECASE)
+
+
+class Verifier(Protocol):
+    """Judges a solution by a reference answer. Deterministic, and never raises on any text."""
+
+    def __call__(self, reference: str | None, text: str, /) -> Verdict: ...
+
+
+def verify_exact(reference: str | None, text: str) -> Verdict:
+    """Judge a solution by the words of its final answer; capitals, spaces and a full stop do not count.
+
+    The final answer is what follows the last "answer is", "Answer:" or ``####`` on its line, else the last line.
+    """
+    marked = deque(_MARK.finditer(text), 1)
+    answer = _words(marked[0]["answer"] if marked else text.rstrip().rpartition("\n")[2])
+    return _compare(reference, answer, "no final answer: the last line is empty")
+
+
+def regex_verifier(pattern: str) -> Verifier:
+    """A verifier by what a regular expression finds last: its first group, or all of it where it has none.
+
+    What is found is compared as in :func:`verify_exact`. Long texts take as long as the expression makes them take.
+
+    Raises:
+        GradatimError: if the pattern is no regular expression.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise GradatimError(f"the pattern {pattern!r} is no regular expression: {error}; mend it") from error
+
+    def verify_regex(reference: str | None, text: str) -> Verdict:
+        found = deque(compiled.finditer(text), 1)
+        answer = _words(found[0][1 if compiled.groups else 0] or "") if found else ""
+        return _compare(reference, answer, f"no final answer: nothing matches {pattern!r}")
+
+    return verify_regex
+
+
+_FACTORIES: Mapping[str, Callable[..., Verifier]] = {
+    "number": lambda: verify_number,
+    "math": lambda: verify_math,
+    "choice": lambda: verify_choice,
+    "exact": lambda: verify_exact,
+    "regex": regex_verifier,
+}
+
+
+def make_verifier(name: str, options: Mapping[str, Any] | None = None) -> Verifier:
+    """The verifier of a name.
+
+    Args:
+        name: ``number`` (the last number, exactly), ``math`` (mathematics in ``\\boxed{}``, by value), ``choice`` (an
+            option's letter), ``exact`` (the same words) or ``regex`` (what a ``pattern`` finds).
+        options: the verifier's options.
+
+    Raises:
+        GradatimError: if there is no such verifier or it has other options.
+    """
+    if name not in _FACTORIES:
+        raise GradatimError(f"there is no verifier {name!r}; {suggestion(name, list(_FACTORIES))}")
+    factory = _FACTORIES[name]
+    wanted = list(inspect.signature(factory).parameters)
+    if unknown := set(options or ()) - set(wanted):
+        has = f"has only {', '.join(wanted)}" if wanted else "has no options"
+        raise GradatimError(f"the verifier {name!r} {has}, so {sorted(unknown)[0]!r} cannot be given")
+    if missing := set(wanted) - set(options or ()):
+        raise GradatimError(f"the verifier {name!r} needs {sorted(missing)[0]!r}; write {{name: {name}, ...: ...}}")
+    return factory(**(options or {}))
+
+
+def _compare(reference: str | None, answer: str, nothing: str) -> Verdict:
+    if not answer:
+        return Verdict(0.0, None, nothing)
+    if reference is None or not _words(reference):
+        return Verdict(0.0, answer, "the problem has no reference answer")
+    if answer == _words(reference):
+        return Verdict(1.0, answer, "correct")
+    return Verdict(0.0, answer, f"wrong answer: {answer} instead of {_words(reference)}")
+
+
+def _words(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(" .*_\"'`")

@@ -1,0 +1,273 @@
+"""Tasks of one's own: YAML descriptions, Python classes, verifiers by name, and what errors say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradatim.errors import GradatimError
+from gradatim.tasks.base import Task
+from gradatim.tasks.loading import load_own_task, load_task_class
+from gradatim.tasks.own import OwnTask
+from gradatim.tasks.verifiers import make_verifier
+from gradatim.tree import Problem
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "own_task"
+RECORDS = [{"question": f"{n} + {n}?", "hint": "add", "answer": 2 * n, "tags": []} for n in range(60)]
+DESCRIPTION = {"source": "sums.jsonl", "template": "Q: {question}\nA:\n", "verifier": "number"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(record) + "\n" for record in RECORDS))
+    return tmp_path
+
+
+def described(folder: Path, **changes: Any) -> Path:
+    path = folder / "sums.yaml"
+    path.write_text(yaml.safe_dump({**DESCRIPTION, **changes}))
+    return path
+
+
+# Descriptions
+
+
+def test_a_description_is_a_task(folder: Path) -> None:
+    task = OwnTask.from_yaml(described(folder))
+    assert isinstance(task, Task)
+    parts = {split: task.problems(split) for split in ("train", "validation", "test")}
+    assert sum(map(len, parts.values())) == 60
+    problem = next(problem for problem in parts["train"] if problem.data["question"] == "7 + 7?")
+    assert (problem.id, problem.prompt, problem.answer) == ("sums/sums/8", "Q: 7 + 7?\nA:\n", "14")
+    assert task.verify(problem, "7 + 7 = 14\n#### 14").reward == 1.0
+    assert task.verify(problem, "#### 14\nQ: 8 + 8?\nA:\n#### 16").reward == 1.0
+    assert task.verify(problem, "#### 15").reason == "wrong answer: 15 instead of 14"
+    assert task.split_steps("a\nb") == ["a\n", "b"]
+
+
+def test_several_fields_make_the_question_the_prompt(folder: Path) -> None:
+    task = OwnTask.from_yaml(described(folder, template="{question} ({hint})\n", step_end=["\n\n"], name="hints"))
+    problem = task.problems("train", 1)[0]
+    assert problem.data["question"] == problem.prompt
+    assert problem.data["fields"]["hint"] == "add"
+    reworded = OwnTask.from_yaml(described(folder, template="Now {question} ({hint})\n", name="hints"))
+    assert [p.id for p in reworded.problems("test")] == [p.id for p in task.problems("test")]
+    assert problem.prompt.endswith("? (add)\n")
+    assert (task.name, task.step_end) == ("hints", ("\n\n",))
+
+
+def test_options_replace_keys_of_the_file(folder: Path) -> None:
+    path = described(folder)
+    assert OwnTask.from_yaml(path, {"seed": 1}).problems("test") != OwnTask.from_yaml(path).problems("test")
+    assert load_own_task(str(path), {"verifier": "exact"}).verify(Problem("p", "", "x"), "X.").reward == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"source": "nowhere.jsonl"}, r"there is no file or folder '.*nowhere\.jsonl'"),
+        ({"verifier": "nubmer"}, r"no verifier 'nubmer'; did you mean 'number'\?"),
+        ({"verifier": {"pattern": "x"}}, "the verifier has no 'name'"),
+        ({"verifier": 3}, "'verifier' in the task .* must be a verifier's name"),
+        ({"verifer": "number"}, r"unknown key 'verifer' in the task .*; did you mean 'verifier'\?"),
+        ({"step_end": "\n"}, "'step_end' in the task .* must be a list of texts"),
+        ({"step_end": []}, "step_end must be a list"),
+        ({"seed": "one"}, "'seed' in the task .* must be a whole number, but is 'one'"),
+        ({"seed": True}, "'seed' in the task .* must be a whole number, but is True"),
+        ({"shuffle": 1}, "'shuffle' in the task .* must be true or false"),
+        ({"template": "Q:"}, "shows no field"),
+        ({"template": "Q: {question} {answer}"}, "shows the reference answer {answer}"),
+        ({"validation_fraction": 0.5}, "validation_fraction must be above 0 and below 0.5"),
+        ({"on_bad_line": "mend"}, "on_bad_line must be"),
+    ],
+)
+def test_wrong_descriptions_are_refused(folder: Path, changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(GradatimError, match=complaint):
+        OwnTask.from_yaml(described(folder, **changes))
+
+
+def test_a_missing_key_is_named(folder: Path) -> None:
+    path = folder / "task.yaml"
+    path.write_text("source: sums.jsonl\nverifier: number\n")
+    with pytest.raises(GradatimError, match="the key 'template' is missing"):
+        OwnTask.from_yaml(path)
+
+
+@pytest.mark.parametrize("content", ["", "- a\n", "a: [\n"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text(content)
+    with pytest.raises(GradatimError, match=r"task\.yaml'"):
+        OwnTask.from_yaml(path)
+
+
+def test_a_missing_description_is_refused() -> None:
+    with pytest.raises(GradatimError, match=r"there is no task file 'nowhere\.yaml'"):
+        load_own_task("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (
+            {"template": "{qestion}"},
+            r"line 1 of sums\.jsonl has no field 'qestion'; did you mean 'question'\? \(valid: answer, hint, quest",
+        ),
+        ({"answer_field": "result"}, r"has no field 'result'; valid: answer, hint, question, tags"),
+        ({"template": "{tags}"}, "has neither text nor a number in the field 'tags'"),
+    ],
+)
+def test_unknown_fields_are_refused_with_those_that_there_are(
+    folder: Path, changes: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(GradatimError, match=complaint):
+        OwnTask.from_yaml(described(folder, **changes)).problems("train")
+
+
+# Classes
+
+CLASS = """
+from dataclasses import dataclass
+from gradatim.errors import GradatimError
+from gradatim.tasks.base import Verdict
+from gradatim.tree import Problem
+
+@dataclass
+class Echo:
+    word: str = "yes"
+    name = "echo"
+    step_end = ("\\n",)
+
+    def __post_init__(self):
+        if self.word == "no":
+            raise GradatimError("the word cannot be no")
+
+    def problems(self, split, count=None):
+        return [Problem("echo/1", f"Say {self.word}\\n", self.word)][:count]
+
+    def split_steps(self, text):
+        return [text]
+
+    def verify(self, problem, text):
+        return Verdict(float(text == problem.answer), text, "correct")
+
+class Half:
+    name = "half"
+    step_end = ("\\n",)
+    def problems(self, split, count=None):
+        return []
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Path:
+    path = tmp_path / "echo_task.py"
+    path.write_text(CLASS)
+    return path
+
+
+def test_a_class_in_a_file_or_a_module_is_a_task(module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = load_own_task(f"{module}:Echo", {"word": "ha"})
+    assert isinstance(task, Task)
+    assert task.problems("test")[0].answer == "ha"
+    monkeypatch.syspath_prepend(str(module.parent))
+    assert load_task_class("echo_task:Echo").verify(Problem("p", "", "yes"), "yes").reward == 1.0
+
+
+@pytest.mark.parametrize(
+    ("reference", "options", "complaint"),
+    [
+        ("{file}", {}, "cannot understand the task"),
+        ("{file}:", {}, "cannot understand the task"),
+        ("nowhere.py:Echo", {}, "there is no file 'nowhere.py'"),
+        ("no_such_module:Echo", {}, "cannot import the module 'no_such_module': ModuleNotFoundError.*write its path"),
+        ("{file}:Ecco", {}, r"has no class 'Ecco'; did you mean 'Echo'\?"),
+        ("{file}:Echo", {"wrod": "x"}, "cannot make the task .* with the options {'wrod': 'x'}: .*wrod"),
+        ("{file}:Echo", {"word": "no"}, "^the word cannot be no$"),
+        ("{file}:Half", {}, "is no task, since it has no split_steps and no verify"),
+    ],
+)
+def test_wrong_classes_are_refused(module: Path, reference: str, options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(GradatimError, match=complaint):
+        load_task_class(reference.replace("{file}", str(module)), options)
+
+
+def test_a_file_that_breaks_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("1 / 0\n")
+    with pytest.raises(GradatimError, match=r"cannot import '.*broken\.py': ZeroDivisionError: division by zero"):
+        load_task_class(f"{path}:Task")
+
+
+# Verifiers
+
+
+@pytest.mark.parametrize(
+    ("verifier", "options", "reference", "right", "wrong"),
+    [
+        ("number", {}, "1,200", "so #### 1200.0", "so #### 12"),
+        ("math", {}, "\\frac12", "\\boxed{0.5}", "\\boxed{0.25}"),
+        ("choice", {}, "B", "The answer is (B).", "The answer is (A)."),
+        ("exact", {}, "New York", "The answer is **new  york**.", "The answer is York."),
+        ("exact", {}, "New York", "I think:\nNew York.", "New York\nI think."),
+        ("regex", {"pattern": r"<a>(.*?)</a>"}, "Yes", "<a>no</a> <a> yes </a>", "<a>yes</a> <a>no</a>"),
+        ("regex", {"pattern": r"[A-Z]{3}"}, "ABC", "XYZ ABC", "ABC XYZ"),
+    ],
+)
+def test_verifiers(verifier: str, options: dict[str, Any], reference: str, right: str, wrong: str) -> None:
+    verify = make_verifier(verifier, options)
+    assert verify(reference, right).reason == "correct"
+    assert verify(reference, right).reward == 1.0
+    assert verify(reference, wrong).reward == 0.0
+    assert verify(reference, wrong).reason.startswith("wrong answer")
+    assert verify(reference, "").reason.startswith("no final answer")
+    assert verify(None, right).reason.startswith("the problem has no reference answer")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        ("regex", {}, "needs 'pattern'"),
+        ("regex", {"pattern": "("}, "is no regular expression"),
+        ("number", {"digits": 3}, "has no options, so 'digits' cannot be given"),
+        ("regex", {"pattern": "x", "flags": 1}, "has only pattern, so 'flags'"),
+    ],
+)
+def test_wrong_verifier_options_are_refused(name: str, options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(GradatimError, match=complaint):
+        make_verifier(name, options)
+
+
+@given(st.text(), st.text())
+def test_no_verifier_raises_on_any_text(reference: str, text: str) -> None:
+    for name, options in (("number", {}), ("choice", {}), ("exact", {}), ("regex", {"pattern": "(a)|b+"})):
+        verdict = make_verifier(name, options)(reference, text)
+        assert (verdict.reward == 1.0) == (verdict.reason == "correct")
+
+
+# The example of the documentation
+
+
+def test_the_example_works() -> None:
+    task = load_own_task(str(EXAMPLE / "task.yaml"))
+    problems = [problem for split in ("train", "validation", "test") for problem in task.problems(split)]
+    lines = (EXAMPLE / "problems.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sorted(problem.answer or "" for problem in problems) == sorted(
+        str(json.loads(line)["answer"]) for line in lines
+    )
+    assert all(task.verify(problem, f"#### {problem.answer}").reward == 1.0 for problem in problems)
+
+
+def test_the_example_class_works() -> None:
+    task = load_own_task(f"{EXAMPLE / 'task.py'}:Change", {"largest": 50})
+    problem = next(problem for problem in task.problems("train") if problem.answer == "36")
+    assert task.verify(problem, "25\n10\n1\nDone\n").reward == 1.0
+    assert task.verify(problem, "25\n10\nDone").reason == "the coins add up to 35"
+    assert task.verify(problem, "30\n6\nDone").reward == 0.0
+    assert task.split_steps("25\n10\n") == ["25\n", "10\n"]

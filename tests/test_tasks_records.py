@@ -1,0 +1,158 @@
+"""Problems from records: splits, held-out problems, order, bad lines. (Loading itself is tested with GSM8K.)"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gradatim.errors import GradatimError
+from gradatim.suggestions import suggestion
+from gradatim.tasks.records import BadRecordError, ProblemSource, Record, text_field
+from gradatim.tasks.steps import check_step_end, split_at
+from gradatim.tasks.templates import Template, fields_of
+from gradatim.tree import Problem
+
+
+def write_lines(path: Path, texts: Sequence[str]) -> Path:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+def problem(id: str, record: Record) -> Problem:
+    text = text_field(record, "text")
+    if text == "bad":
+        raise BadRecordError("is bad")
+    return Problem(id, text, None, {"text": text})
+
+
+def source(path: Path | str, **options: Any) -> ProblemSource:
+    return ProblemSource(str(path), problem, key=lambda problem: str(problem.data["text"]), task="mine", **options)
+
+
+def texts(problems: Sequence[Problem]) -> list[str]:
+    return [problem.prompt for problem in problems]
+
+
+NUMBERS = [str(number) for number in range(300)]
+
+
+def test_a_split_that_the_source_has_is_not_held_out(tmp_path: Path) -> None:
+    write_lines(tmp_path / "auxiliary.jsonl", NUMBERS)
+    write_lines(tmp_path / "dev.jsonl", ["d1", "d2"])
+    named = source(tmp_path, splits={"train": "auxiliary", "validation": "dev"})
+    assert texts(named.problems("validation")) == ["d1", "d2"]
+    held_out = texts(named.problems("test"))
+    assert 5 <= len(held_out) <= 30
+    assert sorted(held_out + texts(named.problems("train"))) == sorted(NUMBERS)
+    assert named.problems("train")[0].id.startswith("mine/auxiliary/")
+
+
+def test_a_source_without_train_has_only_what_it_names(tmp_path: Path) -> None:
+    write_lines(tmp_path / "train.jsonl", NUMBERS[:5])
+    only_test = source(tmp_path, splits={"test": "train"})
+    assert texts(only_test.problems("test")) == NUMBERS[:5]
+    with pytest.raises(GradatimError, match="no validation split, since splits names test; name it there"):
+        only_test.problems("validation")
+
+
+@pytest.mark.parametrize(
+    ("splits", "complaint"),
+    [({"dev": "train"}, "cannot name 'dev'"), ({"train": "train", "test": "train"}, "two splits the same records")],
+)
+def test_impossible_splits_are_refused(tmp_path: Path, splits: dict[str, str], complaint: str) -> None:
+    with pytest.raises(GradatimError, match=complaint):
+        source(tmp_path, splits=splits)
+
+
+def test_shuffled_problems_are_the_same_in_another_order(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "sorted.jsonl", NUMBERS)
+    ordered, shuffled = source(path).problems("train"), source(path, shuffle=True).problems("train")
+    assert ordered != shuffled
+    assert sorted(ordered, key=lambda problem: problem.id) == sorted(shuffled, key=lambda problem: problem.id)
+    assert shuffled == source(path, shuffle=True).problems("train")
+    # Fair: the first half of the order holds about half of the first half of the file.
+    first = [int(text) for text in texts(shuffled)[: len(shuffled) // 2]]
+    assert 0.35 < sum(number < 150 for number in first) / len(first) < 0.65
+
+
+@given(st.lists(st.text(max_size=5), min_size=1, max_size=30), st.integers(0, 5))
+def test_equal_texts_are_never_on_two_sides(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], seed: int
+) -> None:
+    path = write_lines(tmp_path_factory.mktemp("cut") / "mine.jsonl", [line.replace("bad", "") for line in lines])
+    one = source(path, seed=seed, validation_fraction=0.3)
+    sides: list[set[str]] = []
+    count = 0
+    for split in ("train", "validation", "test"):
+        try:
+            problems = one.problems(split)
+        except GradatimError:
+            continue  # no problem fell to this split
+        count += len(problems)
+        sides.append({text.strip() for text in texts(problems)})
+    assert count == len(lines)
+    assert sum(map(len, sides)) == len(set.union(*sides))
+
+
+def test_skipped_lines_are_named_and_the_first_reason_is_told(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "mine.jsonl", ["bad", "bad"])
+    with pytest.raises(GradatimError, match=r"line 1 of mine\.jsonl is bad; mend it"):
+        source(path).problems("train")
+    with (
+        pytest.warns(UserWarning, match=r"skipped 2 bad lines of mine\.jsonl: 1, 2"),
+        pytest.raises(GradatimError, match=r"every line is malformed \(line 1 is bad\)"),
+    ):
+        source(path, on_bad_line="skip").problems("train")
+
+
+# Steps
+
+
+ENDS = st.lists(st.sampled_from(["\n", "\n\n", ".", "ab", "b"]), min_size=1, max_size=3, unique=True)
+
+
+@given(st.text(alphabet="ab.\n "), ENDS)
+def test_steps_join_to_the_text_and_each_ends_at_a_boundary(text: str, ends: list[str]) -> None:
+    steps = split_at(text, ends)
+    assert "".join(steps) == text
+    assert all(step.rstrip("\n").endswith(tuple(ends)) or step.endswith(tuple(ends)) for step in steps[:-1])
+    assert all(step for step in steps)
+
+
+def test_paragraphs_keep_their_formulas_whole() -> None:
+    text = "We have\n\\[\nx = 1.\n\\]\n\nSo\n\n\n\\boxed{1}"
+    assert split_at(text, ["\n\n"]) == ["We have\n\\[\nx = 1.\n\\]\n\n", "So\n\n\n", "\\boxed{1}"]
+
+
+@pytest.mark.parametrize("ends", [[], "\n", [""], [3]])
+def test_bad_step_ends_are_refused(ends: Any) -> None:
+    with pytest.raises(GradatimError, match="step_end must be a list"):
+        check_step_end(ends)
+
+
+# Templates
+
+
+def test_template_fills_only_its_fields() -> None:
+    template = Template("\\boxed{} {{x}} Q: {question}\n{hint}\nA:", ["question", "hint"])
+    values = {"question": "what is {hint}?", "hint": "\\1"}
+    assert template.fill(values) == "\\boxed{} {{x}} Q: what is {hint}?\n\\1\nA:"
+    assert fields_of(template.text) == ["question", "hint"]
+
+
+def test_a_next_question_is_cut_off_at_the_heading_only() -> None:
+    template = Template("Be brief.\nQ: {question}\nA:\n", ["question"])
+    assert template.first_solution("1\n#### 2\nQ: and 3?\nA: 4") == "1\n#### 2\n"
+    assert template.first_solution("FAQ: Q: 5") == "FAQ: Q: 5"
+    assert Template("{question}\nSolve Q:\n", ["question"]).first_solution("1\nQ: 2") == "1\nQ: 2"
+
+
+def test_suggestion_names_the_nearest() -> None:
+    assert suggestion("nubmer", ["number", "math"]) == "did you mean 'number'? (valid: math, number)"
+    assert suggestion("zzz", ["number", "math"]) == "valid: math, number"
