@@ -65,3 +65,22 @@ def test_negative_limits_and_requests_are_refused() -> None:
         with pytest.raises(ValueError, match="given back"):
             request(Spending.SCORER_PREFILL, -1)
     assert budget.total == 4
+
+
+@given(limit=st.none() | st.integers(0, 300), spent=st.integers(0, 300), back=st.integers(0, 300))
+def test_what_was_paid_for_and_not_needed_can_be_spent_again(limit: int | None, spent: int, back: int) -> None:
+    budget = Budget(limit)
+    granted = budget.take_up_to(Spending.POLICY_GENERATED, spent)
+    back = min(back, granted)
+    budget.give_back(Spending.POLICY_GENERATED, back)
+    assert budget.total == budget.policy_generated == granted - back
+    assert budget.take(Spending.SCORER_PREFILL, back)
+    assert budget.total == granted
+
+
+def test_no_more_can_be_given_back_than_was_spent_on_the_same() -> None:
+    budget = Budget(10, policy_generated=3, policy_prefill=5)
+    for tokens in (4, -1):
+        with pytest.raises(ValueError, match=f"of 3 tokens spent, {tokens} cannot be given back"):
+            budget.give_back(Spending.POLICY_GENERATED, tokens)
+    assert budget.total == 8

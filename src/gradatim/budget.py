@@ -70,6 +70,13 @@ class Budget:
         setattr(self, spending.value, getattr(self, spending.value) + granted)
         return granted
 
+    def give_back(self, spending: Spending, tokens: int) -> None:
+        """Take back ``tokens`` that were paid for before it was known how many would be needed, and were not."""
+        spent = getattr(self, spending.value)
+        if not 0 <= tokens <= spent:
+            raise ValueError(f"of {spent} tokens spent, {tokens} cannot be given back")
+        setattr(self, spending.value, spent - tokens)
+
     def to_json(self) -> dict[str, int | None]:
         """A JSON object with the limit and the four counters; ``Budget(**it)`` restores it."""
         return asdict(self)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from gradatim.tree import Node
+from gradatim.tree import Node, Tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,20 @@ class Sampling:
             raise ValueError("max_step_tokens and max_steps must be at least 1")
 
 
+class Engine(Protocol):
+    """What a policy keeps between calls.
+
+    Attributes:
+        sampling: how steps are sampled where a call does not say.
+    """
+
+    sampling: Sampling
+
+    def release(self, tree: Tree) -> None:
+        """Forget what is kept of a tree that is done."""
+        ...
+
+
 @runtime_checkable
 class Policy(Protocol):
     """Proposes next steps. Callers never batch by hand: a policy batches whatever is waiting, across all searches.
@@ -63,3 +77,7 @@ class Policy(Protocol):
         between become nodes of the tree.
         """
         ...
+
+
+class PolicyEngine(Policy, Engine, Protocol):
+    """A policy that recipes and commands can run: the transformers engine, vLLM, or a server."""

@@ -67,6 +67,16 @@ def step_texts(path: Sequence[Node]) -> list[str]:
     return [node.step.text + node.step.observation_text for node in path[1:]]
 
 
+def in_tokens_of(tree: Tree, tokenizer: Any, chat: ChatFormat | None = None) -> Tree:
+    """The tree itself if it is in the tokens of ``tokenizer``, by its prompt, else its copy in them.
+
+    Arguments and errors are those of :func:`tokenized`.
+    """
+    if list(tree.root.step.tokens) == prompt_tokens(tokenizer, tree.problem, chat):
+        return tree
+    return tokenized(tree, tokenizer, chat)
+
+
 def tokenized(tree: Tree, tokenizer: Any, chat: ChatFormat | None = None) -> Tree:
     """A copy of a tree with every step in ``tokenizer``'s tokens, for training a model on what others wrote.
 

@@ -1,0 +1,224 @@
+"""HTTP to one server: bounded, paced, and tried again where that can help."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import httpx
+
+from gradatim.errors import GradatimError
+from gradatim.policies.server.failures import TemporaryError, explanation, failure_of
+from gradatim.policies.server.pacing import LONGEST_RETRY_AFTER, Pacing, backoff_seconds, retry_after_seconds
+
+Result = TypeVar("Result")
+Events = AsyncGenerator[dict[str, Any], None]
+_sleep = asyncio.sleep
+
+
+def is_server_url(name: str) -> bool:
+    """Whether a policy's name is a server's URL, and not a model's."""
+    return name.startswith(("http://", "https://"))
+
+
+class Client:
+    """Sends JSON to one server and reads its answers as events.
+
+    At most ``concurrency`` requests are under way at a time. Connection errors, time-outs, broken-off answers and the
+    statuses of overload (429, 500, 502, 503, 504 and their like) are tried again after exponentially growing waits with
+    jitter, or when the server's ``Retry-After`` says.
+
+    It may be used from several event loops, one after the other.
+
+    Args:
+        url: of the server, with its ``/v1``, which is added to a URL without any path.
+        api_key: sent as a bearer token, if any.
+        concurrency: requests at a time.
+        requests_per_minute: requests are sent at least so far apart; ``None`` sets no limit.
+        timeout: seconds to connect, and the longest silence within an answer.
+        retries: how often a request is sent again.
+
+    Raises:
+        GradatimError: if the URL is none or a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None,
+        concurrency: int,
+        requests_per_minute: float | None,
+        timeout: float,
+        retries: int,
+    ) -> None:
+        self._base = _base_url(url)
+        if concurrency < 1 or retries < 0 or timeout <= 0 or (requests_per_minute or 1) <= 0:
+            raise GradatimError(
+                "a server policy needs concurrency of at least 1, retries of at least 0, and a timeout and "
+                f"requests_per_minute above 0, got {concurrency}, {retries}, {timeout} and {requests_per_minute}"
+            )
+        self.url = str(self._base.copy_with(username=None, password=None))  # as error messages show it
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._concurrency = concurrency
+        self._pacing = Pacing(requests_per_minute)
+        self._timeout = timeout
+        self._retries = retries
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._session: httpx.AsyncClient | None = None
+        self._slots = asyncio.Semaphore(concurrency)
+
+    async def models(self) -> list[dict[str, Any]] | None:
+        """The server's models (``GET /models``), or ``None`` if it does not list them."""
+
+        async def read(events: Events) -> list[dict[str, Any]] | None:
+            listing = [event async for event in events]
+            records = listing[0].get("data") if listing else None
+            return [record for record in records if isinstance(record, dict)] if isinstance(records, list) else None
+
+        return await self._repeat(lambda: self._once("GET", "models", None, read, optional=True))
+
+    async def send(self, path: str, body: dict[str, Any], read: Callable[[Events], Awaitable[Result]]) -> Result:
+        """Post ``body`` and have ``read`` make something of the answer.
+
+        Args:
+            path: below the server's URL.
+            body: the request.
+            read: takes the answer's events, one for a plain JSON answer; it is called anew for every attempt, and
+                the connection is closed when it returns, wherever the answer is then.
+
+        Raises:
+            GradatimError: if the server refuses, answers nonsense, or still fails after all retries.
+        """
+        return await self._repeat(lambda: self._once("POST", path, body, read, optional=False))
+
+    async def close(self) -> None:
+        """Close the connections; the client can be used again."""
+        session, self._session, self._loop = self._session, None, None
+        if session is not None:
+            await session.aclose()
+
+    async def _repeat(self, once: Callable[[], Awaitable[Result]]) -> Result:
+        attempt = 0
+        while True:
+            try:
+                self._open()
+                async with self._slots:
+                    await _sleep(self._pacing.reserve(asyncio.get_running_loop().time()))
+                    return await once()
+            except TemporaryError as failure:
+                if attempt >= self._retries or (failure.retry_after or 0) > LONGEST_RETRY_AFTER:
+                    raise GradatimError(
+                        f"{failure}; attempt {attempt + 1} was the last, so check that the server runs and is not "
+                        "overloaded, lower concurrency or set requests_per_minute"
+                    ) from failure
+                await _sleep(backoff_seconds(attempt, failure.retry_after, random.random()))
+                attempt += 1
+
+    async def _once(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        read: Callable[[Events], Awaitable[Result]],
+        *,
+        optional: bool,
+    ) -> Result:
+        """One attempt. What is ``optional`` and not there is an answer without events."""
+        session, url = self._open(), f"{self.url}/{path}"
+        try:
+            async with session.stream(method, path, json=body) as response:
+                if response.status_code >= 300:
+                    text = (await response.aread()).decode(errors="replace")
+                    retry_after = retry_after_seconds(response.headers.get("retry-after"))
+                    failure = failure_of(url, (body or {}).get("model"), response.status_code, text, retry_after)
+                    if optional and (response.status_code == 500 or not isinstance(failure, TemporaryError)):
+                        return await read(_nothing())
+                    raise failure
+                if "event-stream" not in response.headers.get("content-type", ""):
+                    return await read(_whole(url, await response.aread()))
+                async with aclosing(_stream(url, response)) as events:
+                    return await read(events)
+        except httpx.TimeoutException as error:
+            raise TemporaryError(f"{url} was silent for {self._timeout:g} s") from error
+        except httpx.HTTPError as error:
+            raise TemporaryError(f"{url} cannot be reached or broke off ({_said(error)})") from error
+
+    def _open(self) -> httpx.AsyncClient:
+        """The connections of the running event loop; those of a loop that ended are of no use."""
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop:
+            self._loop = loop
+            self._slots = asyncio.Semaphore(self._concurrency)
+            self._session = httpx.AsyncClient(
+                base_url=self._base,
+                headers=self._headers,
+                timeout=httpx.Timeout(self._timeout, pool=None),
+                limits=httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency),
+            )
+        return self._session
+
+
+async def _nothing() -> Events:
+    none: tuple[dict[str, Any], ...] = ()
+    for event in none:
+        yield event
+
+
+async def _whole(url: str, content: bytes) -> Events:
+    yield _object(url, content)
+
+
+async def _stream(url: str, response: httpx.Response) -> Events:
+    """The JSON objects of a server-sent event stream, up to ``[DONE]`` or its end.
+
+    Lines end at line feeds only: other characters that end a line in Python stand unescaped in JSON strings.
+    """
+    rest = b""
+    async for chunk in response.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            data = line.strip().removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
+            if data == b"[DONE]":
+                return
+            if data:
+                yield _object(url, data)
+
+
+def _object(url: str, content: bytes) -> dict[str, Any]:
+    """A JSON object of an answer.
+
+    Raises:
+        GradatimError: if it is none, or an error that the server reports within its answer.
+    """
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        begin = content[:80].decode(errors="replace")
+        raise GradatimError(f"{url} does not answer in JSON ({begin!r}); check that it is an OpenAI API") from error
+    if not isinstance(value, dict):
+        raise GradatimError(f"{url} answers with a {type(value).__name__}; check that it is an OpenAI API")
+    if value.get("error"):
+        raise GradatimError(
+            f"{url} reports an error within its answer ({explanation(content.decode(errors='replace'))}); "
+            "look into the server's log"
+        )
+    return value
+
+
+def _base_url(url: str) -> httpx.URL:
+    try:
+        base = httpx.URL(url.rstrip("/"))
+    except httpx.InvalidURL as error:
+        raise GradatimError(f"{url!r} is not a URL ({error}); write one like http://127.0.0.1:8000/v1") from error
+    if not is_server_url(url) or not base.host:
+        raise GradatimError(f"{url!r} is not a server's URL; write one like http://127.0.0.1:8000/v1")
+    return base if base.path.strip("/") else base.copy_with(path="/v1")
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__

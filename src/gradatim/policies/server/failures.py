@@ -1,0 +1,80 @@
+"""What can go wrong with a server, each in one sentence that says what to do."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from gradatim.errors import GradatimError
+
+TEMPORARY_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_LONGEST_QUOTE = 300
+_CONTEXT = re.compile(
+    r"context (length|size|window)|max_model_len|maximum (model|input|sequence) length", re.IGNORECASE
+)
+
+
+class TemporaryError(Exception):
+    """A request that failed and may succeed when it is sent again.
+
+    Attributes:
+        retry_after: seconds that the server asks to wait, if it does.
+    """
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class RefusedError(GradatimError):
+    """The server refuses the request as it is; ``detail`` is its own explanation."""
+
+    def __init__(self, message: str, detail: str) -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+class ContextError(RefusedError):
+    """The prompt and the tokens asked for do not fit the model's context."""
+
+
+class NotFoundError(RefusedError):
+    """The server knows no such route or model."""
+
+
+def failure_of(url: str, model: str | None, status: int, text: str, retry_after: float | None) -> Exception:
+    """The exception for an answer with an error status.
+
+    Args:
+        url: of the request.
+        model: that was asked for.
+        status: of the answer.
+        text: its body.
+        retry_after: seconds that it asks to wait.
+    """
+    detail = explanation(text)
+    says = f"{url} answers {status}" + (f" ({detail})" if detail else "")
+    if status in (401, 403):
+        return GradatimError(f"{says}; give a key that the server accepts (OPENAI_API_KEY or api_key)")
+    if status in TEMPORARY_STATUSES:
+        return TemporaryError(says, retry_after)
+    if status in (400, 413, 422) and (status == 413 or _CONTEXT.search(detail)):
+        return ContextError(
+            f"{says}; use a shorter prompt, a lower max_step_tokens or a model with a longer context", detail
+        )
+    if status in (404, 405):
+        return NotFoundError(f"{says}; check the URL (it usually ends in /v1) and the model's name {model!r}", detail)
+    return RefusedError(f"{says}; change the setting that it names or use another server", detail)
+
+
+def explanation(text: str) -> str:
+    """The explanation in the body of an error, in the shapes that servers give it, on one line."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    while isinstance(value, dict):
+        inner = next((value[key] for key in ("error", "message", "detail", "msg") if value.get(key)), None)
+        value = json.dumps(value) if inner is None else inner
+    line = " ".join((value if isinstance(value, str) else json.dumps(value)).split()).rstrip(".")
+    return line if len(line) <= _LONGEST_QUOTE else line[:_LONGEST_QUOTE] + "…"

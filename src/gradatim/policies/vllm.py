@@ -1,0 +1,341 @@
+"""vLLM in this process, behind the interface of a policy."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from gradatim.errors import GradatimError
+from gradatim.models import resolve_model
+from gradatim.policies.allowance import Allowance
+from gradatim.policies.base import Sampling
+from gradatim.policies.loading import load_tokenizer
+from gradatim.policies.prompts import ChatFormat, prompt_tokens
+from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
+from gradatim.tree import EndReason, Node, Step, Tree
+
+_ROUND_TOKENS = 256  # a round lasts as long as its longest request, so none asks for more
+_GATHERING_TURNS = 8  # of the event loop, in which searches that were waiting together ask together again
+
+
+@dataclass(slots=True)
+class Draft:
+    """One continuation of a node that is being written.
+
+    Attributes:
+        node: what it continues.
+        key: of its draw.
+        sampling: how it is sampled.
+        one_step: whether it ends with its first step.
+        room: how many more steps may be written.
+        path: the tokens of the node's path.
+        steps: the steps that are complete.
+        tokens: of the step that is being written.
+        log_probabilities: one for each of them.
+        rounds: requests so far.
+        done: whether nothing more is to be written.
+    """
+
+    node: Node
+    key: int
+    sampling: Sampling
+    one_step: bool
+    room: int
+    path: list[int]
+    steps: list[Step] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    log_probabilities: list[float] = field(default_factory=list)
+    rounds: int = 0
+    done: bool = False
+
+    @property
+    def written(self) -> list[int]:
+        """The tokens of the node's path and of all that was written after it."""
+        return [*self.path, *(token for step in self.steps for token in step.tokens), *self.tokens]
+
+
+@dataclass(slots=True)
+class Request:
+    """What one draft asks of the next round: tokens to continue, vLLM's sampling parameters, and where its
+    ``CompletionOutput`` goes."""
+
+    tokens: list[int]
+    parameters: Any
+    done: asyncio.Future[Any]
+
+
+class VllmPolicy:
+    """Expands trees with vLLM.
+
+    Tokens go in and tokens come out, so steps carry true tokens, and log-probabilities under the model itself
+    (temperature 1, nothing truncated: vLLM's ``raw_logprobs``). What all running searches wait for is one call of
+    ``LLM.generate`` a round, in a thread of its own; vLLM's prefix cache holds the paths. A round ends with its longest
+    request, so rollouts are written in rounds of at most 256 tokens.
+
+    A step ends with the token that completes a boundary, as in :class:`TransformersPolicy`; steps and budgets are the
+    same with both. Every draw has a seed of its own, from its tree's seed and its place in the tree, so draws are
+    reproducible as far as vLLM's kernels are (see vLLM's ``VLLM_BATCH_INVARIANT``). Generated tokens are paid for as
+    far as a request permits them, and given back if they were not written. What vLLM wrote after the end of a step or
+    after a rollout's last permitted step (at most a round) is dropped and does not count.
+
+    Args:
+        llm: a ``vllm.LLM`` with prefix caching and ``logprobs_mode="raw_logprobs"``; :meth:`from_pretrained` makes one.
+        tokenizer: its model's tokenizer; it must have an end token.
+        sampling: the default for calls that give none.
+        chat: put problems as a conversation in the tokenizer's chat template; by default they are plain text.
+
+    Raises:
+        GradatimError: if vLLM is not installed or the tokenizer has no end token.
+    """
+
+    def __init__(
+        self,
+        llm: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        sampling: Sampling | None = None,
+        chat: ChatFormat | None = None,
+    ) -> None:
+        self._sampling_parameters = _vllm().SamplingParams
+        self.llm = llm
+        self.tokenizer = tokenizer
+        self.sampling = Sampling() if sampling is None else sampling
+        self.chat = chat
+        model = llm.llm_engine.model_config
+        self._text = StepText(SimpleNamespace(config=model.hf_config), tokenizer)
+        self._positions = int(model.max_model_len)
+        self._allowances: weakref.WeakKeyDictionary[Tree, Allowance] = weakref.WeakKeyDictionary()
+        self._waiting: list[Request] = []
+        self._pump: asyncio.Task[None] | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        sampling: Sampling | None = None,
+        chat: ChatFormat | None = None,
+        **engine: Any,
+    ) -> VllmPolicy:
+        """Load a model and its tokenizer from a hub id, a local folder or ``shipped:NAME``.
+
+        ``engine`` are options of ``vllm.LLM`` (``dtype``, ``tensor_parallel_size``, ``gpu_memory_utilization``, …).
+
+        Raises:
+            GradatimError: if vLLM is not installed, or the model or its tokenizer cannot be loaded; says why.
+        """
+        vllm = _vllm()
+        tokenizer = load_tokenizer(name_or_path)
+        name = resolve_model(str(name_or_path))
+        try:
+            llm = vllm.LLM(model=name, enable_prefix_caching=True, logprobs_mode="raw_logprobs", **engine)
+        except (OSError, RuntimeError, TypeError, ValueError) as error:
+            raise GradatimError(f"vLLM cannot load the model {name!r}: {_first_line(error)}") from error
+        return cls(llm, tokenizer, sampling=sampling, chat=chat)
+
+    def release(self, tree: Tree) -> None:
+        """Forget what is kept of a tree that is done; vLLM drops its keys and values when it needs the memory."""
+        self._allowances.pop(tree, None)
+
+    async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
+        """Propose ``n`` steps below each open node; see :class:`gradatim.policies.base.Policy`."""
+        return list(dict.fromkeys(await self._continue(nodes, n, sampling or self.sampling, one_step=True)))
+
+    async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
+        """Complete ``n`` solutions below each open node; see :class:`gradatim.policies.base.Policy`."""
+        return await self._continue(nodes, n, sampling or self.sampling, one_step=False)
+
+    async def _continue(self, nodes: Sequence[Node], n: int, sampling: Sampling, *, one_step: bool) -> list[Node]:
+        """Continue each open node ``n`` times; returns the last node of each continuation, in the order of draws."""
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        drafts = [draft for node in nodes if node.open for draft in self._drafts(node, n, sampling, one_step=one_step)]
+        payable = [draft for draft in drafts if self._allowance(draft).charge(draft.node, len(draft.path))]
+        for draft in payable:
+            self._allowance(draft).wait_for(1)
+        outcomes = await asyncio.gather(*map(self._write, payable), return_exceptions=True)
+        leaves = [
+            self._attach(draft)
+            for draft, outcome in zip(payable, outcomes, strict=True)
+            if outcome is None and draft.steps
+        ]
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+        return leaves
+
+    def _drafts(self, node: Node, n: int, sampling: Sampling, *, one_step: bool) -> list[Draft]:
+        tree = node.tree
+        if not tree.root.step.tokens:
+            tree.set_prompt_tokens(prompt_tokens(self.tokenizer, tree.problem, self.chat))
+        path = node.tokens
+        if len(path) >= self._positions:
+            raise GradatimError(
+                f"problem {tree.problem.id!r} has {len(path)} tokens up to here, but the policy's model reads at most "
+                f"{self._positions}; use a shorter prompt or a model with a longer context"
+            )
+        room = 1 if one_step else max(1, sampling.max_steps - node.depth)
+        return [Draft(node, tree.draw(node), sampling, one_step, room, path) for _ in range(n)]
+
+    def _allowance(self, draft: Draft) -> Allowance:
+        tree = draft.node.tree
+        return self._allowances.setdefault(tree, Allowance(tree.budget))
+
+    def _attach(self, draft: Draft) -> Node:
+        """Add what a draft wrote below its node; returns the last step's node."""
+        tree, node = draft.node.tree, draft.node
+        first: int | None = draft.key
+        for step in draft.steps:
+            node = tree.add(node, step, key=first)
+            self._allowance(draft).mark_written(node, len(step.tokens))
+            first = None
+        return node
+
+    async def _write(self, draft: Draft) -> None:
+        """Write a draft to its end, in as many rounds as it takes."""
+        allowance = self._allowance(draft)
+        while True:
+            tokens = draft.written
+            longest = draft.sampling.max_step_tokens
+            left = longest - len(draft.tokens) if draft.one_step else min(_ROUND_TOKENS, draft.room * longest)
+            granted = await allowance.reserve(min(left, self._positions - len(tokens)))
+            if granted == 0:
+                self._cut_off(draft, EndReason.BUDGET)
+                return
+            used = 0
+            try:
+                output = await self._generate(tokens, self._parameters(draft, granted))
+                self._accept(draft, output, granted)
+                used = len(draft.written) - len(tokens)
+            finally:
+                allowance.settle(granted, used)
+            if draft.done:
+                return
+            allowance.wait_for(1)
+
+    def _parameters(self, draft: Draft, max_tokens: int) -> Any:
+        sampling = draft.sampling
+        return self._sampling_parameters(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k or -1,
+            max_tokens=max_tokens,
+            seed=(draft.key + draft.rounds) % 2**31,
+            logprobs=0,  # that of the chosen token alone
+            stop=list(sampling.step_end) if draft.one_step else None,
+            include_stop_str_in_output=draft.one_step,
+            detokenize=draft.one_step,  # stop strings need the text, nothing else does
+        )
+
+    def _accept(self, draft: Draft, output: Any, granted: int) -> None:
+        """Make a ``vllm.outputs.CompletionOutput`` part of its draft."""
+        draft.rounds += 1
+        tokens = list(output.token_ids)
+        if output.finish_reason not in ("stop", "length") or output.logprobs is None:
+            raise GradatimError(
+                f"vLLM ended a request for the reason {output.finish_reason!r}, with "
+                f"{'no ' if output.logprobs is None else ''}log-probabilities; look into its log"
+            )
+        ended = output.finish_reason == "stop" and not isinstance(output.stop_reason, str)
+        marks = self._text.marks(draft.sampling.step_end)
+        for place, (token, entry) in enumerate(zip(tokens, output.logprobs, strict=True)):
+            draft.tokens.append(token)
+            draft.log_probabilities.append(float(entry[token].logprob))
+            self._end_step(draft, Mark.END_OF_TEXT if ended and place == len(tokens) - 1 else Mark(marks[token]))
+            if draft.done:
+                return
+        if len(tokens) < granted or len(draft.written) >= self._positions:
+            self._cut_off(draft, EndReason.LENGTH)
+
+    def _end_step(self, draft: Draft, mark: Mark) -> None:
+        """End a draft's step, or all of it, where its last token does so."""
+        if mark is Mark.PERHAPS and self._text.holds_boundary(draft.tokens, draft.sampling.step_end):
+            mark = Mark.BOUNDARY
+        if mark is Mark.END_OF_TEXT:
+            draft.done = True
+            self._complete(draft, EndReason.END_OF_TEXT)
+        elif mark is Mark.BOUNDARY:
+            draft.room -= 1
+            draft.done = draft.room == 0
+            self._complete(draft, EndReason.LENGTH if draft.done and not draft.one_step else EndReason.BOUNDARY)
+        elif len(draft.tokens) >= draft.sampling.max_step_tokens:
+            draft.done = True
+            self._complete(draft, EndReason.LENGTH)
+
+    def _cut_off(self, draft: Draft, end: EndReason) -> None:
+        """End a draft where it is: within its step, or with the step before."""
+        draft.done = True
+        if draft.tokens:
+            self._complete(draft, end)
+        elif draft.steps:
+            last = draft.steps[-1]
+            draft.steps[-1] = Step(last.tokens, last.text, last.log_probabilities, end)
+
+    def _complete(self, draft: Draft, end: EndReason) -> None:
+        before = draft.written[: -len(draft.tokens)]
+        text = self._text.text(before[-CONTEXT_TOKENS:], draft.tokens)
+        draft.steps.append(Step(tuple(draft.tokens), text, tuple(draft.log_probabilities), end))
+        draft.tokens, draft.log_probabilities = [], []
+
+    async def _generate(self, tokens: list[int], parameters: Any) -> Any:
+        """What vLLM writes after ``tokens``, in the next round."""
+        request = Request(tokens, parameters, asyncio.get_running_loop().create_future())
+        self._waiting.append(request)
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.get_running_loop().create_task(self._run())
+        return await request.done
+
+    async def _run(self) -> None:
+        """Round after round, as long as anyone waits."""
+        while True:
+            for _ in range(_GATHERING_TURNS):
+                await asyncio.sleep(0)
+            requests = [request for request in self._waiting if not request.done.done()]
+            self._waiting.clear()
+            if not requests:
+                return
+            try:
+                outputs = await asyncio.to_thread(
+                    self.llm.generate,
+                    [{"prompt_token_ids": request.tokens} for request in requests],
+                    [request.parameters for request in requests],
+                    use_tqdm=False,
+                )
+            except Exception as error:
+                failure = GradatimError(f"vLLM failed: {type(error).__name__} {_first_line(error)}")
+                failure.__cause__ = error
+                outputs = [failure] * len(requests)
+            for request, output in zip(requests, outputs, strict=True):
+                if request.done.done():
+                    continue  # whoever asked was cancelled
+                if isinstance(output, GradatimError):
+                    request.done.set_exception(output)
+                else:
+                    request.done.set_result(output.outputs[0])
+
+
+def _vllm() -> Any:
+    """The ``vllm`` package.
+
+    Raises:
+        GradatimError: if it is not installed.
+    """
+    try:
+        return importlib.import_module("vllm")
+    except ImportError as error:
+        raise GradatimError(
+            f"the vLLM policy needs vLLM, which cannot be imported ({error}); install it (pip install vllm) or use the "
+            "transformers engine"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
