@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForTokenClassification
 
 from benchmarks.measure import THREADS, VOCABULARY, alternate, llama_config, random_model, result
-from gradatim.scorers.process_reward import ProcessRewardScorer, step_probabilities
+from gradatim.scorers.layouts import label_probability
+from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.tree import Node, Problem, Step, Tree
 
 PROMPT, STEP, WIDTH, BRANCH, DEPTH = 128, 16, 4, 4, 8
@@ -85,4 +86,4 @@ async def _score(scorer: ProcessRewardScorer, levels: list[list[Node]]) -> None:
 def _reread(model: Any, nodes: list[Node]) -> torch.Tensor:
     ids = torch.tensor([node.tokens for node in nodes])
     with torch.inference_mode():
-        return step_probabilities(model(input_ids=ids, use_cache=False).logits[:, -1])
+        return label_probability(model(input_ids=ids, use_cache=False).logits[:, -1])

@@ -114,7 +114,8 @@ def test_identical_steps_are_one_node_that_counts_them(proposals: list[Step]) ->
     tree = Tree(Problem("p", "q"))
 
     def place(step: Step) -> tuple[object, ...]:  # text counts only where there are no tokens
-        return (step.tokens or step.text, step.observation or step.observation_text)
+        finished = not step.tokens and step.end is EndReason.END_OF_TEXT
+        return (step.tokens or step.text, finished, step.observation or step.observation_text)
 
     nodes = [tree.add(tree.root, step) for step in proposals]
     assert [place(node.step) for node in nodes] == [place(step) for step in proposals]
@@ -164,6 +165,8 @@ def test_text_steps_are_told_apart_by_their_text() -> None:
     again = Tree.from_json(tree.to_json())
     assert again.add(again.root, Step((), "b\n")) is again.nodes[2]
     assert [node.multiplicity for node in again.nodes] == [1, 1, 2]
+    finished = tree.add(tree.root, Step((), "b\n", end=EndReason.END_OF_TEXT))
+    assert finished is not other, "it ended the solution; the other goes on"
 
 
 def test_prompt_tokens_are_written_once_and_must_agree() -> None:

@@ -221,9 +221,9 @@ class Tree:
     def add(self, parent: Node, step: Step, *, key: int | None = None) -> Node:
         """Add ``step`` below ``parent``, or find it there: identical steps are one node.
 
-        Returns the new node, or the sibling with the same tokens (text, for text steps) and observation after counting it once more in its
-        ``multiplicity``. A step that was cut off before and now ended at a boundary can go on: its reward and answer,
-        which judged the cut-off solution, are taken back.
+        Returns the new node, or the sibling with the same tokens (text, for text steps) and observation after
+        counting it once more in its ``multiplicity``. A step that was cut off before and now ended at a boundary can go
+        on: its reward and answer, which judged the cut-off solution, are taken back.
         """
         if parent.tree is not self:
             raise ValueError("the parent belongs to another tree")
@@ -370,15 +370,15 @@ def _node_from_json(tree: Tree, record: Mapping[str, Any]) -> None:
     tree._append(node)
 
 
-_Place = tuple[int, tuple[int, ...], str, tuple[int, ...], str]
+_Place = tuple[int, tuple[int, ...], str, bool, tuple[int, ...], str]
 
 
 def _place(parent: Node, step: Step) -> _Place:
     """What makes a step one with another: the same tokens and observation below the same parent; where there are no
-    tokens, the same text."""
-    text = "" if step.tokens else step.text
+    tokens, the same text and whether it ends the solution, which tokens show by their end token."""
+    text, finished = ("", False) if step.tokens else (step.text, step.end is EndReason.END_OF_TEXT)
     observed = "" if step.observation else step.observation_text
-    return parent.id, step.tokens, text, step.observation, observed
+    return parent.id, step.tokens, text, finished, step.observation, observed
 
 
 def _mix(value: int) -> int:

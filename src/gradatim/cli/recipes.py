@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,10 @@ _WIDTH = 120
 
 def run(
     recipe: RecipeArgument,
+    policy: Annotated[
+        str | None,
+        typer.Option(help="In place of the recipe's: shipped:NAME, a hub id, a folder, or a server's URL."),
+    ] = None,
     set_: SetOption = None,
     output: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier run in the folder first.")] = False,
@@ -28,7 +33,8 @@ def run(
     """Run a recipe, or go on with a run that was stopped."""
     from gradatim.recipes import Recipe, load_recipe
 
-    loaded = load_recipe(recipe, set_ or ())
+    chosen = [] if policy is None else [f"policy.model={json.dumps(policy)}"]
+    loaded = load_recipe(recipe, [*chosen, *(set_ or ())])
     if not isinstance(loaded, Recipe):
         raise GradatimError(f"the recipe {recipe!r} trains a model from scratch; use 'gradatim pretrain {recipe}'")
     from gradatim.cli.tables import print_summary
@@ -67,8 +73,8 @@ def pretrain(
     loaded = load_recipe(recipe, set_ or ())
     if not isinstance(loaded, PretrainRecipe):
         raise GradatimError(f"the recipe {recipe!r} does not train from scratch; use 'gradatim run {recipe}'")
-    from gradatim.pipeline.parts import make_generated_task, make_tokenizer
     from gradatim.pipeline.saving import disk_errors
+    from gradatim.pipeline.tasks import make_generated_task, make_tokenizer
     from gradatim.training.from_scratch import ModelSize, PretrainingSettings, pretrain
 
     task = make_generated_task(loaded.task)

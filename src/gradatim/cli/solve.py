@@ -27,8 +27,10 @@ class SearchName(StrEnum):
 
 def solve(
     problem: Annotated[str, typer.Argument(help='The problem, e.g. "Make 50 from 3 5 7 8".')],
-    policy: Annotated[str, typer.Option(help="shipped:NAME, a hub id or a folder.")],
-    task: Annotated[str, typer.Option(help="The task that the problem is of.")] = "countdown",
+    policy: Annotated[str, typer.Option(help="shipped:NAME, a hub id, a folder or a server's URL.")],
+    task: Annotated[
+        str, typer.Option(help="What the problem is of: a task's name, or your own task's file.")
+    ] = "countdown",
     scorer: Annotated[
         str | None, typer.Option(help="A process reward model: a folder, hub id or shipped:NAME.")
     ] = None,
@@ -55,7 +57,7 @@ def solve(
     from transformers.utils import logging
 
     from gradatim.budget import Budget
-    from gradatim.pipeline import parts
+    from gradatim.pipeline import parts, tasks
     from gradatim.recipes.schema import PolicyOptions, SamplingOptions
     from gradatim.tasks.base import grade
     from gradatim.tree import Tree
@@ -63,8 +65,8 @@ def solve(
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    made = parts.make_task(parts.default_task_options(task))
-    tree = Tree(parts.problem_from_text(made, problem), seed=seed, budget=Budget(budget))
+    made = tasks.make_task(tasks.default_task_options(task))
+    tree = Tree(tasks.problem_from_text(made, problem), seed=seed, budget=Budget(budget))
     options = PolicyOptions(
         model=policy, device=device, sampling=SamplingOptions(temperature=temperature, max_steps=32)
     )

@@ -179,8 +179,8 @@ def open_store(source: Path, name: str) -> TreeStore:
     Raises:
         GradatimError: if there is none, or it holds no trees.
     """
-    from gradatim.recipes.explain import suggestion
     from gradatim.store.trees import TreeStore
+    from gradatim.suggestions import suggestion
 
     path = source
     if source.is_dir():
@@ -205,7 +205,7 @@ def _choose(store: TreeStore, problem: str | None) -> Tree:
         return next((tree for tree in store if _telling(tree)), first)
     tree = store.get(problem)
     if tree is None:
-        from gradatim.recipes.explain import suggestion
+        from gradatim.suggestions import suggestion
 
         raise GradatimError(f"there is no tree of problem {problem!r}; {suggestion(problem, store.ids()[:20])}")
     return tree

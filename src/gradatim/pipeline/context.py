@@ -11,9 +11,11 @@ from functools import cached_property
 from pathlib import Path
 
 from gradatim.budget import Budget
-from gradatim.pipeline.parts import load_policy, load_scorer, make_task
+from gradatim.pipeline.parts import load_policy, load_scorer
 from gradatim.pipeline.progress import Progress
 from gradatim.pipeline.run_folder import RunFolder
+from gradatim.pipeline.tasks import make_task
+from gradatim.policies.base import PolicyEngine
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.recipes.schema import Recipe
 from gradatim.scorers.process_reward import ProcessRewardScorer
@@ -36,7 +38,7 @@ class Searcher:
     """
 
     search: Callable[[Tree], Awaitable[object]]
-    policy: TransformersPolicy
+    policy: PolicyEngine
     scorer: ProcessRewardScorer | None = None
 
     def release(self, tree: Tree) -> None:
@@ -75,16 +77,21 @@ class Run:
     def scorer_path(self) -> Path:
         return self.folder.path / "scorer"
 
-    def load_policy(self, round_number: int) -> TransformersPolicy:
+    def load_policy(self, round_number: int) -> PolicyEngine:
         policy = load_policy(self.policy_path(round_number), self.recipe.policy, self.task)
-        self.folder.update("models", 0.0, policy_parameters=policy.tree_model.parameters)
+        if isinstance(policy, TransformersPolicy):  # of others, nobody here knows the size
+            self.folder.update("models", 0.0, policy_parameters=policy.tree_model.parameters)
         return policy
 
     def load_scorer(self) -> ProcessRewardScorer | None:
-        """The trained scorer, if the recipe has one."""
-        if self.recipe.scorer is None:
+        """The scorer, trained or as it was, if the recipe has one."""
+        options = self.recipe.scorer
+        if options is None:
             return None
-        scorer = load_scorer(str(self.scorer_path), self.recipe.policy)
+        if options.train:
+            scorer = load_scorer(str(self.scorer_path), self.recipe.policy)
+        else:
+            scorer = load_scorer(options.init, self.recipe.policy, options.layout)
         self.folder.update("models", 0.0, scorer_parameters=scorer.tree_model.parameters)
         return scorer
 

@@ -178,7 +178,8 @@ def subset_spending(tree: Tree, n: int, of: int, *, scored: bool) -> dict[str, f
     """The tokens that ``n`` of a tree's ``of`` independent samples cost, exactly, as the mean over all subsets.
 
     Each sample was written on its own while the prompt was read once. A scorer reads each distinct step once, and
-    only those of finished solutions; so a step that ``m`` finished samples share is read with the probability that at
+    only those of finished solutions (of a scorer with a tokenizer of its own, the steps' shares of what it read are
+    those of their lengths here); so a step that ``m`` finished samples share is read with the probability that at
     least one of them is in the subset, ``1 - C(of - m, n) / C(of, n)``. All ``of`` together cost what was counted.
 
     Args:
@@ -190,15 +191,16 @@ def subset_spending(tree: Tree, n: int, of: int, *, scored: bool) -> dict[str, f
     budget = tree.budget
     scorer_prefill = 0.0
     if scored:
+        lengths = _read_lengths(tree)
         finished = [0] * len(tree)
         for node in reversed(tree.nodes):
             if node.finished:
                 finished[node.id] += node.multiplicity
             if node.parent is not None:
                 finished[node.parent.id] += finished[node.id]
-        scorer_prefill = sum(
-            (len(node.step.tokens) + len(node.step.observation))
-            * (1.0 - math.comb(of - finished[node.id], n) / math.comb(of, n))
+        scale = budget.scorer_prefill / max(1, sum(lengths[node.id] for node in tree.nodes if finished[node.id]))
+        scorer_prefill = scale * sum(
+            lengths[node.id] * (1.0 - math.comb(of - finished[node.id], n) / math.comb(of, n))
             for node in tree.nodes
             if finished[node.id]
         )
@@ -208,6 +210,13 @@ def subset_spending(tree: Tree, n: int, of: int, *, scored: bool) -> dict[str, f
         Spending.SCORER_PREFILL.value: scorer_prefill,
         Spending.SCORER_GENERATED.value: 0.0,
     }
+
+
+def _read_lengths(tree: Tree) -> list[int]:
+    """How long each step is, in tokens, or in bytes where a tree has no tokens."""
+    if tree.root.step.tokens:
+        return [len(node.step.tokens) + len(node.step.observation) for node in tree.nodes]
+    return [len((node.step.text + node.step.observation_text).encode()) for node in tree.nodes]
 
 
 def policy_tokens(tree: Tree) -> int:

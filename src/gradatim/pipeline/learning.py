@@ -15,16 +15,19 @@ from gradatim.models import resolve_model
 from gradatim.pipeline.context import Run
 from gradatim.pipeline.growing import VALUE, grow_trees
 from gradatim.pipeline.measures import HeldOutLabels, SampledAccuracy
-from gradatim.pipeline.parts import pick_device
+from gradatim.pipeline.parts import make_chat, pick_device
 from gradatim.pipeline.progress import StageProgress
 from gradatim.pipeline.saving import disk_errors, save_model
 from gradatim.policies.loading import load_model, load_tokenizer
+from gradatim.policies.transcript import in_tokens_of
 from gradatim.recipes.schema import DpoOptions, ObjectiveOptions, PairOptions, StepDpoOptions, TrainingOptions
+from gradatim.scorers.loading import write_layout_file
 from gradatim.supervision import path_pairs, right_solutions, sibling_pairs, step_dpo_pairs, step_labels
 from gradatim.supervision.labels import StepLabel
 from gradatim.supervision.pairs import StepPair
 from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, train
 from gradatim.training.examples import Example
+from gradatim.training.model_card import Kind, write_model_card
 from gradatim.training.objectives import Dpo, Objective, ProcessReward, StepDpo, SupervisedFineTuning
 from gradatim.training.process_reward_model import load_process_reward_model
 from gradatim.tree import Tree
@@ -33,20 +36,31 @@ from gradatim.tree import Tree
 def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
     """Train the process reward model on step labels of the first policy's ``trees``; skipped if it was done.
 
-    Trees of the validation problems are grown alike, to stop by and to choose the threshold by.
+    Trees of the validation problems are grown alike, to stop by and to choose the threshold by. Trees in other tokens
+    than the reward model's (another tokenizer's, or a server's text) are written in its own.
     """
     options = run.recipe.scorer
-    if options is None or _is_done(run, "scorer", run.scorer_path, "Training the process reward model"):
+    if options is None or not options.train:
         return
+    if _is_done(run, "scorer", run.scorer_path, "Training the process reward model"):
+        return
+    base = run.recipe.policy.model if options.init == "policy" else options.init
+    source = resolve_model(base)
+    tokenizer, chat = load_tokenizer(source), make_chat(run.recipe.policy)
+    if not tokenizer.chat_template:
+        chat = None
+
+    def labels_of(grown: Sequence[Tree]) -> list[StepLabel]:
+        return _labels(run, [in_tokens_of(tree, tokenizer, chat) for tree in grown])
+
     problems = run.problems("validation")
-    validation = _labels(run, grow_trees(run, 1, "validation", problems)) if problems else []
+    validation = labels_of(grow_trees(run, 1, "validation", problems)) if problems else []
     started = time.perf_counter()
-    labels = _labels(run, trees)
+    labels = labels_of(trees)
     if not labels:
         raise GradatimError(
             "no step has a value to learn from; grow more trees, raise search.budget or lower scorer.labels.min_count"
         )
-    source = resolve_model(run.recipe.policy.model if options.init == "policy" else options.init)
     set_seed(run.seed("scorer") % 2**31)
     model = load_process_reward_model(source).to(pick_device(run.recipe.policy.device))
     objective = ProcessReward()
@@ -63,7 +77,10 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
             evaluate=None if held_out is None else _reported(stage, held_out.negative_loss, "held-out loss", -1.0),
         )
         threshold = None if held_out is None else held_out.threshold(result.model, run.task)
-        save_model(result.model, load_tokenizer(resolve_model(run.recipe.policy.model)), run.scorer_path)
+        save_model(result.model, tokenizer, run.scorer_path)
+        write_layout_file(run.scorer_path, chat)
+        learned = f"{len(labels):,} step labels"
+        _write_card(run, "process-reward-model", run.scorer_path, base, learned, result, threshold)
         stage.note(_outcome(result, "held-out loss", -1.0))
     run.folder.update(
         "scorer",
@@ -108,6 +125,7 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
             evaluate=None if measure is None else _reported(stage, measure, "held-out pass@1", 1.0),
         )
         save_model(result.model, tokenizer, target)
+        _write_card(run, "policy", target, run.recipe.policy.model, f"{len(examples):,} {what}", result)
         stage.note(_outcome(result, "held-out pass@1", 1.0))
     run.folder.update(
         f"policy-{round_number}", time.perf_counter() - started, done=True, examples=len(examples), **_curve(result)
@@ -231,6 +249,29 @@ def _outcome(result: TrainingResult, what: str, sign: float) -> str:
     return (
         f"{result.updates} updates, {what} {sign * first:.4f} before and {sign * best:.4f} "
         f"after {result.best_update} updates"
+    )
+
+
+def _write_card(
+    run: Run,
+    kind: Kind,
+    folder: Path,
+    base: str,
+    learned: str,
+    result: TrainingResult,
+    threshold: float | None = None,
+) -> None:
+    """The model card beside a model that was just saved."""
+    measure, sign = ("held-out loss", -1.0) if kind == "process-reward-model" else ("held-out pass@1", 1.0)
+    write_model_card(
+        folder,
+        kind=kind,
+        base_model=base,
+        recipe=run.recipe.model_dump(mode="json", exclude_none=True),
+        data=f"It learned from {learned} of trees of the task {run.recipe.task.name}.",
+        metrics={measure: sign * result.evaluations[result.best_update]} if result.evaluations else {},
+        labels=2 if kind == "process-reward-model" and result.model.config.num_labels == 2 else 1,
+        threshold=threshold,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradatim.evaluation.metrics import best_threshold
 from gradatim.pipeline.context import Run
-from gradatim.pipeline.parts import make_sampling
+from gradatim.pipeline.parts import make_chat, make_sampling
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.search.many import search_many
 from gradatim.tasks.base import Oracle, Task, grade
@@ -95,6 +95,7 @@ class SampledAccuracy:
             model,
             self.tokenizer,
             sampling=make_sampling(options.sampling, self.run.task),
+            chat=make_chat(options),
             max_branches=options.max_branches,
         )
         trees = [Tree(problem, seed=self.run.seed("validation")) for problem in self.problems]

@@ -37,6 +37,17 @@ class CountdownOptions(Section):
     seed: int = 0
 
 
+class WordProblemsOptions(Section):
+    """See :class:`gradatim.tasks.word_problems.WordProblems`; the pairs are the fewest and the most."""
+
+    name: Literal["word_problems"]
+    operations: tuple[Annotated[int, Field(ge=1, le=8)], Annotated[int, Field(ge=1, le=8)]] = (1, 4)
+    distractors: tuple[Annotated[int, Field(ge=0, le=16)], Annotated[int, Field(ge=0, le=16)]] = (0, 2)
+    largest_given: Annotated[int, Field(ge=2)] = 20
+    largest_result: Annotated[int, Field(ge=4, le=999)] = 99
+    seed: int = 0
+
+
 class Gsm8kOptions(Section):
     """See :class:`gradatim.tasks.gsm8k.Gsm8k`."""
 
@@ -49,7 +60,88 @@ class Gsm8kOptions(Section):
     on_bad_line: Literal["refuse", "skip"] = "refuse"
 
 
-TaskOptions = Annotated[CountdownOptions | Gsm8kOptions, Field(discriminator="name")]
+class HeldOut(Section):
+    """What tasks share that read their problems: see :class:`gradatim.tasks.records.ProblemSource`."""
+
+    config: str | None = None
+    seed: int = 0
+    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    on_bad_line: Literal["refuse", "skip"] = "refuse"
+
+
+class MathOptions(HeldOut):
+    """See :class:`gradatim.tasks.math.Math`."""
+
+    name: Literal["math"]
+    source: str | None = None
+    levels: list[Annotated[int, Field(ge=1, le=5)]] | None = None
+    subjects: list[str] | None = None
+    shuffle: bool = True
+    template: str | None = None
+    step_end: Annotated[list[str], Field(min_length=1)] = ["\n\n"]
+
+
+class MultipleChoiceOptions(HeldOut):
+    """See :class:`gradatim.tasks.multiple_choice.MultipleChoice`."""
+
+    name: Literal["multiple_choice"]
+    source: str = "allenai/ai2_arc"
+    splits: dict[str, str] | None = None
+    shuffle_choices: bool = False
+    shuffle: bool = False
+    template: str | None = None
+    step_end: Annotated[list[str], Field(min_length=1)] = ["\n"]
+
+
+class SandboxLimitOptions(Section):
+    """See :class:`gradatim.tasks.sandbox.SandboxLimits`."""
+
+    cpu_seconds: PositiveInt = 5
+    wall_seconds: PositiveFloat = 20.0
+    memory_bytes: Annotated[int, Field(ge=64 * 2**20)] = 512 * 2**20
+    output_bytes: PositiveInt = 2**20
+    file_bytes: PositiveInt = 16 * 2**20
+    open_files: PositiveInt = 64
+    threads: PositiveInt = 64
+
+
+class CodeOptions(HeldOut):
+    """See :class:`gradatim.tasks.code.Code`."""
+
+    name: Literal["code"]
+    source: str = "google-research-datasets/mbpp"
+    splits: dict[str, str] | None = None
+    template: str | None = None
+    step_end: Annotated[list[str], Field(min_length=1)] = ["\n"]
+    reward: Literal["all", "fraction"] = "all"
+    limits: SandboxLimitOptions = SandboxLimitOptions()
+
+
+class RecordsOptions(HeldOut):
+    """A task of one's own, described in the recipe: see :class:`gradatim.tasks.own.OwnTask`."""
+
+    name: Literal["records"]
+    source: str
+    template: str
+    verifier: str | dict[str, Any]
+    answer_field: str = "answer"
+    splits: dict[str, str] | None = None
+    shuffle: bool = False
+    step_end: Annotated[list[str], Field(min_length=1)] = ["\n"]
+
+
+class OwnTaskOptions(Section):
+    """A task of one's own in ``task``: ``task.yaml``, ``path/to/file.py:Class`` or ``module:Class``; see
+    :func:`gradatim.tasks.loading.load_own_task`."""
+
+    name: Literal["own"]
+    task: str
+    options: dict[str, Any] = {}
+
+
+GeneratedTaskOptions = CountdownOptions | WordProblemsOptions
+ReadTaskOptions = Gsm8kOptions | MathOptions | MultipleChoiceOptions | CodeOptions | RecordsOptions | OwnTaskOptions
+TaskOptions = GeneratedTaskOptions | ReadTaskOptions
 
 
 class SamplingOptions(Section):
@@ -62,15 +154,52 @@ class SamplingOptions(Section):
     max_steps: PositiveInt = 64
 
 
+class ChatOptions(Section):
+    """See :class:`gradatim.policies.prompts.ChatFormat`; ``examples`` are pairs of a question and its answer."""
+
+    system: str | None = None
+    examples: list[tuple[str, str]] = []
+
+
+class ServerOptions(Section):
+    """See :class:`gradatim.policies.server.policy.ServerPolicy`; ``model`` is the model's name at the server."""
+
+    model: str | None = None
+    api: Literal["auto", "completions", "chat"] = "auto"
+    concurrency: PositiveInt = 16
+    requests_per_minute: PositiveFloat | None = None
+    timeout: PositiveFloat = 120.0
+    retries: NonNegativeInt = 6
+
+
 class PolicyOptions(Section):
-    """The model that proposes steps: ``shipped:NAME``, a hub id or a local folder, and how it runs."""
+    """The model that proposes steps, and how it runs.
+
+    Attributes:
+        model: ``shipped:NAME``, a hub id, a local folder, or the URL of a server (``http://host:8000/v1``).
+        engine: what runs a model that is no server's.
+        chat: put problems as a conversation in the model's chat template; ``null`` for plain text.
+        adapter: a low-rank adapter on the model: a folder or a hub id.
+        device, device_map, quantization, dtype: see :func:`gradatim.policies.loading.placed`.
+        server: of a server only.
+    """
 
     model: str
+    engine: Literal["transformers", "vllm"] = "transformers"
+    chat: ChatOptions | None = None
+    adapter: str | None = None
     device: str = "auto"
+    device_map: str | None = None
+    quantization: Literal["8bit", "4bit"] | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     max_branches: PositiveInt = 256
     cache_gigabytes: PositiveFloat = 2.0
     sampling: SamplingOptions = SamplingOptions()
+    server: ServerOptions = ServerOptions()
+
+    @property
+    def is_server(self) -> bool:
+        return self.model.startswith(("http://", "https://"))
 
 
 class ProblemCounts(Section):
@@ -189,10 +318,18 @@ class LabelOptions(Section):
 
 
 class ProcessRewardOptions(Section):
-    """A process reward model, trained on step labels. ``init``: ``policy``, or a model as in ``policy.model``."""
+    """A process reward model.
+
+    Attributes:
+        init: ``policy``, or a model: ``shipped:NAME``, a hub id or a folder.
+        train: train it on step labels of the grown trees; without, ``init`` is used as it is.
+        layout: how ``init`` reads a solution where it is not trained; see :mod:`gradatim.scorers.layouts`.
+    """
 
     name: Literal["process_reward"] = "process_reward"
     init: str = "policy"
+    train: bool = True
+    layout: Literal["auto", "own", "step-token", "step-tag", "dialogue", "separator", "value-head"] = "auto"
     labels: LabelOptions = LabelOptions()
     training: TrainingOptions = TrainingOptions()
 
@@ -319,7 +456,7 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     summary: str = ""
     seed: int = 0
-    task: TaskOptions
+    task: Annotated[TaskOptions, Field(discriminator="name")]
     policy: PolicyOptions
     problems: ProblemCounts
     search: SearchOptions
@@ -336,9 +473,24 @@ class Recipe(Section):
             raise ValueError("search.skip_decided needs values known while growing: set values.name to rollouts")
         if self.evaluation.search and self.scorer is None:
             raise ValueError("evaluation.search needs a scorer to guide it: add a scorer section or empty the list")
+        if self.objective is not None and (reason := self._why_untrainable()):
+            raise ValueError(f"objective trains the policy, but {reason}; remove the objective section")
+        if self.scorer is not None and self.scorer.init == "policy":
+            if self.policy.is_server:
+                raise ValueError("scorer.init is the policy, which is a server's: name a model to start from")
+            if not self.scorer.train:
+                raise ValueError("scorer.init is the policy, which judges nothing untrained: name a reward model")
         if self.rounds > 1 and self.objective is None:
             raise ValueError("more than one round needs an objective that trains the policy between them")
         return self
+
+    def _why_untrainable(self) -> str | None:
+        policy = self.policy
+        if policy.is_server:
+            return "policy.model is a server's"
+        if policy.adapter is not None:
+            return "policy.adapter is not part of its weights (merge it into a folder and name that)"
+        return None if policy.quantization is None else "policy.quantization keeps it in few bits"
 
 
 class ModelShape(Section):
@@ -363,11 +515,11 @@ class PretrainingOptions(Section):
 
 
 class PretrainRecipe(Section):
-    """A policy trained from scratch on countdown's own demonstrations."""
+    """A policy trained from scratch on the own demonstrations of a task that generates its problems."""
 
     kind: Literal["pretrain"]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     summary: str = ""
-    task: CountdownOptions
+    task: Annotated[GeneratedTaskOptions, Field(discriminator="name")]
     size: ModelShape = ModelShape()
     training: PretrainingOptions = PretrainingOptions()
