@@ -11,7 +11,7 @@ from rich.console import Console
 from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
-    from gradatim.policies.base import Policy
+    from gradatim.policies.base import PolicyEngine
     from gradatim.scorers.base import Scorer
     from gradatim.tasks.base import Task
     from gradatim.tree import Node, Tree
@@ -80,16 +80,19 @@ def solve(
 
 
 async def _search(
-    tree: Tree, policy: Policy, scorer: Scorer | None, search: SearchName, samples: int, width: int, branch: int
+    tree: Tree, policy: PolicyEngine, scorer: Scorer | None, search: SearchName, samples: int, width: int, branch: int
 ) -> None:
     from gradatim.search import beam_search, independent_sampling, mcts
 
-    if scorer is None or search is SearchName.SAMPLING:
-        await independent_sampling(tree, policy, scorer, n=samples, wave=samples, score="steps")
-    elif search is SearchName.BEAM:
-        await beam_search(tree, policy, scorer, width=width, branch=branch)
-    else:
-        await mcts(tree, policy, scorer, simulations=samples, branch=branch)
+    try:
+        if scorer is None or search is SearchName.SAMPLING:
+            await independent_sampling(tree, policy, scorer, n=samples, wave=samples, score="steps")
+        elif search is SearchName.BEAM:
+            await beam_search(tree, policy, scorer, width=width, branch=branch)
+        else:
+            await mcts(tree, policy, scorer, simulations=samples, branch=branch)
+    finally:
+        await policy.close()
 
 
 def _print_answer(tree: Tree, task: Task, scorer: str | None, console: Console) -> None:

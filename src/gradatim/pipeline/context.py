@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -147,12 +147,21 @@ class Run:
                             stage.advance(tree.budget.total)
 
                         trees = (Tree(problem, seed=seed, budget=Budget(budget)) for problem in missing)
-                        asyncio.run(search_many(trees, searcher.search, in_flight, on_done))
+                        asyncio.run(_search_and_close(trees, searcher, in_flight, on_done))
                 finally:
                     self.folder.update(name, time.perf_counter() - started, problems=len(store))
             else:
                 self.progress.line(f"{title}: {len(problems):,} of {len(problems):,} problems, all done before")
             return [found.get(problem.id) or _stored(store, problem) for problem in problems]
+
+
+async def _search_and_close(
+    trees: Iterable[Tree], searcher: Searcher, in_flight: int, on_done: Callable[[Tree], None]
+) -> None:
+    try:
+        await search_many(trees, searcher.search, in_flight, on_done)
+    finally:
+        await searcher.policy.close()
 
 
 def _stored(store: TreeStore, problem: Problem) -> Tree:

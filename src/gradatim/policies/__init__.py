@@ -1,1 +1,38 @@
-"""What proposes next steps: the tree-cached transformers engine, and a scripted policy for tests and teaching."""
+"""What proposes next steps: engines that run a model, servers, and a scripted policy for tests and teaching.
+
+``TransformersPolicy``, ``ServerPolicy`` and ``VllmPolicy`` are imported when they are first asked for.
+"""
+
+from typing import TYPE_CHECKING
+
+from gradatim.lazy_names import lazy_names
+from gradatim.policies.base import Engine, Policy, PolicyEngine, Sampling
+from gradatim.policies.prompts import ChatFormat
+from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
+
+if TYPE_CHECKING:
+    from gradatim.policies.server import ServerPolicy
+    from gradatim.policies.transformers import TransformersPolicy
+    from gradatim.policies.vllm import VllmPolicy
+else:
+    __getattr__ = lazy_names(
+        __name__,
+        {
+            "ServerPolicy": "gradatim.policies.server",
+            "TransformersPolicy": "gradatim.policies.transformers",
+            "VllmPolicy": "gradatim.policies.vllm",
+        },
+    )
+
+__all__ = [
+    "ChatFormat",
+    "Engine",
+    "Policy",
+    "PolicyEngine",
+    "Sampling",
+    "ScriptedPolicy",
+    "ScriptedStep",
+    "ServerPolicy",
+    "TransformersPolicy",
+    "VllmPolicy",
+]

@@ -53,6 +53,10 @@ class Engine(Protocol):
         """Forget what is kept of a tree that is done."""
         ...
 
+    async def close(self) -> None:
+        """Let go of what is held between searches (connections, caches); the policy can be used again."""
+        ...
+
 
 @runtime_checkable
 class Policy(Protocol):

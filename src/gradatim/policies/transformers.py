@@ -148,6 +148,10 @@ class TransformersPolicy:
         """Drop the cached keys and values of a tree that is done."""
         self.tree_model.store.release(tree)
 
+    async def close(self) -> None:
+        """Drop all cached keys and values; the policy can be used again."""
+        self.tree_model.store.clear()
+
     def refresh(self) -> None:
         """Forget all cached keys and values and set the model up again, after its weights were trained."""
         self.tree_model.refresh()

@@ -145,6 +145,9 @@ class VllmPolicy:
         """Forget what is kept of a tree that is done; vLLM drops its keys and values when it needs the memory."""
         self._allowances.pop(tree, None)
 
+    async def close(self) -> None:
+        """Nothing is held between searches but vLLM's own prefix cache, which it bounds itself."""
+
     async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
         """Propose ``n`` steps below each open node; see :class:`gradatim.policies.base.Policy`."""
         return list(dict.fromkeys(await self._continue(nodes, n, sampling or self.sampling, one_step=True)))

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForTokenClassification
+from transformers import AutoModelForTokenClassification
 
 from gradatim.errors import GradatimError
+from gradatim.policies.loading import first_line, load_config
 
 
 def load_process_reward_model(
@@ -29,15 +30,14 @@ def load_process_reward_model(
     Raises:
         GradatimError: if there is no such model, or its architecture has no token classification head.
     """
+    config = load_config(path)
+    is_reward_model = any("ForTokenClassification" in name for name in config.architectures or ())
+    if labels is not None or not is_reward_model:
+        config.num_labels = labels or 1
+    # A new head drops features by default; scores of one step would then differ from pass to pass.
+    if getattr(config, "classifier_dropout", None) is None:
+        config.classifier_dropout = 0.0
     try:
-        config = AutoConfig.from_pretrained(path)
-        is_reward_model = any("ForTokenClassification" in name for name in config.architectures or ())
-        if labels is not None or not is_reward_model:
-            config.num_labels = labels or 1
-        # A new head drops features by default; scores of one step would then differ from pass to pass.
-        if getattr(config, "classifier_dropout", None) is None:
-            config.classifier_dropout = 0.0
         return AutoModelForTokenClassification.from_pretrained(path, config=config, dtype=dtype, **options)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise GradatimError(f"{path} cannot be loaded as a process reward model: {reason}") from error
+        raise GradatimError(f"{path} cannot be loaded as a process reward model: {first_line(error)}") from error
