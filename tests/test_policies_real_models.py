@@ -161,7 +161,9 @@ def test_quantized_loading_says_what_it_needs(tmp_path: Path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
 def test_a_quantized_model_runs(tmp_path: Path, bits: Any) -> None:
-    tiny_causal("llama", vocabulary=64).save_pretrained(tmp_path)
+    config = CONFIGS["llama"](vocab_size=64, max_position_embeddings=256)
+    config.hidden_size, config.intermediate_size, config.head_dim = 128, 256, 32  # whole blocks of 64 weights
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     word_tokenizer(64).save_pretrained(tmp_path)
     leaf = rollout(TransformersPolicy.from_pretrained(tmp_path, quantization=bits))
     assert all(value <= 0 for value in log_probabilities(leaf))

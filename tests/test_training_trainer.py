@@ -11,7 +11,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
+from gradatim.budget import Spending
 from gradatim.errors import GradatimError
+from gradatim.policies.tree_model import TreeModel
 from gradatim.supervision.labels import StepLabel
 from gradatim.supervision.pairs import StepPair
 from gradatim.training import (
@@ -295,7 +297,7 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path: Path) -> None:
     _, (first, second) = one_step((1000,), (-1.0,) * 2)
     with pytest.raises(GradatimError, match="token id 1000"):
         train_step_dpo(tiny_model(), [StepPair(first, second)], FAST)
-    with pytest.raises(GradatimError, match="cannot be loaded as a process reward model"):
+    with pytest.raises(GradatimError, match="does not hold a model"):
         load_process_reward_model(tmp_path)
     with pytest.raises(GradatimError, match="output_dir"):
         TrainingSettings(save_every=5)
@@ -306,6 +308,15 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path: Path) -> None:
     objective: Objective = StepDpo()
     with pytest.raises(GradatimError, match="packed row"):
         TreeTrainer(tiny_model(), arguments, objective=objective, examples=[])
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
+def test_the_model_of_a_policy_is_refused_and_left_as_it_was(trees: list[Tree], lora: LoraSettings | None) -> None:
+    model = TreeModel(tiny_model(), Spending.POLICY_PREFILL, memory_bytes=0).model
+    with pytest.raises(GradatimError, match="load a second copy of it to train"):
+        train_step_dpo(model, sibling_pairs(trees), replace(FAST, lora=lora))
+    assert not any("lora" in name for name, _ in model.named_parameters())
+    torch.testing.assert_close(weights_of(model), weights_of(tiny_model()))
 
 
 def test_the_history_is_plain_numbers(trees: list[Tree]) -> None:
