@@ -5,7 +5,8 @@ What a page shows is what happens:
 - a ``python`` block is executed; blocks of a page share their names and a temporary working folder;
 - in a ``console`` block, each ``$ gradatim ...`` is run, and every other command is checked to exist;
 - a ``text`` block after either of them is what it prints;
-- a block with a ``title`` is a file of that name.
+- a block with a ``title`` is a file of that name, and one with a ``policy`` section alone must be a valid one;
+- at ``SERVER`` the pages find the shipped policy behind a scripted server that answers as vLLM does.
 
 A comment before a block says where that would take too long or cannot be exact:
 
@@ -23,25 +24,32 @@ import re
 import shlex
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import typer
 import yaml
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
+from failing_server import serving
 from gradatim.cli.main import app
+from gradatim.policies.loading import load_model, load_tokenizer
 from gradatim.recipes import load_recipe
+from gradatim.recipes.schema import PolicyOptions
 
 ROOT = Path(__file__).parents[1]
+SERVER = "http://127.0.0.1:8000/v1"
 WIDTH = "80"  # columns of what is printed: the default where there is no terminal
 
 _BLOCK = re.compile(
     r"(?:<!--(?P<comment>(?:(?!-->).)*)-->\s*\n)?^```(?P<head>[^\n`]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
-_OTHER_COMMANDS = {"git", "cd"}
+_OTHER_COMMANDS = {"cd", "git", "llama-server", "pip", "vllm"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +93,12 @@ class PageRun:
 
     Args:
         name: what the page is called in tracebacks.
+        server: where ``SERVER`` is in truth.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, server: str = SERVER) -> None:
         self.name = name
+        self.server = server
         self.namespace: dict[str, Any] = {"__name__": "__main__"}
 
     def run(self, blocks: list[Block]) -> Iterator[tuple[Block, str]]:
@@ -102,7 +112,8 @@ class PageRun:
                     self._check_commands(block)
                 printed = None
                 continue
-            printed = self._run_block(block)
+            printed = self._run_block(replace(block, code=block.code.replace(SERVER, self.server)))
+            printed = printed and printed.replace(self.server, SERVER)
 
     def _run_block(self, block: Block) -> str | None:
         if block.title is not None:
@@ -113,7 +124,10 @@ class PageRun:
         if block.language == "console":
             return self._console(block)
         if block.language == "yaml":
-            assert isinstance(yaml.safe_load(block.code), dict), f"{self.name}:{block.line} is no mapping"
+            content = yaml.safe_load(block.code)
+            assert isinstance(content, dict), f"{self.name}:{block.line} is no mapping"
+            if content.keys() == {"policy"}:
+                PolicyOptions(**content["policy"])
         elif block.language == "json":
             for line in block.code.splitlines():
                 json.loads(line)
@@ -148,6 +162,30 @@ class PageRun:
                 check_command(words[1:], files=False)
             elif words and words[0] == "make":
                 check_other_command(words)
+
+
+@contextmanager
+def countdown_server() -> Iterator[str]:
+    """The shipped policy behind a scripted server; gives its URL."""
+    tokenizer = load_tokenizer("shipped:countdown")
+    model = load_model(AutoModelForCausalLM, "shipped:countdown", dtype=torch.float32).eval()
+
+    def writes(text: str, seed: int) -> list[str]:
+        generator = torch.Generator().manual_seed(seed)
+        tokens = tokenizer(text)["input_ids"]
+        written: list[str] = []
+        while True:
+            with torch.no_grad():
+                probabilities = model(torch.tensor([tokens])).logits[0, -1].softmax(dim=-1)
+            token = int(torch.multinomial(probabilities, 1, generator=generator))
+            if token == tokenizer.eos_token_id or len(written) == 64:
+                return written
+            tokens.append(token)
+            written.append(tokenizer.decode([token]))
+
+    with serving(writes) as server:
+        server.owner, server.names = "vllm", ["countdown"]
+        yield server.url
 
 
 def check_command(words: list[str], *, files: bool = True) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from documentation_pages import ROOT, WIDTH, PageRun, blocks_of, differences
+from documentation_pages import ROOT, SERVER, WIDTH, PageRun, blocks_of, countdown_server, differences
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
@@ -41,10 +43,20 @@ def site() -> Any:
 def test_a_page_does_what_it_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", WIDTH)
-    blocks = blocks_of(page.read_text(encoding="utf-8"))
-    for block, printed in PageRun(name_of(page)).run(blocks):
-        wrong = differences(block.code, printed, block.comment)
-        assert not wrong, f"{name_of(page)}, line {block.line}:\n" + "\n".join(wrong)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    text = page.read_text(encoding="utf-8")
+    with countdown_server() if SERVER in text else contextlib.nullcontext(SERVER) as server:
+        for block, printed in PageRun(name_of(page), server).run(blocks_of(text)):
+            wrong = differences(block.code, printed, block.comment)
+            assert not wrong, f"{name_of(page)}, line {block.line}:\n" + "\n".join(wrong)
+
+
+def test_the_readme_shows_an_example_and_what_it_prints() -> None:
+    blocks = blocks_of((ROOT / "README.md").read_text(encoding="utf-8"))
+    after = next(block for first, block in pairwise(blocks) if first.language == "python")
+    assert after.follows
+    assert "✓" in after.code
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -20,8 +20,16 @@ from gradatim.errors import GradatimError
 from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.transcript import Transcript
 from gradatim.scorers.layouts import DialogueLayout, OwnLayout, SeparatorLayout, StepTagLayout, StepTokenLayout
-from gradatim.scorers.loading import LAYOUT_FILE, LAYOUTS, load_scoring_model, write_layout_file
+from gradatim.scorers.loading import (
+    LAYOUT_FILE,
+    LAYOUTS,
+    load_scoring_model,
+    save_process_reward_model,
+    write_layout_file,
+)
 from gradatim.scorers.process_reward import ProcessRewardScorer
+from gradatim.training.fit import add_adapters
+from gradatim.training.settings import LoraSettings
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from tiny_models import byte_pair_tokenizer, tiny_causal, tiny_classifier
 
@@ -294,3 +302,29 @@ def test_steps_that_are_numbered_already_keep_their_numbers() -> None:
     problem = Problem("p", QUESTION)
     numbered = layout.path_tokens(problem, ["Step 1: She begins.", "Step 2: 7."], finished=True)
     assert numbered == layout.path_tokens(problem, ["She begins.\n", "7.\n"], finished=True)
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("chat", [None, ChatFormat("Be brief.")])
+def test_a_saved_model_scores_as_it_did(tmp_path: Path, chat: ChatFormat | None, adapted: bool) -> None:
+    tokenizer = chat_tokenizer()
+    model: Any = tiny_classifier("llama", vocabulary=len(tokenizer))
+    if adapted:
+        model = add_adapters(model, LoraSettings(rank=2), for_logits=True).eval()
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)  # as if it had been trained
+    layout = OwnLayout(tokenizer, chat)
+    tree = text_tree()
+    places, expected = [], []
+    for leaf in tree.leaves():
+        path = leaf.path()[1:]
+        tokens = layout.path_tokens(tree.problem, [node.step.text for node in path], finished=True)
+        with torch.no_grad():
+            logit = model(input_ids=torch.tensor([tokens])).logits[0, -1, 0]
+        places.append(leaf.id)
+        expected.append(float(logit.sigmoid()))
+    save_process_reward_model(model, tokenizer, tmp_path / "judge", chat)
+    found = score(ProcessRewardScorer.from_pretrained(tmp_path / "judge"), tree)
+    assert [found[place] for place in places] == pytest.approx(expected, abs=1e-5)
+    assert len(set(expected)) == len(expected)

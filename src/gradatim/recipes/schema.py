@@ -473,6 +473,8 @@ class Recipe(Section):
             raise ValueError("search.skip_decided needs values known while growing: set values.name to rollouts")
         if self.evaluation.search and self.scorer is None:
             raise ValueError("evaluation.search needs a scorer to guide it: add a scorer section or empty the list")
+        if self.policy.adapter is not None and (self.policy.is_server or self.policy.engine == "vllm"):
+            raise ValueError("policy.adapter is loaded by the transformers engine alone: name it to the server instead")
         if self.objective is not None and (reason := self._why_untrainable()):
             raise ValueError(f"objective trains the policy, but {reason}; remove the objective section")
         if self.scorer is not None and self.scorer.init == "policy":

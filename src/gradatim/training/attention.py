@@ -13,6 +13,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from gradatim.errors import GradatimError
+from gradatim.policies.tree_attention import TREE_ATTENTION
 
 BLOCK_ATTENTION = "gradatim_tree_blocks"  # the name under which transformers knows blockwise attention
 _MASKED_IMPLEMENTATIONS = ("sdpa", "eager")
@@ -41,8 +42,8 @@ def tree_attention_mask(
     Raises:
         GradatimError: if the model has layers that no mask can restrict to a path.
     """
+    check_attention(config)
     text = config.get_text_config()
-    _check_implementation(text)
     rows = torch.arange(position_ids.shape[0], device=position_ids.device)
     tree = (rows[None, :] <= rows[:, None]) & (rows[:, None] < visible_until[None, :])
     if hasattr(text, "layer_types"):
@@ -151,6 +152,25 @@ def unused_mask(config: Any, like: Tensor) -> Tensor | dict[str, Tensor]:
     return dict.fromkeys(text.layer_types, mask) if hasattr(text, "layer_types") else mask
 
 
+def check_attention(config: Any) -> None:
+    """Check that a model can read packed trees as it is loaded.
+
+    Raises:
+        GradatimError: if a policy or scorer has replaced its attention, or its attention takes no mask.
+    """
+    implementation = config.get_text_config()._attn_implementation
+    if implementation == TREE_ATTENTION:
+        raise GradatimError(
+            "a policy or scorer runs this model with its attention replaced, so it cannot be trained; load a second "
+            "copy of it to train"
+        )
+    if implementation not in _MASKED_IMPLEMENTATIONS:
+        raise GradatimError(
+            f"the attention implementation {implementation!r} cannot take the mask of a packed tree; load the model "
+            "with attn_implementation='sdpa' (or 'eager')"
+        )
+
+
 def _restrict(tree: Tensor, kind: str, config: Any, position_ids: Tensor) -> Tensor:
     """Lay a layer type's own pattern over the tree."""
     query, key = position_ids[:, None], position_ids[None, :]
@@ -171,12 +191,3 @@ def _restrict(tree: Tensor, kind: str, config: Any, position_ids: Tensor) -> Ten
 def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     zero = torch.zeros((), dtype=dtype, device=mask.device)
     return torch.where(mask, zero, torch.finfo(dtype).min)[None, None]
-
-
-def _check_implementation(config: Any) -> None:
-    implementation = config._attn_implementation
-    if implementation not in _MASKED_IMPLEMENTATIONS:
-        raise GradatimError(
-            f"the attention implementation {implementation!r} cannot take the mask of a packed tree; load the model "
-            "with attn_implementation='sdpa' (or 'eager')"
-        )

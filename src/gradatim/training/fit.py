@@ -13,6 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from gradatim.supervision.labels import StepLabel
 from gradatim.supervision.pairs import StepPair
+from gradatim.training.attention import check_attention
 from gradatim.training.examples import Example
 from gradatim.training.objectives import Dpo, Objective, ProcessReward, StepDpo, SupervisedFineTuning
 from gradatim.training.selection import BestState, Evaluate
@@ -62,6 +63,9 @@ def train(
 ) -> TrainingResult:
     """Train ``model`` in place.
 
+    The model of a :class:`~gradatim.policies.transformers.TransformersPolicy` (or of a scorer) cannot be trained: its
+    attention is replaced, and what is cached of it would no longer be its own. Load a second copy to train.
+
     Args:
         model: a causal language model, or a token classification model for objectives that read logits.
         objective: the loss.
@@ -72,8 +76,9 @@ def train(
         on_update: called after each update with the updates made and those planned.
 
     Raises:
-        GradatimError: see :class:`~gradatim.training.trainer.TreeTrainer`.
+        GradatimError: if a policy or scorer runs the model; also see :class:`~gradatim.training.trainer.TreeTrainer`.
     """
+    check_attention(model.config)
     if settings.lora is not None:
         model = add_adapters(model, settings.lora, for_logits=objective.reads == "logits")
     selection = None
