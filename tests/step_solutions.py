@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,6 @@ def golden(name: str) -> dict[str, Any]:
     """What the authors' own code printed for made-up predictions."""
     value: dict[str, Any] = json.loads((GOLDEN / name).read_text(encoding="utf-8"))
     return value
-
-
-def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
 
 
 def oracle_scores(records: Sequence[StepRecord]) -> list[list[float]]:

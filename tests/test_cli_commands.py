@@ -223,8 +223,8 @@ def test_run_refuses_a_tokenizer_without_end_token(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "problems.jsonl has no problems: it is empty"),
-        ('{"question": "1+1?", "answer": "#### 2"}\n{"question": \n', "line 2 of problems.jsonl is not valid JSON"),
+        ("", "problems.jsonl' has no problems: it is empty"),
+        ('{"question": "1+1?", "answer": "#### 2"}\n{"question": \n', "problems.jsonl' is not valid JSON"),
     ],
 )
 def test_run_refuses_bad_problem_files(text: str, expected: str, tmp_path: Path) -> None:

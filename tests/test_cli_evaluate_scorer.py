@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from gradatim.cli.main import app
-from step_solutions import TextScorer, write_lines
+from json_lines import write_lines
+from step_solutions import TextScorer
 
 PROBLEMS = [
     {"id": f"gsm8k-{number}", "problem": f"Problem {number}", "steps": ["good", "bad" if number % 2 else "fine"],
@@ -20,13 +22,13 @@ PROBLEMS = [
 ]  # fmt: skip
 
 
-def call(*arguments: str) -> Any:
+def call(*arguments: object) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return CliRunner().invoke(app, ["evaluate-scorer", *arguments], env={"COLUMNS": "200"})
+        return CliRunner().invoke(app, ["evaluate-scorer", *map(str, arguments)], env={"COLUMNS": "200"})
 
 
-def refused(*arguments: str) -> str:
+def refused(*arguments: object) -> str:
     """The sentence with which the command fails."""
     result = call(*arguments)
     assert result.exit_code == 1, result.output
@@ -41,7 +43,8 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[TextScorer]:
     """Scorers that the command loaded; each knows bad steps."""
     scorers: list[TextScorer] = []
 
-    def load_scorer(model: str, options: Any) -> TextScorer:
+    def load_scorer(model: str, options: Any, layout: str) -> TextScorer:
+        assert (model, layout) in {("judge", "auto"), (options.model, "separator")}
         scorers.append(TextScorer(lambda question, text: 0.2 if "bad" in text else 0.8))
         return scorers[-1]
 
@@ -78,6 +81,23 @@ def test_what_was_scored_is_not_scored_again(loaded: list[TextScorer], tmp_path:
     assert "holds the scores of 'judge', not of 'other'" in refused("other", *options[1:])
 
 
+def test_scores_of_another_state_of_the_model_are_refused(loaded: list[TextScorer], tmp_path: Path) -> None:
+    model = tmp_path / "judge"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+    data, output = write_lines(tmp_path / "data.jsonl", PROBLEMS), str(tmp_path / "out")
+    options = ("--benchmark", "processbench", "--data", data, "--output", output, "--layout", "separator")
+    assert call(str(model), *options).exit_code == 0
+    (model / "README.md").write_text("says more")
+    assert "6 of 6 solutions were scored before" in call(str(model), *options).stdout
+    assert "with layout separator, dtype float32, not layout separator, dtype bfloat16; delete" in refused(
+        str(model), *options, "--dtype", "bfloat16"
+    )
+    os.utime(model / "model.safetensors", ns=(1, 1))  # saved again, as large as before
+    assert "gave before its files changed; delete it, or choose another output folder" in refused(str(model), *options)
+    assert len(loaded) == 1
+
+
 def test_every_benchmark_has_a_table(loaded: list[TextScorer], tmp_path: Path) -> None:
     prmbench = write_lines(
         tmp_path / "circular.jsonl",
@@ -105,11 +125,11 @@ def test_bad_input_is_one_sentence(loaded: list[TextScorer], tmp_path: Path) -> 
     math = write_lines(tmp_path / "math.jsonl", [problem | {"id": "math-0"} for problem in PROBLEMS])
     (tmp_path / "empty.jsonl").touch()
 
-    def sentence(benchmark: str, data: str, *options: str) -> str:
+    def sentence(benchmark: str, data: object, *options: str) -> str:
         return refused("judge", "--benchmark", benchmark, "--data", data, "--output", str(tmp_path / "out"), *options)
 
     assert "has no field 'classification'" in sentence("prmbench", data)
-    assert "empty.jsonl has no records" in sentence("processbench", str(tmp_path / "empty.jsonl"))
+    assert "empty.jsonl' has no records" in sentence("processbench", str(tmp_path / "empty.jsonl"))
     assert "there is no file or folder" in sentence("processbench", str(tmp_path / "none.jsonl"))
     assert "the threshold 'high' is no number" in sentence("processbench", data, "--threshold", "high")
     assert "gsm8k subset, but the data has none" in sentence("processbench", math, "--threshold", "auto")

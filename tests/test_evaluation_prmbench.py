@@ -15,7 +15,8 @@ from gradatim.errors import GradatimError
 from gradatim.evaluation.baselines import constant_scores, random_scores
 from gradatim.evaluation.prmbench import CLASSES, CORRECT, GROUPS, PrmBenchResult, prmbench, read_prmbench
 from gradatim.evaluation.step_records import StepRecord
-from step_solutions import golden, oracle_scores, scores_for, write_lines
+from json_lines import write_lines
+from step_solutions import golden, oracle_scores, scores_for
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("GRADATIM_DATA") or ROOT.parent / "shared" / "data") / "prmbench"
@@ -102,7 +103,7 @@ def test_what_the_authors_code_passes_over(tmp_path: Path) -> None:
     [
         (
             {"classification": "lies"},
-            r"line 1 of data\.jsonl \(q1\) has the classification 'lies'; the benchmark has re",
+            r"line 1 of '.*data\.jsonl' \(q1\) has the classification 'lies'; the benchmark has re",
         ),
         ({"error_steps": [0]}, "error step 0, but steps are counted from 1"),
         ({"error_steps": [1.5]}, "a list of whole numbers in the field 'error_steps'"),

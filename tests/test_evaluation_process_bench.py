@@ -17,9 +17,11 @@ from gradatim.errors import GradatimError
 from gradatim.evaluation.metrics import first_below, first_error_f1
 from gradatim.evaluation.process_bench import best_f1_threshold, process_bench, read_process_bench
 from gradatim.evaluation.record_scoring import ScoreFile, score_records
+from gradatim.evaluation.step_benchmarks import STEP_BENCHMARKS, Measurement
 from gradatim.evaluation.step_records import StepRecord, first_questions, record_trees
 from gradatim.tree import EndReason
-from step_solutions import TextScorer, golden, oracle_scores, scores_for, write_lines
+from json_lines import write_lines
+from step_solutions import TextScorer, golden, oracle_scores, scores_for
 
 GOLDEN = golden("process_bench.json")
 
@@ -132,13 +134,13 @@ def test_records_from_lines_lists_folders_patterns_and_the_hub(tmp_path: Path, m
     assert len(read_process_bench([str(tmp_path / "*math.jsonl")])) == 3
     asked = []
 
-    def load_dataset(name: str) -> dict[str, list[dict[str, Any]]]:
+    def load_dataset(name: str, config: None, *, split: None) -> dict[str, list[dict[str, Any]]]:
         asked.append(name)
         return {"gsm8k": [row("gsm8k-0", 0)], "omnimath": [row("omnimath-0", 3)]}
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
     with pytest.raises(
-        GradatimError, match=r"row 1 of the omnimath split of Qwen/ProcessBench \(omnimath-0\) has the "
+        GradatimError, match=r"row 1 of the omnimath split of 'Qwen/ProcessBench' \(omnimath-0\) has the "
     ):
         read_process_bench(["Qwen/ProcessBench"])
     assert asked == ["Qwen/ProcessBench"]
@@ -147,13 +149,16 @@ def test_records_from_lines_lists_folders_patterns_and_the_hub(tmp_path: Path, m
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("", r"data\.jsonl has no records"),
-        ("{", r"line 1 of data\.jsonl is not valid JSON"),
-        ("[1]", r"line 1 of data\.jsonl is not a JSON object"),
-        (json.dumps({"id": "a", "problem": "p", "steps": ["s"]}), r"line 1 of data\.jsonl \(a\) has no field 'label'"),
+        ("", r"data\.jsonl' has no records"),
+        ('{"', r"line 1 of '.*data\.jsonl' is not valid JSON"),
+        ("[1]", r"row 1 of '.*data\.jsonl' is not a JSON object"),
+        (
+            json.dumps({"id": "a", "problem": "p", "steps": ["s"]}),
+            r"line 1 of '.*data\.jsonl' \(a\) has no field 'label'",
+        ),
         (
             "\n" + json.dumps(row("a", 3)),
-            r"line 2 of data\.jsonl \(a\) has the label 3, but its steps are numbered fro",
+            r"line 2 of '.*data\.jsonl' \(a\) has the label 3, but its steps are numbered fro",
         ),
         (json.dumps(row("a", -2)), "has the label -2"),
         (json.dumps(row("a", 0) | {"label": True}), "has True in the field 'label'"),
@@ -244,6 +249,10 @@ def test_score_files_of_others_are_refused(tmp_path: Path) -> None:
     ScoreFile(path, "first").append({three_records()[0]: [0.1, 0.2]})
     with pytest.raises(GradatimError, match="holds the scores of 'first', not of 'second'"):
         ScoreFile(path, "second")
+    with pytest.raises(GradatimError, match="'first' gave before its files changed; delete it, or choose"):
+        ScoreFile(path, "first", model_digest="new")
+    with pytest.raises(GradatimError, match="'first' with no settings, not dtype float16; delete it"):
+        ScoreFile(path, "first", settings={"dtype": "float16"})
     path.write_bytes(path.read_bytes() + b"nonsense\n")
     with pytest.raises(GradatimError, match="line 3 of"):
         ScoreFile(path, "first")
@@ -256,6 +265,39 @@ def test_scores_that_are_none_are_refused_and_not_kept(value: float | None, sent
     with pytest.raises(GradatimError, match=sentence):
         asyncio.run(score_records(three_records(), scorer, in_flight=1, scores=scores))
     assert [scores.get(record) is not None for record in three_records()] == [True, False, True]
+
+
+@pytest.mark.parametrize("header", ['{"scorer": "s", "format": 1}', '{"scorer": "s"}', "[]", "{}"])
+def test_score_files_of_another_kind_are_refused(header: str, tmp_path: Path) -> None:
+    (tmp_path / "scores.jsonl").write_text(header + "\n")
+    with pytest.raises(GradatimError, match=r"another version|holds no step scores"):
+        ScoreFile(tmp_path / "scores.jsonl", "s")
+
+
+@pytest.mark.parametrize(
+    ("scores", "sentence"),
+    [
+        ([[0.5, 0.5]], "scores of 1 solutions for 3"),
+        ([[0.5, 0.5], [0.5], [0.5, 0.5]], "the record 'b' has 2 steps but 1 scores"),
+        ([[0.5, 0.5], [0.5, 0.5], [math.nan, 0.5]], "the record 'c' has a score that is not a number"),
+    ],
+)
+@pytest.mark.parametrize("name", STEP_BENCHMARKS)
+def test_no_benchmark_takes_scores_that_do_not_fit(name: str, scores: list[list[float]], sentence: str) -> None:
+    with pytest.raises(GradatimError, match=sentence):
+        STEP_BENCHMARKS[name].measure(three_records(), scores, Measurement())
+
+
+def test_solutions_of_questions_with_equal_ids_are_not_mixed(tmp_path: Path) -> None:
+    solutions = [{"steps": ["a"], "correct": True}, {"steps": ["b"], "correct": False}]
+    rows = [{"id": "1", "question": question, "solutions": solutions} for question in ("One?", "Two?")]
+    data = [write_lines(tmp_path / folder, [each]) for folder, each in zip(("x.jsonl", "y.jsonl"), rows, strict=True)]
+    for name in ("bestofn", "mpbench"):
+        records = STEP_BENCHMARKS[name].read(data)
+        assert len({record.question for record in records}) == 2
+        assert [record.problem for record in first_questions(records, 1)] == ["One?", "One?"]
+    twice = write_lines(tmp_path / "z.jsonl", [row("gsm8k-1", 0, problem="One?"), row("gsm8k-1", 0, problem="Two?")])
+    assert [record.problem for record in first_questions(read_process_bench([twice]), 1)] == ["One?"]
 
 
 def test_a_limit_keeps_whole_questions_of_every_group() -> None:

@@ -171,6 +171,29 @@ def test_stepwise_reads_both_kinds_of_labels() -> None:
 
 
 @pytest.mark.parametrize(
+    ("prompt", "steps", "finished"),
+    [
+        ("p\n", ["a\n", "b"], True),  # the last step alone has no line end
+        ("p", ["a\n", "b"], True),
+        ("p\n", ["a\n", "b\n"], False),
+        ("p\n", ["a", "b"], False),  # none has one: nothing is known
+        ("p\n", ["b"], True),
+        ("p", ["b"], False),
+        ("p", ["b\n"], False),
+    ],
+)
+def test_stepwise_steps_that_keep_their_boundaries_show_where_a_solution_ends(
+    tmp_path: Path, prompt: str, steps: list[str], finished: bool
+) -> None:
+    row = {"prompt": prompt, "completions": steps, "labels": [True] * len(steps)}
+    (tree,) = read_published(write_rows(tmp_path / "rows.jsonl", row))
+    leaf = tree.nodes[-1]
+    assert leaf.finished is finished
+    assert leaf.reward == (1.0 if finished else None)
+    assert leaf.step.text == ("b" if finished else "b\n")
+
+
+@pytest.mark.parametrize(
     ("format", "rows", "options"),
     [
         ("prm800k", [0, 1], {}),
@@ -331,7 +354,7 @@ def test_final_answers(text: str, answer: str | None) -> None:
 
 PRM_STEP = {"completions": [{"text": "a", "rating": 1, "flagged": None}], "chosen_completion": 0}
 MALFORMED: list[tuple[str, Any, str]] = [
-    ("prm800k", "{torn", "is not a JSON object"),
+    ("prm800k", "{torn", "is not valid JSON"),
     ("prm800k", "[]", "is not a JSON object"),
     ("prm800k", {"question": {}, "label": {"steps": []}}, "has no text in the field 'problem'"),
     ("prm800k", {"question": {"problem": "p"}, "label": {}}, "has no list in the field 'steps'"),
@@ -343,12 +366,24 @@ MALFORMED: list[tuple[str, Any, str]] = [
     ),
     (
         "prm800k",
+        {"question": {"problem": "p"}, "label": {"steps": [PRM_STEP | {"completions": 3}]}},
+        "has completions of step 1 that are not a list",
+    ),
+    (
+        "prm800k",
         {"question": {"problem": "p"}, "label": {"steps": [{"completions": [{"text": "a", "rating": 2}]}]}},
         "has the rating 2 in step 1",
     ),
     ("math-shepherd", {"input": "Q? Step 1: a", "label": "Q? Step 1: a"}, "has no step tag 'ки' in its input"),
     ("math-shepherd", {"input": "Q? Step 1: a ки b ки", "label": "Q? Step 1: a +"}, "2 step tags .* only 1 labels"),
     ("math-shepherd", {"input": "Q? Step 1: a ки", "label": "Q? Step 1: a x"}, "has the label 'x'"),
+    (
+        "math-shepherd",
+        {"input": "Q? 1 step ки", "label": "Q? 1 more +"},
+        "not its input with a mark in place of each tag",
+    ),
+    ("math-shepherd", {"input": "Q? a ки", "label": "Q? a + b -"}, "not its input with a mark in place of each tag"),
+    ("math-shepherd", {"input": "Q? 1+1 is ки", "label": "2"}, "has 1 step tags in its input but only 0 labels"),
     ("math-shepherd", {"input": "Q ки", "label": "Q +"}, "has a question but no steps"),
     ("math-shepherd", {"input": "Q? a ки", "task": "MATH"}, "has no text in the field 'label'"),
     ("math-aps", {"question": "Q", "process": "a", "label": []}, "has no step tag"),
@@ -363,6 +398,8 @@ MALFORMED: list[tuple[str, Any, str]] = [
         "does not begin with the question",
     ),
     ("omegaprm", {"q": "Q", "states": [{"state": "a", "mcs": 1.5}]}, "has the mcs 1.5"),
+    ("omegaprm", {"q": "Q", "states": [{"state": "a", "mcs": float("nan")}]}, "has the mcs nan"),
+    ("omegaprm", {"q": "Q", "states": [{"state": "a", "mcs": 10**400}]}, "has the mcs 1000"),
     ("stepwise", {"prompt": "p", "completions": ["a", "b"], "labels": [True]}, "has 2 completions but 1 labels"),
     ("stepwise", {"prompt": "p", "completions": [], "labels": []}, "has no completions"),
     ("stepwise", {"prompt": "p", "completions": [1], "labels": [True]}, "has a completion that is not text"),
@@ -404,9 +441,9 @@ def test_malformed_rows_are_refused_by_their_line_or_skipped(
     [
         ("", {}, "has no rows"),
         ("\n\n", {}, "has no rows"),
-        ("no json\n", {}, "line 1 of .* is not a JSON object, so the format cannot be told"),
+        ("no json\n", {}, "line 1 of .* is not valid JSON .*, so the format cannot be told"),
         ('{"a": 1, "b": 2}\n', {}, r"has the fields \['a', 'b'\], which are of no known format"),
-        ("[1,", {}, "is not whole JSON"),
+        ("[1,", {}, "is not one whole JSON array"),
         ("{}\n", {"format": "prm900k"}, "there is no published format 'prm900k'; choose one of prm800k"),
         ("{}\n", {"malformed": "ignore"}, "malformed must be"),
         ("{}\n", {"limit": 0}, "the limit must be 1 tree or more"),
@@ -421,8 +458,27 @@ def test_sources_that_cannot_be_read_are_refused_at_once(
         read_published(path, **options)
 
 
+def test_the_format_is_told_by_the_first_row_that_is_not_skipped(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", "{torn", *golden_rows("stepwise"))
+    with pytest.warns(UserWarning, match="line 1 of .* is not valid JSON .*; it is skipped"):
+        assert [tree.to_json() for tree in read_published(path, malformed="skip")] == [
+            tree.to_json() for tree in golden("stepwise")
+        ]
+
+
+def test_prm800k_goes_on_from_what_a_person_wrote_where_nothing_was_chosen(tmp_path: Path) -> None:
+    human = {"completions": [], "human_completion": {"text": "by hand", "rating": None}, "chosen_completion": None}
+    wrong = {"completions": [{"text": "astray", "rating": -1}], "human_completion": None, "chosen_completion": None}
+    row = {"question": {"problem": "p"}, "label": {"steps": [human, wrong], "finish_reason": "found_error"}}
+    (tree,) = read_published(write_rows(tmp_path / "rows.jsonl", row))
+    assert [(node.depth, node.step.text, node.scores["label"]) for node in tree.nodes[1:]] == [
+        (1, "by hand\n", 1.0), (2, "astray\n", 0.0),
+    ]  # fmt: skip
+    assert not tree.solutions()
+
+
 def test_missing_files_and_folders_without_rows(tmp_path: Path) -> None:
-    with pytest.raises(GradatimError, match=r"there is no file .*nowhere\.jsonl"):
+    with pytest.raises(GradatimError, match=r"there is no file or folder .*nowhere\.jsonl"):
         read_published(tmp_path / "nowhere.jsonl")
     with pytest.raises(GradatimError, match=r"has no \.json files"):
         read_published(tmp_path)
@@ -442,7 +498,7 @@ def test_hub_data_sets_are_read_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = golden_rows("stepwise")[:2]
     asked = []
 
-    def load_dataset(name: str, *, split: str) -> Any:
+    def load_dataset(name: str, config: None, *, split: str) -> Any:
         asked.append((name, split))
         if name == "nobody/nothing":
             raise datasets.exceptions.DatasetNotFoundError("it does not exist\nsecond line")
@@ -452,7 +508,9 @@ def test_hub_data_sets_are_read_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     (tree,) = read_published("trl-lib/prm800k", split="test")
     assert tree.to_json() == golden("stepwise")[0].to_json()
     assert asked == [("trl-lib/prm800k", "test")]
-    with pytest.raises(GradatimError, match=r"cannot be loaded: it does not exist$"):
+    with pytest.raises(
+        GradatimError, match=r"cannot load the train split of 'nobody/nothing': it does not exist; check"
+    ):
         read_published("nobody/nothing")
 
 

@@ -15,6 +15,7 @@ from gradatim.tasks.base import Task
 from gradatim.tasks.code import Code, extract_program
 from gradatim.tasks.sandbox import SandboxLimits, sandbox_layers
 from gradatim.tree import Problem
+from json_lines import write_lines
 
 try:
     sandbox_layers()
@@ -43,11 +44,6 @@ INPUTS = {
     "solution": "print(sum(map(int, input().split())))\n",
 }
 LIMITS = SandboxLimits(cpu_seconds=1, wall_seconds=20, memory_bytes=2**28)
-
-
-def write_lines(path: Path, records: list[Any]) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return path
 
 
 def problem_of(tmp_path: Path, record: dict[str, Any], **options: Any) -> tuple[Code, Problem]:
@@ -96,9 +92,9 @@ def test_a_template_may_show_the_tests(tmp_path: Path) -> None:
 )
 def test_bad_records_are_named_with_their_line(tmp_path: Path, record: dict[str, Any], sentence: str) -> None:
     path = write_lines(tmp_path / "mine.jsonl", [*[{**ASSERTS, "text": str(n)} for n in range(30)], record])
-    with pytest.raises(GradatimError, match=f"line 31 of mine.jsonl .*{sentence}"):
+    with pytest.raises(GradatimError, match=f"line 31 of '.*mine.jsonl' .*{sentence}"):
         Code(str(path)).problems("train")
-    with pytest.warns(UserWarning, match="skipped 1 bad lines of mine.jsonl: 31"):
+    with pytest.warns(UserWarning, match="skipped 1 bad records of .*mine.jsonl': 31"):
         assert Code(str(path), on_bad_line="skip").problems("train")
 
 

@@ -21,6 +21,7 @@ from gradatim.tasks.base import Task
 from gradatim.tasks.calculator import Finding, UnreadableError, agrees, check_annotations, evaluate
 from gradatim.tasks.gsm8k import Gsm8k, extract_answer
 from gradatim.tree import Problem
+from json_lines import write_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("GRADATIM_DATA") or ROOT.parent / "shared" / "data") / "gsm8k"
@@ -34,11 +35,6 @@ REFERENCE = "He sold 48/2 = <<48/2=24>>24 in May.\nTogether 48+24 = <<48+24=72>>
 
 def record(index: int, answer: str = REFERENCE) -> dict[str, str]:
     return {"question": f"How many are {index}?", "answer": answer}
-
-
-def write_lines(path: Path, records: list[object]) -> Path:
-    path.write_text("".join(json.dumps(value) + "\n" for value in records), encoding="utf-8")
-    return path
 
 
 @pytest.fixture
@@ -109,11 +105,13 @@ def test_hub_layout_is_read_by_load_dataset(tmp_path: Path, monkeypatch: pytest.
 def test_missing_hub_id_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    def refuse(source: str, config: str, split: str) -> None:
+    def refuse(source: str, config: str, *, split: str) -> None:
         raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{source}' doesn't exist on the Hub\nand more")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(GradatimError, match=r"cannot load the test split of data set 'nobody/nothing'.*on the Hub$"):
+    with pytest.raises(
+        GradatimError, match=r"cannot load the test split of 'nobody/nothing'.*on the Hub; check the id"
+    ):
         Gsm8k("nobody/nothing").problems("test")
 
 
@@ -121,7 +119,9 @@ def test_hub_rows_without_the_fields_are_refused(tmp_path: Path, monkeypatch: py
     import datasets
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: [{"prompt": "a", "answer": "#### 1"}])
-    with pytest.raises(GradatimError, match="line 1 of train split of 'some/set' has no text in the field 'question'"):
+    with pytest.raises(
+        GradatimError, match="row 1 of the train split of 'some/set' has no text in the field 'question'"
+    ):
         Gsm8k("some/set").problems("train")
 
 
@@ -166,7 +166,7 @@ def test_empty_file_and_empty_split_are_refused(tmp_path: Path) -> None:
     ("line", "complaint"),
     [
         (b'{"question": "a", "answer"', "is not valid JSON"),
-        (b"\xff\xfe", "is not valid JSON"),
+        (b"\xff\xfe", "is not UTF-8 text"),
         (b"[" * 100_000, "is not valid JSON"),
         (b"[1, 2]", "is not a JSON object"),
         (b'{"question": "a"}', "has no text in the field 'answer'"),
@@ -178,9 +178,9 @@ def test_bad_line_is_refused_by_number_or_skipped_with_a_warning(folder: Path, l
     path = folder / "test.jsonl"
     lines = path.read_bytes().split(b"\n")
     path.write_bytes(b"\n".join([*lines[:4], line, *lines[4:8], b"{", *lines[8:]]))
-    with pytest.raises(GradatimError, match=rf"line 5 of test\.jsonl {complaint}"):
+    with pytest.raises(GradatimError, match=rf"line 5 of '.*test\.jsonl' {complaint}"):
         Gsm8k(str(folder)).problems("test")
-    with pytest.warns(UserWarning, match=r"skipped 2 bad lines of test\.jsonl: 5, 10"):
+    with pytest.warns(UserWarning, match=r"skipped 2 bad records of '.*test\.jsonl': 5, 10"):
         kept = Gsm8k(str(folder), on_bad_line="skip").problems("test")
     assert [problem.answer for problem in kept] == [str(index) for index in range(1000, 1020)]
     assert [problem.id for problem in kept[3:5]] == ["gsm8k/test/4", "gsm8k/test/6"]
@@ -188,8 +188,8 @@ def test_bad_line_is_refused_by_number_or_skipped_with_a_warning(folder: Path, l
 
 def test_file_of_bad_lines_only_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
-    path.write_text("{\n{\n")
-    with pytest.warns(UserWarning, match="skipped 2"), pytest.raises(GradatimError, match="every line is malformed"):
+    path.write_text('{"\n{"\n')
+    with pytest.warns(UserWarning, match="skipped 2"), pytest.raises(GradatimError, match="every record is malformed"):
         Gsm8k(str(path), on_bad_line="skip").problems("train")
 
 

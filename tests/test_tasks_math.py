@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from pathlib import Path
@@ -19,6 +18,7 @@ from gradatim.tasks.math import Math
 from gradatim.tasks.math_answers import extract_math_answer, last_boxed, verify_math
 from gradatim.tasks.math_equality import LONGEST_ANSWER, equal_answers, normal_form
 from gradatim.tree import Problem
+from json_lines import write_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("GRADATIM_DATA") or ROOT.parent / "shared" / "data") / "math500"
@@ -328,11 +328,6 @@ def record(number: int, **fields: Any) -> dict[str, Any]:
     return {"problem": f"What is {number}?", "solution": f"It is\n\n$\\boxed{{{number}}}$.", **fields}
 
 
-def write_lines(path: Path, records: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(value) + "\n" for value in records), encoding="utf-8")
-    return path
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     subjects = ("Number Theory", "Counting & Probability")
@@ -401,7 +396,7 @@ def test_by_default_training_and_test_problems_come_from_their_own_sets(monkeypa
 )
 def test_bad_records_are_refused(tmp_path: Path, fields: dict[str, Any], complaint: str) -> None:
     path = write_lines(tmp_path / "bad.jsonl", [record(1), fields])
-    with pytest.raises(GradatimError, match=f"line 2 of bad.jsonl {complaint}"):
+    with pytest.raises(GradatimError, match=f"line 2 of '.*bad.jsonl' {complaint}"):
         Math(str(path)).problems("train")
 
 

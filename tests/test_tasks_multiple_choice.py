@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,9 @@ from gradatim.tasks.base import Task
 from gradatim.tasks.choice_answers import LETTERS, extract_choice, verify_choice
 from gradatim.tasks.multiple_choice import MultipleChoice
 from gradatim.tree import Problem
+from json_lines import write_lines
 
 COLOURS = ["red", "blue", "dark green", "$\\text{x} = 1$"]
-
-
-def write_lines(path: Path, records: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(value) + "\n" for value in records), encoding="utf-8")
-    return path
 
 
 def only(tmp_path: Path, record: dict[str, Any], **options: Any) -> Problem:
@@ -90,11 +85,14 @@ def test_choices_keep_their_order_unless_shuffled(tmp_path: Path) -> None:
         ({"choices": ["one"], "answer": 0}, "has 1 choices, not 2 to 26"),
         ({"choices": "ABCD", "answer": 0}, "has no list of texts in the field 'choices'"),
         ({"choices": {"text": COLOURS, "label": ["A"]}, "answerKey": "A"}, "has choices without a label"),
+        ({"choices": {"text": COLOURS, "label": 4}, "answerKey": "A"}, "has choices without a label"),
         ({"choices": {"label": ["A"]}, "answerKey": "A"}, "has no list of texts"),
+        ({"choices": COLOURS, "answer": 10**100}, "has the answer 1000"),
+        ({"choices": COLOURS, "answer": 1e300}, "has the answer 1e"),
     ],
 )
 def test_bad_records_are_refused(tmp_path: Path, fields: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(GradatimError, match=f"line 1 of test.jsonl {complaint}"):
+    with pytest.raises(GradatimError, match=f"line 1 of '.*test.jsonl' {complaint}"):
         only(tmp_path, {"question": "Q?", **fields})
 
 

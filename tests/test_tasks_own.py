@@ -117,7 +117,7 @@ def test_a_missing_description_is_refused() -> None:
     [
         (
             {"template": "{qestion}"},
-            r"line 1 of sums\.jsonl has no field 'qestion'; did you mean 'question'\? \(valid: answer, hint, quest",
+            r"line 1 of '.*sums\.jsonl' has no field 'qestion'; did you mean 'question'\? \(valid: answer, hint, quest",
         ),
         ({"answer_field": "result"}, r"has no field 'result'; valid: answer, hint, question, tags"),
         ({"template": "{tags}"}, "has neither text nor a number in the field 'tags'"),

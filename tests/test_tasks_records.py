@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
+from gradatim.records import MalformedRecordError, Record, text_field
 from gradatim.suggestions import suggestion
-from gradatim.tasks.records import BadRecordError, ProblemSource, Record, text_field
+from gradatim.tasks.records import ProblemSource
 from gradatim.tasks.steps import check_step_end, split_at
 from gradatim.tasks.templates import Template, fields_of
 from gradatim.tree import Problem
@@ -27,7 +28,7 @@ def write_lines(path: Path, texts: Sequence[str]) -> Path:
 def problem(id: str, record: Record) -> Problem:
     text = text_field(record, "text")
     if text == "bad":
-        raise BadRecordError("is bad")
+        raise MalformedRecordError("is bad")
     return Problem(id, text, None, {"text": text})
 
 
@@ -102,11 +103,11 @@ def test_equal_texts_are_never_on_two_sides(
 
 def test_skipped_lines_are_named_and_the_first_reason_is_told(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "mine.jsonl", ["bad", "bad"])
-    with pytest.raises(GradatimError, match=r"line 1 of mine\.jsonl is bad; mend it"):
+    with pytest.raises(GradatimError, match=r"line 1 of '.*mine\.jsonl' is bad; mend it"):
         source(path).problems("train")
     with (
-        pytest.warns(UserWarning, match=r"skipped 2 bad lines of mine\.jsonl: 1, 2"),
-        pytest.raises(GradatimError, match=r"every line is malformed \(line 1 is bad\)"),
+        pytest.warns(UserWarning, match=r"skipped 2 bad records of '.*mine\.jsonl': 1, 2"),
+        pytest.raises(GradatimError, match=r"every record is malformed \(line 1 of '.*mine\.jsonl' is bad\)"),
     ):
         source(path, on_bad_line="skip").problems("train")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,6 +14,7 @@ from rich.console import Console
 from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
+    from gradatim.evaluation.record_scoring import ScoreFile
     from gradatim.evaluation.step_benchmarks import BenchmarkReport
     from gradatim.evaluation.step_records import StepRecord
     from gradatim.scorers.base import Scorer
@@ -27,6 +29,26 @@ class BenchmarkName(StrEnum):
     PRM_BENCH = "prmbench"
     BEST_OF_N = "bestofn"
     MP_BENCH = "mpbench"
+
+
+class LayoutName(StrEnum):
+    """How a reward model reads a solution."""
+
+    AUTO = "auto"
+    OWN = "own"
+    STEP_TOKEN = "step-token"
+    STEP_TAG = "step-tag"
+    DIALOGUE = "dialogue"
+    SEPARATOR = "separator"
+    VALUE_HEAD = "value-head"
+
+
+class NumberFormat(StrEnum):
+    """Of a model's weights."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
 
 
 class AggregateName(StrEnum):
@@ -58,6 +80,10 @@ def evaluate_scorer(
     output: Annotated[
         Path | None, typer.Option(help="For the report and the scores; runs/BENCHMARK-SCORER by default.")
     ] = None,
+    layout: Annotated[
+        LayoutName, typer.Option(help="How the model reads a solution; auto tells it from the model.")
+    ] = LayoutName.AUTO,
+    dtype: Annotated[NumberFormat, typer.Option(help="The number format of the weights.")] = NumberFormat.FLOAT32,
     device: Annotated[str, typer.Option()] = "auto",
     seed: Annotated[int, typer.Option(help="Of the random baseline and the intervals.")] = 0,
 ) -> None:
@@ -73,15 +99,17 @@ def evaluate_scorer(
     if limit is not None:
         records = first_questions(records, limit)
     chosen.measure(records, constant_scores(records), measurement)  # what cannot be measured is refused at once
-    name = Path(scorer).name.removeprefix("shipped:")
+    name = Path(scorer.removeprefix("shipped:")).resolve().name
     folder = Path("runs") / f"{benchmark.value}-{name}" if output is None else output
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)  # tables in a log file should not be broken at 80 columns
-    scores = _score(records, scorer, device, folder, console)
+    judge = ScorerChoice(scorer, layout.value, dtype.value, device)
+    scores = _score(records, judge, folder, console)
     settings = {
-        "scorer": scorer, "data": ", ".join(data), "records": len(records), "threshold": threshold,
-        "aggregate": aggregate.value, "limit": "none" if limit is None else limit, "seed": seed,
+        "scorer": scorer, "layout": layout.value, "dtype": dtype.value, "data": ", ".join(data),
+        "records": len(records), "threshold": threshold, "aggregate": aggregate.value,
+        "limit": "none" if limit is None else limit, "seed": seed,
     }  # fmt: skip
     report = benchmark_report(chosen, records, name, scores, measurement, settings)
     report.write(folder)
@@ -101,37 +129,63 @@ def _threshold(text: str) -> float | Literal["auto"]:
     return value
 
 
-def _score(records: list[StepRecord], scorer: str, device: str, folder: Path, console: Console) -> list[list[float]]:
+@dataclass(frozen=True, slots=True)
+class ScorerChoice:
+    """What the command line says of the scorer."""
+
+    model: str
+    layout: str
+    dtype: Literal["float32", "bfloat16", "float16"]
+    device: str
+
+    def load(self) -> Scorer:
+        from transformers.utils import logging
+
+        from gradatim.pipeline.parts import load_scorer
+        from gradatim.recipes.schema import PolicyOptions
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        options = PolicyOptions(model=self.model, device=self.device, dtype=self.dtype)
+        return load_scorer(self.model, options, self.layout)
+
+    def saved_scores(self, folder: Path) -> ScoreFile:
+        """The scores that it gave before.
+
+        Raises:
+            GradatimError: if those in ``folder`` are not its own.
+        """
+        from gradatim.evaluation.record_scoring import ScoreFile, model_digest
+        from gradatim.models import resolve_model
+
+        return ScoreFile(
+            folder / "scores.jsonl",
+            self.model,
+            model_digest=model_digest(resolve_model(self.model)),
+            settings={"layout": self.layout, "dtype": self.dtype},
+        )
+
+
+def _score(records: list[StepRecord], scorer: ScorerChoice, folder: Path, console: Console) -> list[list[float]]:
     """Every record's step scores, from the output folder or from the model, which is loaded only if it is needed."""
     import asyncio
 
     from rich.progress import Progress
 
-    from gradatim.evaluation.record_scoring import ScoreFile, score_records
+    from gradatim.evaluation.record_scoring import score_records
 
-    scores = ScoreFile(folder / "scores.jsonl", scorer)
+    scores = scorer.saved_scores(folder)
     known = [each for each in map(scores.get, records) if each is not None]
     if known:
         console.print(f"{len(known):,} of {len(records):,} solutions were scored before", highlight=False)
     if len(known) == len(records):
         return known
-    judge = _load_scorer(scorer, device)
+    judge = scorer.load()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Scoring solutions", total=len(records))
         return asyncio.run(
             score_records(records, judge, scores=scores, progress=lambda count: bar.advance(task, count))
         )
-
-
-def _load_scorer(scorer: str, device: str) -> Scorer:
-    from transformers.utils import logging
-
-    from gradatim.pipeline.parts import load_scorer
-    from gradatim.recipes.schema import PolicyOptions
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    return load_scorer(scorer, PolicyOptions(model=scorer, device=device))
 
 
 def _print_report(report: BenchmarkReport, console: Console) -> None:

@@ -1,8 +1,9 @@
-"""Metrics, intervals, comparison at equal compute, plots and reports.
+"""Metrics, intervals, comparison at equal compute, benchmarks of step scoring, plots and reports.
 
 The plots need matplotlib and live in :mod:`gradatim.evaluation.plots`; nothing here imports it.
 """
 
+from gradatim.evaluation.best_of_n import BestOfNResult, best_of_n_selection
 from gradatim.evaluation.bootstrap import (
     Estimate,
     bootstrap_difference,
@@ -32,23 +33,39 @@ from gradatim.evaluation.metrics import (
     pass_at_k,
     weighted_majority,
 )
+from gradatim.evaluation.mp_bench import MpBenchResult, mp_bench
 from gradatim.evaluation.policies import PolicyResult, policy_result, samples_of
+from gradatim.evaluation.prmbench import PrmBenchResult, prmbench
+from gradatim.evaluation.process_bench import ProcessBenchResult, process_bench
+from gradatim.evaluation.record_scoring import ScoreFile, model_digest, score_records
 from gradatim.evaluation.report import Report
+from gradatim.evaluation.step_benchmarks import STEP_BENCHMARKS, Measurement, StepBenchmark
+from gradatim.evaluation.step_records import StepRecord
 from gradatim.evaluation.steps import ScoredStates, StepScoreResult, choose_threshold, scored_states, step_score_result
 
 __all__ = [
+    "BestOfNResult",
     "Estimate",
     "FirstErrorScore",
+    "Measurement",
     "MethodResult",
+    "MpBenchResult",
     "PolicyResult",
+    "PrmBenchResult",
+    "ProcessBenchResult",
     "Report",
+    "STEP_BENCHMARKS",
     "Sample",
+    "ScoreFile",
     "ScoredStates",
+    "StepBenchmark",
+    "StepRecord",
     "StepScoreResult",
     "accuracy_at",
     "accuracy_at_tokens",
     "auc",
     "best_of_n",
+    "best_of_n_selection",
     "best_threshold",
     "bootstrap_difference",
     "bootstrap_mean",
@@ -61,9 +78,14 @@ __all__ = [
     "first_error_f1",
     "majority",
     "method_result",
+    "model_digest",
+    "mp_bench",
     "pass_at_k",
     "policy_result",
+    "prmbench",
+    "process_bench",
     "samples_of",
+    "score_records",
     "scored_states",
     "spending_of",
     "step_score_result",

@@ -1,8 +1,8 @@
-"""The raw records of benchmark files, from a folder, a file or the hub, with errors that name the place."""
+"""The raw records of benchmarks, from files, folders or the hub, with errors that name the place."""
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob
@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gradatim.errors import GradatimError
-from gradatim.store.files import file_error
+from gradatim.records import MalformedRecordError, Record, RecordSource, check_local, open_file, open_hub_splits
+
+Source = str | os.PathLike[str]
+"""A file, a folder, a pattern of file names or a hub id."""
 
 _SUFFIXES = (".json", ".jsonl")
 
@@ -21,12 +24,12 @@ class Row:
 
     Attributes:
         values: the record.
-        place: where it stands, for errors: ``line 3 of gsm8k.jsonl``.
+        place: where it stands, for errors: ``line 3 of 'gsm8k.jsonl'``.
         part: the file's name without its suffix, or the split of a hub data set.
         number: counts the records of the part from 1.
     """
 
-    values: Mapping[str, Any]
+    values: Record
     place: str
     part: str
     number: int
@@ -101,7 +104,7 @@ class Row:
         return tuple(value)
 
 
-def read_rows(sources: Sequence[str]) -> list[Row]:
+def read_rows(sources: Sequence[Source]) -> list[Row]:
     """Every record of some files, folders or hub data sets.
 
     A source is a ``.jsonl`` file, a ``.json`` file (a list of records, or lines like the former), a pattern such as
@@ -112,83 +115,37 @@ def read_rows(sources: Sequence[str]) -> list[Row]:
     Raises:
         GradatimError: if a source does not exist, cannot be read or has no records, or a line is not a JSON object.
     """
-    rows = [row for source in sources for row in _source_rows(source)]
+    rows = [row for source in sources for row in _source_rows(os.fspath(source))]
     if not rows:
         raise GradatimError("there is nothing to evaluate on; name at least one file or data set")
     return rows
 
 
-def _source_rows(source: str) -> list[Row]:
+def _source_rows(source: str) -> Iterator[Row]:
     path = Path(source).expanduser()
     if path.is_dir():
         files = [file for file in sorted(path.iterdir()) if file.suffix in _SUFFIXES and file.name[:5] != "train"]
-    elif path.is_file():
-        files = [path]
-    else:
-        files = [Path(name) for name in sorted(glob(str(path)))]
-    if not files:
-        if path.is_dir():
+        if not files:
             raise GradatimError(f"the folder {source!r} has no .json or .jsonl files to evaluate on")
-        if source.startswith((".", "/", "~")) or source.endswith(_SUFFIXES) or "*" in source:
-            raise GradatimError(f"there is no file or folder {source!r}; give an existing one or a hub id")
-        return _hub_rows(source)
-    return [row for file in files for row in _file_rows(file)]
-
-
-def _file_rows(path: Path) -> list[Row]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise file_error(path, error) from error
-    except UnicodeDecodeError as error:
-        raise GradatimError(f"{path.name} is not UTF-8 text; give a .json or .jsonl file") from error
-    rows = [
-        Row(_object(value, place), place, path.stem, number)
-        for number, (value, place) in enumerate(_values(text, path), 1)
-    ]
-    if not rows:
-        raise GradatimError(f"{path.name} has no records; give a file that is not empty")
-    return rows
-
-
-def _values(text: str, path: Path) -> Iterator[tuple[Any, str]]:
-    """The records of a file, each with its place."""
-    if path.suffix == ".json" and text.lstrip().startswith("["):
-        for number, value in enumerate(_parsed(text, path.name), 1):
-            yield value, f"record {number} of {path.name}"
+    else:
+        files = [path] if path.is_file() else [Path(name) for name in sorted(glob(str(path)))]
+    for file in files:
+        yield from _rows(file.stem, open_file(file))
+    if files:
         return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            place = f"line {number} of {path.name}"
-            yield _parsed(line, place), place
+    if "*" in source:
+        raise GradatimError(f"no file matches {source!r}; check the pattern")
+    check_local(source)
+    for split, records in open_hub_splits(source).items():
+        yield from _rows(split, records)
 
 
-def _parsed(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise GradatimError(f"{place} is not valid JSON ({str(error).partition(':')[0]}); mend it") from None
-
-
-def _object(value: Any, place: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise GradatimError(f"{place} is not a JSON object; give one record a line")
-    return value
-
-
-def _hub_rows(source: str) -> list[Row]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    try:
-        splits = load_dataset(source)
-    except (OSError, ValueError, DatasetsError) as error:
-        raise GradatimError(
-            f"cannot load the data set {source!r} from the hub: {str(error).strip().partition(chr(10))[0]}; "
-            "check its id, or give a local file"
-        ) from error
-    return [
-        Row(value, f"row {number} of the {split} split of {source}", split, number)
-        for split, values in splits.items()
-        for number, value in enumerate(values, 1)
-    ]
+def _rows(part: str, records: RecordSource) -> Iterator[Row]:
+    number = 0
+    for number, entry in enumerate(records, 1):
+        try:
+            yield Row(entry.record, entry.where, part, number)
+        except MalformedRecordError as error:
+            raise GradatimError(f"{entry.where} {error}; mend it") from None
+    if not number:
+        raise GradatimError(f"{records.name} has no records; give a file that is not empty")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradatim.evaluation.benchmark_rows import Row, read_rows
+from gradatim.evaluation.benchmark_rows import Row, Source, read_rows
 from gradatim.evaluation.bootstrap import Estimate, bootstrap_mean
 from gradatim.evaluation.metrics import Sample, best_of_n, majority, weighted_majority
-from gradatim.evaluation.step_records import StepRecord
-from gradatim.search.selection import Aggregate
+from gradatim.evaluation.step_records import StepRecord, check_scores
+from gradatim.search.selection import Aggregate, solution_score
 from gradatim.tasks.number_answers import extract_answer
 
 
@@ -50,7 +49,7 @@ class BestOfNResult:
         }
 
 
-def read_best_of_n(sources: Sequence[str]) -> list[StepRecord]:
+def read_best_of_n(sources: Sequence[Source]) -> list[StepRecord]:
     """Records with a ``question`` and its sampled solutions.
 
     The solutions stand in a list ``solutions``, each with ``steps`` (or ``solution``: the text, a step a line),
@@ -64,12 +63,9 @@ def read_best_of_n(sources: Sequence[str]) -> list[StepRecord]:
 
 
 def _records(row: Row) -> list[StepRecord]:
-    problem, question = row.text("question"), row.name("id", "idx")
     if "solutions" in row.values:
-        return [
-            solution_record(solution, f"{question}/{solution.number}", problem, question)
-            for solution in row.rows("solutions")
-        ]
+        return solution_records(row)
+    problem, name = row.text("question"), row.name("id", "idx")
     named = {key: value for key, value in row.values.items() if isinstance(value, Mapping) and "is_correct" in value}
     if not named:
         raise row.refuse("has no sampled solutions; give them as a list in the field 'solutions'")
@@ -80,21 +76,32 @@ def _records(row: Row) -> list[StepRecord]:
         steps = _lines(text)
         records.append(
             StepRecord(
-                f"{question}/{key}", problem, steps, (None,) * len(steps), "best-of-n", question,
+                f"{name}/{key}", problem, steps, (None,) * len(steps), "best-of-n", row.place,
                 correct=solution.boolean("is_correct"), answer=extract_answer(text),
             )
         )  # fmt: skip
     return records
 
 
-def solution_record(solution: Row, id: str, problem: str, question: str, *, group: str = "best-of-n") -> StepRecord:
-    """One sampled solution of the list layout."""
-    steps = solution.texts("steps") if "steps" in solution.values else _lines(solution.text("solution"))
-    answer = solution.values.get("answer")
-    return StepRecord(
-        id, problem, steps, (None,) * len(steps), group, question,
-        correct=solution.boolean("correct"), answer=None if answer is None else str(answer),
-    )  # fmt: skip
+def solution_records(row: Row, group: str = "best-of-n") -> list[StepRecord]:
+    """The sampled solutions of a record in the list layout."""
+    problem, name = row.text("question"), row.name("id", "idx")
+    return [
+        StepRecord(
+            f"{name}/{solution.number}", problem, steps, (None,) * len(steps), group, row.place,
+            correct=solution.boolean("correct"), answer=_answer(solution.values.get("answer")),
+        )
+        for solution in row.rows("solutions")
+        for steps in [_steps(solution)]
+    ]  # fmt: skip
+
+
+def _steps(solution: Row) -> tuple[str, ...]:
+    return solution.texts("steps") if "steps" in solution.values else _lines(solution.text("solution"))
+
+
+def _answer(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _lines(text: str) -> tuple[str, ...]:
@@ -117,13 +124,15 @@ def best_of_n_selection(
     Args:
         records: see :func:`read_best_of_n`.
         scores: for each record the scores of its steps.
-        aggregate: how a solution's score is made from its steps' (see :func:`solution_score`).
+        aggregate: how a solution's score is made from its steps' (see
+            :func:`gradatim.search.selection.solution_score`).
         resamples: of the bootstrap intervals.
         seed: of the bootstrap intervals.
 
     Raises:
-        GradatimError: if a vote is to be weighted by a negative score.
+        GradatimError: if a step has no score, or a vote is to be weighted by a negative one.
     """
+    check_scores(records, scores)
     questions = list(samples_by_question(records, scores, aggregate).values())
     whole = min(map(len, questions))
     sizes = sorted({2**power for power in range(whole.bit_length()) if 2**power <= whole} | {whole})
@@ -149,14 +158,3 @@ def samples_by_question(
         sample = Sample(float(bool(record.correct)), record.answer, solution_score(values, aggregate))
         questions.setdefault(record.question, []).append(sample)
     return questions
-
-
-def solution_score(scores: Sequence[float], aggregate: Aggregate) -> float:
-    """A solution's score from its steps', as :func:`gradatim.search.selection.path_score` makes it."""
-    if aggregate == "last":
-        return scores[-1]
-    if aggregate == "min":
-        return min(scores)
-    if aggregate == "product":
-        return math.prod(scores)
-    return sum(scores) / len(scores)

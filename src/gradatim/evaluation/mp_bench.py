@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gradatim.evaluation.benchmark_rows import Row, read_rows
-from gradatim.evaluation.best_of_n import samples_by_question, solution_record
+from gradatim.evaluation.benchmark_rows import Row, Source, read_rows
+from gradatim.evaluation.best_of_n import samples_by_question, solution_records
 from gradatim.evaluation.metrics import best_of_n, first_below, weighted_majority
 from gradatim.evaluation.prmbench import StepTally
-from gradatim.evaluation.step_records import StepRecord
+from gradatim.evaluation.step_records import StepRecord, check_scores
 from gradatim.search.selection import Aggregate
 
 STEP_CORRECTNESS = "step correctness"
@@ -116,7 +116,7 @@ class MpBenchResult:
         return {"overall": self.overall, **asdict(self)}
 
 
-def read_mp_bench(sources: Sequence[str]) -> list[StepRecord]:
+def read_mp_bench(sources: Sequence[Source]) -> list[StepRecord]:
     """Records of any of the three uses, told apart by their fields.
 
     The layout is this library's own; published files must be converted.
@@ -134,19 +134,17 @@ def read_mp_bench(sources: Sequence[str]) -> list[StepRecord]:
 
 
 def _records(row: Row) -> list[StepRecord]:
-    problem, name = row.text("question"), f"{row.part}/{row.name('id', 'idx')}"
     if "solutions" in row.values:
-        return [
-            solution_record(solution, f"{name}/{solution.number}", problem, name, group=ANSWER_AGGREGATION)
-            for solution in row.rows("solutions")
-        ]
+        return solution_records(row, ANSWER_AGGREGATION)
     if "candidates" in row.values:
-        return _candidates(row, problem, name)
-    steps = row.texts("steps")
-    return [StepRecord(name, problem, steps, row.labels("labels", steps), STEP_CORRECTNESS, name)]
+        return _candidates(row)
+    problem, steps = row.text("question"), row.texts("steps")
+    labels = row.labels("labels", steps)
+    return [StepRecord(row.name("id", "idx"), problem, steps, labels, STEP_CORRECTNESS, row.place)]
 
 
-def _candidates(row: Row, problem: str, name: str) -> list[StepRecord]:
+def _candidates(row: Row) -> list[StepRecord]:
+    problem, name = row.text("question"), row.name("id", "idx")
     candidates = row.texts("candidates")
     labels = row.labels("labels", candidates, "candidates")
     if not any(labels):
@@ -154,8 +152,8 @@ def _candidates(row: Row, problem: str, name: str) -> list[StepRecord]:
     history = row.texts("steps") if row.field("steps") else ()
     return [
         StepRecord(
-            f"{name}/{number}", problem, (*history, candidate), (*(None for _ in history), label), PROCESS_SEARCH, name,
-            finished=False,
+            f"{name}/{number}", problem, (*history, candidate), (*(None for _ in history), label),
+            PROCESS_SEARCH, row.place, finished=False,
         )
         for number, (candidate, label) in enumerate(zip(candidates, labels, strict=True), 1)
     ]  # fmt: skip
@@ -176,11 +174,12 @@ def mp_bench(
         scores: for each record the scores of its steps.
         threshold: a step is wrong when its score is below it.
         aggregate: how a solution's score is made from its steps' (see
-            :func:`gradatim.evaluation.best_of_n.solution_score`).
+            :func:`gradatim.search.selection.solution_score`).
 
     Raises:
-        GradatimError: if a vote is to be weighted by a negative score.
+        GradatimError: if a step has no score, or a vote is to be weighted by a negative one.
     """
+    check_scores(records, scores)
     uses: dict[str, tuple[list[StepRecord], list[Sequence[float]]]] = {}
     for record, values in zip(records, scores, strict=True):
         members, member_scores = uses.setdefault(record.group, ([], []))

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from gradatim.evaluation.benchmark_rows import Row, read_rows
-from gradatim.evaluation.step_records import StepRecord
+from gradatim.evaluation.benchmark_rows import Row, Source, read_rows
+from gradatim.evaluation.step_records import StepRecord, check_scores
 
 GROUPS = {
     "simplicity": ("redundency", "circular"),
@@ -114,7 +114,7 @@ class PrmBenchResult:
         }
 
 
-def read_prmbench(sources: Sequence[str]) -> list[StepRecord]:
+def read_prmbench(sources: Sequence[Source]) -> list[StepRecord]:
     """Records with ``modified_question``, ``modified_process``, ``error_steps`` and ``classification``.
 
     Each gives one record, of its error class; those of the class ``redundency`` give their original solution too, in
@@ -160,7 +160,11 @@ def prmbench(
         records: see :func:`read_prmbench`.
         scores: for each record the scores of its steps.
         threshold: a step is right when its score is above it.
+
+    Raises:
+        GradatimError: if a step has no score.
     """
+    check_scores(records, scores)
     verdicts = [tuple(score > threshold for score in values) for values in scores]
     original_share = {
         record.question: sum(judged) / len(judged)

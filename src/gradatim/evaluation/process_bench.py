@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from gradatim.errors import GradatimError
-from gradatim.evaluation.benchmark_rows import Row, read_rows
+from gradatim.evaluation.benchmark_rows import Row, Source, read_rows
 from gradatim.evaluation.metrics import FirstErrorScore, first_below, first_error_f1
-from gradatim.evaluation.step_records import StepRecord
+from gradatim.evaluation.step_records import StepRecord, check_scores
 
 CALIBRATION_SUBSET = "gsm8k"
 """The subset on which the paper chooses a reward model's threshold."""
@@ -58,7 +58,7 @@ class ProcessBenchResult:
         }
 
 
-def read_process_bench(sources: Sequence[str]) -> list[StepRecord]:
+def read_process_bench(sources: Sequence[Source]) -> list[StepRecord]:
     """Records with ``problem``, ``steps`` and ``label``: the index of the first wrong step, or -1 for none.
 
     The steps before the first wrong one are right; nothing is known of those after it. A record's group is its subset:
@@ -87,7 +87,7 @@ def _record(row: Row) -> StepRecord:
         steps=steps,
         labels=tuple(labels),
         group=numbered[1] if numbered else row.part,
-        question=name,
+        question=row.place,
         correct=row.boolean("final_answer_correct") if "final_answer_correct" in row.values else None,
     )
 
@@ -106,8 +106,9 @@ def process_bench(
         threshold: ``"auto"`` chooses the threshold of the highest F1 on the GSM8K subset, as in the paper.
 
     Raises:
-        GradatimError: if the threshold is to be chosen but there is no GSM8K subset.
+        GradatimError: if a step has no score, or the threshold is to be chosen but there is no GSM8K subset.
     """
+    check_scores(records, scores)
     chosen = _choose_threshold(records, scores) if threshold == "auto" else threshold
     members: dict[str, list[tuple[int | None, int | None]]] = {}
     for record, values in zip(records, scores, strict=True):

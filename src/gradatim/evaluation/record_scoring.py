@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from gradatim.errors import GradatimError
 from gradatim.evaluation.step_records import RecordTree, StepRecord, record_trees
@@ -15,7 +17,8 @@ from gradatim.search.many import search_many
 from gradatim.store.files import file_error
 from gradatim.tree import Node, Tree
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_MODEL_FILES = {".safetensors", ".bin", ".json", ".model"}
 
 
 async def score_records(
@@ -85,22 +88,28 @@ def _path_scores(nodes: Sequence[Node], name: str, record: StepRecord) -> list[f
 class ScoreFile:
     """Scores on the disk: JSON lines, the first of which names the scorer.
 
-    A score is found by what the scorer read, so the file stays of use when a benchmark is
-    cut, extended or put in another order. An append returns once it is on the disk; a line that a crash tore is
-    left out and written over.
+    A score is found by what the scorer read, so the file stays of use when a benchmark is cut, extended or put in
+    another order. An append returns once it is on the disk; a line that a crash tore is left out and written over.
 
     Args:
         path: the file; it is made by the first append.
-        scorer: names the scorer exactly, e.g. by the folder or hub id of its model. A model that is trained anew needs
-            another file.
+        scorer: names the scorer, e.g. by the folder or hub id of its model.
+        model_digest: stands for what the model holds (see :func:`model_digest`), so that a model that was trained anew
+            at the same place is not taken for the old one.
+        settings: what else the scores depend on, such as the number format.
 
     Raises:
-        GradatimError: if the file cannot be read, is none of this kind, or holds another scorer's scores.
+        GradatimError: if the file cannot be read, is none of this kind, or holds scores of another scorer, of another
+            state of it, or at other settings.
     """
 
-    def __init__(self, path: str | os.PathLike[str], scorer: str) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], scorer: str, *, model_digest: str = "", settings: Mapping[str, str] = {}
+    ) -> None:
         self.path = Path(path)
-        self._header = {"format": FORMAT_VERSION, "scorer": scorer}
+        self._header: dict[str, Any] = {
+            "format": FORMAT_VERSION, "scorer": scorer, "model_digest": model_digest, "settings": dict(settings),
+        }  # fmt: skip
         self._scores: dict[str, list[float]] = {}
         self._end = 0  # bytes that are whole lines
         try:
@@ -146,17 +155,40 @@ class ScoreFile:
         try:
             value = json.loads(line)
             if number == 0:
-                scorer = value["scorer"]
-                fits = value["format"] == FORMAT_VERSION
+                self._check_header(value)
             else:
                 self._scores[value["digest"]] = [float(score) for score in value["scores"]]
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise GradatimError(
                 f"line {number + 1} of {str(self.path)!r} holds no step scores; delete the file, or choose another "
                 "output folder"
             ) from error
-        if number == 0 and not (fits and scorer == self._header["scorer"]):
-            raise GradatimError(
-                f"{str(self.path)!r} holds the scores of {scorer!r}, not of {self._header['scorer']!r}; choose another "
-                "output folder"
-            )
+
+    def _check_header(self, header: Mapping[str, Any]) -> None:
+        if header == self._header:
+            return
+        scorer, path = self._header["scorer"], str(self.path)
+        if header["format"] != FORMAT_VERSION:
+            reason = "was written by another version of this program"
+        elif header["scorer"] != scorer:
+            reason = f"holds the scores of {header['scorer']!r}, not of {scorer!r}"
+        elif header["model_digest"] != self._header["model_digest"]:
+            reason = f"holds scores that {scorer!r} gave before its files changed"
+        else:
+            found, wanted = _listed(header["settings"]), _listed(self._header["settings"])
+            reason = f"holds scores of {scorer!r} with {found}, not {wanted}"
+        raise GradatimError(f"{path!r} {reason}; delete it, or choose another output folder")
+
+
+def model_digest(folder: str | os.PathLike[str]) -> str:
+    """Changes whenever a model in a local folder is saved again: a digest of its files' names, sizes and times.
+
+    Files of text are left out. Empty for what is no local folder, such as a hub id.
+    """
+    files = sorted(file for file in Path(folder).glob("*") if file.suffix in _MODEL_FILES)
+    stated = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(stated).encode()).hexdigest()[:16] if stated else ""
+
+
+def _listed(settings: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "no settings"

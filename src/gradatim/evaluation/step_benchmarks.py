@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 from gradatim.errors import GradatimError
 from gradatim.evaluation.baselines import constant_scores, length_scores, random_scores
+from gradatim.evaluation.benchmark_rows import Source
 from gradatim.evaluation.best_of_n import best_of_n_selection, read_best_of_n
 from gradatim.evaluation.mp_bench import mp_bench, read_mp_bench
 from gradatim.evaluation.prmbench import prmbench, read_prmbench
@@ -70,7 +71,7 @@ class StepBenchmark:
     """
 
     title: str
-    read: Callable[[Sequence[str]], list[StepRecord]]
+    read: Callable[[Sequence[Source]], list[StepRecord]]
     measure: Callable[[Sequence[StepRecord], Scores, Measurement], BenchmarkResult]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from gradatim.errors import GradatimError
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 
 _STEP_END = "\n"
@@ -22,7 +24,8 @@ class StepRecord:
         steps: the texts of the steps, as the benchmark has them.
         labels: for each step whether it is right; ``None`` where the benchmark does not say.
         group: the part of the benchmark that the record belongs to: a subset, an error class, a use.
-        question: shared by records that are compared with one another, such as the solutions of a best-of-n.
+        question: shared by records that are compared with one another, such as the solutions of a best-of-n, and by no
+            others.
         finished: whether the last step ends the solution.
         correct: whether the final answer is right, where that is known.
         answer: the final answer in a form that equal answers share, where that is known.
@@ -99,6 +102,21 @@ def _add_path(tree: Tree, record: StepRecord) -> tuple[Node, ...]:
 
 def _ended(text: str) -> str:
     return text if text.endswith(_STEP_END) else text + _STEP_END
+
+
+def check_scores(records: Sequence[StepRecord], scores: Sequence[Sequence[float]]) -> None:
+    """Refuse scores that no benchmark can be measured with.
+
+    Raises:
+        GradatimError: unless there is one score for each step of each record, and each is a number.
+    """
+    if not records or len(scores) != len(records):
+        raise GradatimError(f"there are scores of {len(scores)} solutions for {len(records)}; give them for each one")
+    for record, values in zip(records, scores, strict=True):
+        if len(values) != len(record.steps):
+            raise GradatimError(f"the record {record.id!r} has {len(record.steps)} steps but {len(values)} scores")
+        if any(math.isnan(value) for value in values):
+            raise GradatimError(f"the record {record.id!r} has a score that is not a number; score it again in float32")
 
 
 def first_questions(records: Sequence[StepRecord], limit: int) -> list[StepRecord]:

@@ -7,6 +7,7 @@ looked at. A solution that was sampled several times is one candidate with sever
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from gradatim.errors import GradatimError
@@ -15,21 +16,29 @@ from gradatim.tree import Node, Tree
 Aggregate = Literal["last", "min", "product", "mean"]
 
 
-def path_score(node: Node, name: str, aggregate: Aggregate = "last") -> float | None:
-    """The score of a partial or whole solution under the scorer ``name``, from its steps' scores.
+def solution_score(scores: Sequence[float], aggregate: Aggregate = "last") -> float:
+    """The score of a partial or whole solution from those of its steps, at least one.
 
     ``"last"`` takes the last step's; ``"min"``, ``"product"`` and ``"mean"`` combine all steps' (Lightman et al.,
-    *Let's Verify Step by Step*, 2023, arXiv:2305.20050). ``None`` if a score that is needed is missing.
+    *Let's Verify Step by Step*, 2023, arXiv:2305.20050).
     """
-    steps = [node] if aggregate == "last" else node.path()[1:]
-    scores = [step.scores[name] for step in steps if name in step.scores]
-    if not scores or len(scores) < len(steps):
-        return None
+    if aggregate == "last":
+        return scores[-1]
     if aggregate == "min":
         return min(scores)
     if aggregate == "product":
         return math.prod(scores)
     return sum(scores) / len(scores)
+
+
+def path_score(node: Node, name: str, aggregate: Aggregate = "last") -> float | None:
+    """The score of the solution that ends with ``node``, from what the scorer ``name`` gave its steps.
+
+    See :func:`solution_score`. ``None`` if a score that is needed is missing.
+    """
+    steps = [node] if aggregate == "last" else node.path()[1:]
+    scores = [step.scores[name] for step in steps if name in step.scores]
+    return solution_score(scores, aggregate) if scores and len(scores) == len(steps) else None
 
 
 def best_of_n(tree: Tree, name: str, *, aggregate: Aggregate = "last") -> Node | None:
@@ -38,7 +47,7 @@ def best_of_n(tree: Tree, name: str, *, aggregate: Aggregate = "last") -> Node |
     Args:
         tree: a tree with finished solutions.
         name: the scorer's name.
-        aggregate: how a solution's score is made from its steps' (see :func:`path_score`).
+        aggregate: how a solution's score is made from its steps' (see :func:`solution_score`).
 
     Returns:
         ``None`` if no solution was finished.
@@ -71,7 +80,7 @@ def weighted_majority(tree: Tree, name: str, *, aggregate: Aggregate = "last") -
     Args:
         tree: a graded tree.
         name: the scorer's name; scores must not be negative.
-        aggregate: how a solution's score is made from its steps' (see :func:`path_score`).
+        aggregate: how a solution's score is made from its steps' (see :func:`solution_score`).
 
     Returns:
         ``None`` if no solution has an answer.

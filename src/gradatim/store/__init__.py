@@ -1,7 +1,8 @@
-"""Trees on disk and exports to other formats."""
+"""Trees on disk, exports to other formats, and published data sets of process supervision."""
 
 from gradatim.store.export import RowFormat, read_jsonl, row_format, to_dataset, write_jsonl
 from gradatim.store.files import atomic_path, atomic_writer, write_json, write_text
+from gradatim.store.published import read_published, write_published
 from gradatim.store.trees import TreeStore
 
 __all__ = [
@@ -10,9 +11,11 @@ __all__ = [
     "atomic_path",
     "atomic_writer",
     "read_jsonl",
+    "read_published",
     "row_format",
     "to_dataset",
     "write_json",
     "write_jsonl",
+    "write_published",
     "write_text",
 ]

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from gradatim.errors import GradatimError
-from gradatim.store.files import atomic_writer, file_error
+from gradatim.records import MalformedRecordError, open_file
+from gradatim.store.files import atomic_writer
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Row = Mapping[str, Any]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character, as broken text has it: UTF-8 cannot hold it, a JSON escape can."""
 
 
 class RowFormat(Enum):
@@ -79,13 +84,14 @@ def write_jsonl(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     row_format(rows)
     with atomic_writer(path) as file:
         for row in rows:
-            file.write(json.dumps(dict(row), ensure_ascii=False) + "\n")
+            line = json.dumps(dict(row), ensure_ascii=False)
+            file.write(_SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", line) + "\n")
 
 
 def read_jsonl(
     path: str | os.PathLike[str], *, malformed: Literal["refuse", "skip"] = "refuse"
 ) -> list[dict[str, Any]]:
-    """Read JSON objects, one a line; blank lines are passed over.
+    """Read JSON objects, one a line (or one JSON array of them); blank lines are passed over.
 
     Args:
         path: the file.
@@ -96,29 +102,14 @@ def read_jsonl(
         GradatimError: if the file cannot be read, has no rows, or has a malformed line that is not to be skipped.
     """
     rows: list[dict[str, Any]] = []
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                row = _json_object(line)
-                if row is not None:
-                    rows.append(row)
-                    continue
-                message = f"line {number} of {os.fspath(path)!r} is not a JSON object"
-                if malformed == "refuse":
-                    raise GradatimError(f"{message}; put it right, or ask to skip malformed lines")
-                warnings.warn(f"{message}; it is skipped", stacklevel=2)
-    except OSError as error:
-        raise file_error(path, error) from error
+    source = open_file(path)
+    for entry in source:
+        try:
+            rows.append(dict(entry.record))
+        except MalformedRecordError as error:
+            if malformed == "refuse":
+                raise GradatimError(f"{entry.where} {error}; put it right, or ask to skip malformed lines") from None
+            warnings.warn(f"{entry.where} {error}; it is skipped", stacklevel=2)
     if not rows:
-        raise GradatimError(f"{os.fspath(path)!r} has no rows; check that it is the right file")
+        raise GradatimError(f"{source.name} has no rows; check that it is the right file")
     return rows
-
-
-def _json_object(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except ValueError:  # malformed JSON or bytes that are not UTF-8
-        return None
-    return value if isinstance(value, dict) else None

@@ -7,7 +7,7 @@ stays in the text, since these formats have no place for it; what it wrote after
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TypedDict
 
 from gradatim.supervision.labels import StepLabel
@@ -46,26 +46,34 @@ class PromptCompletionRow(TypedDict):
     completion: str
 
 
-def stepwise_rows(labels: Iterable[StepLabel], *, threshold: float | None = 0.5) -> list[StepwiseRow]:
-    """One row per path of labelled steps, from the root to where no further step is labelled.
+def labelled_paths(labels: Iterable[StepLabel]) -> Iterator[list[Node]]:
+    """The paths of labelled steps, root left out, as many as are needed to show every one of them.
 
-    A step that several paths share appears in the row of each, since the format knows only whole paths; no row is the
-    beginning of another. A path ends before its first unlabelled step, and what lies below that is left out.
+    A step that several paths share is in each of them, and no path is the beginning of another. A path ends before its
+    first unlabelled step; what lies below that is left out.
+    """
+    labelled = {label.node: None for label in labels}
+    for node in labelled:
+        path = node.path()[1:]
+        if labelled.keys().isdisjoint(node.children) and labelled.keys() >= set(path):
+            yield path
+
+
+def stepwise_rows(labels: Iterable[StepLabel], *, threshold: float | None = 0.5) -> list[StepwiseRow]:
+    """One row per path of labelled steps (see :func:`labelled_paths`), since the format knows only whole paths.
 
     Labels are booleans, as the format has them: good if the label is above ``threshold``. With ``None`` they stay
     numbers, for trainers that take soft labels.
     """
+    labels = list(labels)
     by_node = {label.node: label.label for label in labels}
     rows: list[StepwiseRow] = []
-    for node in by_node:
-        path = node.path()[1:]
-        if any(child in by_node for child in node.children) or not all(step in by_node for step in path):
-            continue
+    for path in labelled_paths(labels):
         values = [by_node[step] for step in path]
         rows.append(
             StepwiseRow(
-                prompt=node.tree.problem.prompt,
-                completions=[_step_text(step, last=step is node) for step in path],
+                prompt=path[-1].tree.problem.prompt,
+                completions=[_step_text(step, last=step is path[-1]) for step in path],
                 labels=values if threshold is None else [value > threshold for value in values],
             )
         )

@@ -17,9 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from gradatim.errors import GradatimError
+from gradatim.records import MalformedRecordError, Record, text_field
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.code_tests import TestResults, run_function_tests, run_input_tests
-from gradatim.tasks.records import BadRecordError, ProblemSource, Record, text_field
+from gradatim.tasks.records import ProblemSource
 from gradatim.tasks.sandbox import SandboxLimits, sandbox_layers
 from gradatim.tasks.steps import check_step_end, split_at
 from gradatim.tasks.templates import Template
@@ -154,7 +155,7 @@ class Code:
                 data = {"layout": layout, **read(record)}
                 break
         else:
-            raise BadRecordError(
+            raise MalformedRecordError(
                 "has no tests: no 'test' with 'entry_point', no 'test_list', no 'inputs' with 'outputs'"
             )
         solution = next((record[field] for field in _SOLUTIONS if isinstance(record.get(field), str)), None)
@@ -201,7 +202,7 @@ def _function_layout(record: Record) -> dict[str, Any]:
     prompt, entry_point = text_field(record, "prompt"), text_field(record, "entry_point")
     definition = re.search(rf"^(?:async )?(?:def|class) {re.escape(entry_point)}\b", prompt, re.MULTILINE)
     if definition is None:
-        raise BadRecordError(f"has a prompt that does not define its entry point {entry_point!r}")
+        raise MalformedRecordError(f"has a prompt that does not define its entry point {entry_point!r}")
     return {
         "question": prompt,
         "entry_point": entry_point,
@@ -222,7 +223,7 @@ def _asserts_layout(record: Record) -> dict[str, Any]:
 def _inputs_layout(record: Record) -> dict[str, Any]:
     inputs, outputs = _texts(record, "inputs", at_least=1), _texts(record, "outputs")
     if len(inputs) != len(outputs):
-        raise BadRecordError(f"has {len(inputs)} inputs but {len(outputs)} outputs")
+        raise MalformedRecordError(f"has {len(inputs)} inputs but {len(outputs)} outputs")
     return {"question": _question(record), "inputs": inputs, "outputs": outputs}
 
 
@@ -236,14 +237,14 @@ _LAYOUTS: tuple[tuple[tuple[str, ...], str, Callable[[Record], dict[str, Any]]],
 def _question(record: Record) -> str:
     present = [field for field in _QUESTIONS if field in record]
     if not present:
-        raise BadRecordError(f"has no question: no field {', '.join(map(repr, _QUESTIONS))}")
+        raise MalformedRecordError(f"has no question: no field {', '.join(map(repr, _QUESTIONS))}")
     return text_field(record, present[0])
 
 
 def _texts(record: Record, field: str, *, at_least: int = 0) -> list[str]:
     value = record.get(field) or []
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise BadRecordError(f"has no list of texts in the field {field!r}")
+        raise MalformedRecordError(f"has no list of texts in the field {field!r}")
     if len(value) < at_least:
-        raise BadRecordError(f"has no text in the field {field!r}")
+        raise MalformedRecordError(f"has no text in the field {field!r}")
     return value

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from gradatim.records import MalformedRecordError, Record, text_field
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.calculator import check_annotations
 from gradatim.tasks.number_answers import extract_answer, verify_number
-from gradatim.tasks.records import BadRecordError, ProblemSource, Record, text_field
+from gradatim.tasks.records import ProblemSource
 from gradatim.tasks.steps import split_at
 from gradatim.tasks.templates import Template
 from gradatim.tree import Problem
@@ -111,6 +112,6 @@ class Gsm8k:
         question, solution = text_field(record, "question"), text_field(record, "answer")
         answer = extract_answer(solution)
         if answer is None:
-            raise BadRecordError("has an answer without a final number")
+            raise MalformedRecordError("has an answer without a final number")
         prompt = self._template.fill({"question": question})
         return Problem(id, prompt, answer, {"question": question, "solution": solution})

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 from gradatim.errors import GradatimError
+from gradatim.records import MalformedRecordError, Record, text_field
 from gradatim.suggestions import suggestion
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.math_answers import last_boxed, verify_math
-from gradatim.tasks.records import BadRecordError, ProblemSource, Record, text_field
+from gradatim.tasks.records import ProblemSource
 from gradatim.tasks.steps import check_step_end, split_at
 from gradatim.tasks.templates import Template
 from gradatim.tree import Problem
@@ -135,7 +136,7 @@ class Math:
         solution = text_field(record, "solution") if "answer" not in record or "solution" in record else None
         answer = text_field(record, "answer") if "answer" in record else last_boxed(solution or "")
         if answer is None or not answer.strip():
-            raise BadRecordError("has neither an answer nor a solution with one in \\boxed{}")
+            raise MalformedRecordError("has neither an answer nor a solution with one in \\boxed{}")
         subject = next((record[field] for field in _FIELDS_OF_SUBJECT if isinstance(record.get(field), str)), None)
         data = {"question": question, "solution": solution, "level": _level(record.get("level")), "subject": subject}
         known = {key: value for key, value in data.items() if value is not None}

@@ -6,9 +6,10 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from gradatim.records import MalformedRecordError, Record, text_field
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.choice_answers import LETTERS, verify_choice
-from gradatim.tasks.records import BadRecordError, ProblemSource, Record, text_field
+from gradatim.tasks.records import ProblemSource
 from gradatim.tasks.steps import check_step_end, split_at
 from gradatim.tasks.templates import Template
 from gradatim.tree import Problem
@@ -110,7 +111,7 @@ class MultipleChoice:
     def _problem(self, id: str, record: Record) -> Problem:
         question, choices, right = _read(record)
         if not 2 <= len(choices) <= len(LETTERS):
-            raise BadRecordError(f"has {len(choices)} choices, not 2 to {len(LETTERS)}")
+            raise MalformedRecordError(f"has {len(choices)} choices, not 2 to {len(LETTERS)}")
         if self._shuffle_choices or "Correct Answer" in record:
             order = list(range(len(choices)))
             random.Random(f"{self._seed}:{question}").shuffle(order)
@@ -124,7 +125,7 @@ def _read(record: Record) -> tuple[str, list[str], int]:
     """The question, the choices and the right one's place of a record in one of the layouts.
 
     Raises:
-        BadRecordError: if it is in none of them.
+        MalformedRecordError: if it is in none of them.
     """
     if "Correct Answer" in record:
         choices = [text_field(record, field).strip() for field in ("Correct Answer", *_GPQA_WRONG)]
@@ -132,22 +133,22 @@ def _read(record: Record) -> tuple[str, list[str], int]:
     question = text_field(record, "question")
     given = record.get("choices", record.get("options"))
     if isinstance(given, Mapping):
-        choices, labels = _texts(given.get("text")), [str(label) for label in given.get("label") or ()]
-        if len(labels) != len(choices):
-            raise BadRecordError("has choices without a label for each text")
-        return question, choices, _place(record.get("answerKey"), labels, choices)
+        choices, labels = _texts(given.get("text")), given.get("label")
+        if not isinstance(labels, list) or len(labels) != len(choices):
+            raise MalformedRecordError("has choices without a label for each text")
+        return question, choices, _place(record.get("answerKey"), [str(label) for label in labels], choices)
     choices = _texts(given)
     answer = record.get("answer", record.get("answerKey"))
     if isinstance(answer, int) and not isinstance(answer, bool):
         if not 0 <= answer < len(choices):
-            raise BadRecordError(f"has the answer {answer}, but its choices count from 0 to {len(choices) - 1}")
+            raise MalformedRecordError(f"has the answer {answer}, but its choices count from 0 to {len(choices) - 1}")
         return question, choices, answer
     return question, choices, _place(answer, list(LETTERS[: len(choices)]), choices)
 
 
 def _texts(value: Any) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(text, str | int | float) for text in value):
-        raise BadRecordError("has no list of texts in the field 'choices'")
+        raise MalformedRecordError("has no list of texts in the field 'choices'")
     return [str(text) for text in value]
 
 
@@ -155,4 +156,4 @@ def _place(answer: Any, labels: Sequence[str], choices: Sequence[str]) -> int:
     for names in (labels, choices):
         if answer in names:
             return list(names).index(answer)
-    raise BadRecordError(f"has the answer {answer!r}, which is none of its choices; give its letter or place")
+    raise MalformedRecordError(f"has the answer {answer!r}, which is none of its choices; give its letter or place")

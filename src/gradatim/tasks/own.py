@@ -23,9 +23,10 @@ from typing import Any, Literal
 import yaml
 
 from gradatim.errors import GradatimError
+from gradatim.records import MalformedRecordError, Record
 from gradatim.suggestions import suggestion
 from gradatim.tasks.base import Verdict
-from gradatim.tasks.records import BadRecordError, ProblemSource, Record
+from gradatim.tasks.records import ProblemSource
 from gradatim.tasks.steps import check_step_end, split_at
 from gradatim.tasks.templates import Template, fields_of
 from gradatim.tasks.verifiers import Verifier, make_verifier
@@ -169,14 +170,14 @@ def _value(record: Record, field: str) -> str:
     """A field's value as text.
 
     Raises:
-        BadRecordError: if there is none, or neither text nor a number.
+        MalformedRecordError: if there is none, or neither text nor a number.
     """
     if field not in record:
-        raise BadRecordError(f"has no field {field!r}; {suggestion(field, [str(name) for name in record])}")
+        raise MalformedRecordError(f"has no field {field!r}; {suggestion(field, [str(name) for name in record])}")
     value = record[field]
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
-    raise BadRecordError(f"has neither text nor a number in the field {field!r}")
+    raise MalformedRecordError(f"has neither text nor a number in the field {field!r}")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

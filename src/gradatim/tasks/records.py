@@ -1,28 +1,22 @@
 """Problems from records: a JSON-lines file, a folder of splits, or a data set on the hub.
 
-Tasks whose problems are data, not generated, all read them here. A task says how one record becomes one problem; where
-the records lie, how they are numbered, what happens to bad ones and which are held out is the same for all.
+Tasks whose problems are data, not generated, all read them here. A task says how one record becomes one problem; what
+happens to bad ones and which are held out is the same for all.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from gradatim.errors import GradatimError
+from gradatim.records import MalformedRecordError, Record, RecordSource, check_local, open_file, open_hub
 from gradatim.tree import Problem
 
 SPLITS = ("train", "validation", "test")
-
-Record = Mapping[str, Any]
-
-
-class BadRecordError(ValueError):
-    """A record that is no problem. The message goes on after the line's number: "has no text in the field 'x'"."""
 
 
 class ProblemSource:
@@ -31,7 +25,8 @@ class ProblemSource:
     Args:
         source: a data set's id on the hub (or its copy in a local folder), loaded with ``datasets.load_dataset``; or
             a folder with one ``.jsonl`` file a split; or one ``.jsonl`` file.
-        problem: makes a problem of its id and its record; raises :class:`BadRecordError` where it cannot.
+        problem: makes a problem of its id and its record; raises :class:`gradatim.records.MalformedRecordError` where
+            it cannot.
         key: the text by which problems are held out, usually the question: equal texts are never on two sides.
         task: what ids and errors call the task.
         config: the hub data set's configuration.
@@ -70,9 +65,8 @@ class ProblemSource:
             raise GradatimError(f"validation_fraction must be above 0 and below 0.5, got {validation_fraction}")
         if on_bad_line not in ("refuse", "skip"):
             raise GradatimError(f"on_bad_line must be 'refuse' or 'skip', got {on_bad_line!r}")
+        check_local(source)
         path = Path(source).expanduser()
-        if not path.exists() and (source.startswith((".", "/", "~")) or source.endswith((".json", ".jsonl"))):
-            raise GradatimError(f"there is no file or folder {source!r}; give an existing one or a hub id")
         self.source = source
         self._path = path
         self._problem = problem
@@ -129,57 +123,42 @@ class ProblemSource:
         return int.from_bytes(digest[:8], "big") / 2**64
 
     def _load(self, part: str) -> list[Problem]:
-        records, where = self._records(part)
-        problems = self._convert(part, records, where)
+        problems = self._convert(part, self._open(part))
         if self._shuffle:
             # Another text than the one that holds problems out: its order would begin with those of the other splits.
             problems.sort(key=lambda problem: self._place(f"order:{problem.id}"))
         return problems
 
-    def _records(self, part: str) -> tuple[Iterator[tuple[int, Any]], str]:
-        """The numbered records of a part, and what errors call the place that they come from."""
+    def _open(self, part: str) -> RecordSource:
         if self._path.is_file():
-            return _json_lines(self._path), self._path.name
+            return open_file(self._path)
         if any((self._path / f"{name}.jsonl").is_file() for name in self._parts.values()):
             path = self._path / f"{part}.jsonl"
             if not path.is_file():
                 raise GradatimError(f"the folder {self.source!r} has no {part}.jsonl")
-            return _json_lines(path), path.name
-        rows = _hub_rows(str(self._path) if self._path.is_dir() else self.source, self._config, part)
-        return rows, f"{part} split of {self.source!r}"
+            return open_file(path)
+        return open_hub(str(self._path) if self._path.is_dir() else self.source, part, self._config)
 
-    def _convert(self, part: str, records: Iterable[tuple[int, Any]], where: str) -> list[Problem]:
-        """Turn numbered records (lines of JSON, or rows) into problems."""
+    def _convert(self, part: str, source: RecordSource) -> list[Problem]:
+        """Turn the records of a source into problems."""
         problems: list[Problem] = []
         bad: dict[int, str] = {}
-        for number, record in records:
+        for entry in source:
             try:
-                problems.append(self._problem(f"{self._task}/{part}/{number}", _parse(record)))
-            except BadRecordError as error:
+                problems.append(self._problem(f"{self._task}/{part}/{entry.number}", entry.record))
+            except MalformedRecordError as error:
                 if self._on_bad_line == "refuse":
                     raise GradatimError(
-                        f"line {number} of {where} {error}; mend it, or skip such lines with on_bad_line='skip'"
+                        f"{entry.where} {error}; mend it, or skip such records with on_bad_line='skip'"
                     ) from None
-                bad[number] = str(error)
+                bad[entry.number] = f"{entry.where} {error}"
         if bad:
             numbers = ", ".join(map(str, list(bad)[:20])) + (", ..." if len(bad) > 20 else "")
-            warnings.warn(f"skipped {len(bad)} bad lines of {where}: {numbers}", stacklevel=6)
+            warnings.warn(f"skipped {len(bad)} bad records of {source.name}: {numbers}", stacklevel=6)
         if not problems:
-            first = next((f": every line is malformed (line {number} {error})" for number, error in bad.items()), None)
-            raise GradatimError(f"{where} has no problems{first or ': it is empty'}")
+            reason = f"every record is malformed ({next(iter(bad.values()))})" if bad else "it is empty"
+            raise GradatimError(f"{source.name} has no problems: {reason}")
         return problems
-
-
-def text_field(record: Record, field: str) -> str:
-    """The text in a field of a record.
-
-    Raises:
-        BadRecordError: if there is no such field or it holds no text.
-    """
-    value = record.get(field)
-    if not isinstance(value, str):
-        raise BadRecordError(f"has no text in the field {field!r}")
-    return value
 
 
 def _check_splits(parts: Mapping[str, str]) -> None:
@@ -188,42 +167,3 @@ def _check_splits(parts: Mapping[str, str]) -> None:
             raise GradatimError(f"splits cannot name {split!r}; its keys are {', '.join(SPLITS)}")
     if len(set(parts.values())) < len(parts):
         raise GradatimError("splits gives two splits the same records; leave one out to have it held out of train")
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Number the lines of a file from 1, blank ones left out."""
-    try:
-        lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    except OSError as error:
-        raise GradatimError(f"cannot read {path.name}: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield number, line
-
-
-def _parse(record: Any) -> Record:
-    """The record on a line of JSON; a row is one already."""
-    if isinstance(record, bytes):
-        try:
-            record = json.loads(record.decode())
-        except (ValueError, RecursionError) as error:
-            raise BadRecordError(f"is not valid JSON ({str(error).partition(':')[0]})") from None
-    if not isinstance(record, Mapping):
-        raise BadRecordError("is not a JSON object")
-    return record
-
-
-def _hub_rows(source: str, config: str | None, part: str) -> Iterator[tuple[int, Any]]:
-    """Number the rows of a hub data set's split from 1."""
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    try:
-        rows = load_dataset(source, config, split=part)
-    except (OSError, ValueError, DatasetsError) as error:
-        raise GradatimError(
-            f"cannot load the {part} split of data set {source!r}, "
-            f"{f'configuration {config!r}' if config else 'without a configuration'}: "
-            f"{str(error).strip().partition(chr(10))[0]}"
-        ) from error
-    yield from enumerate(rows, 1)

@@ -1,7 +1,8 @@
 """Published data sets of process supervision, read as trees and written from them; one format a file."""
 
+from gradatim.records import MalformedRecordError
 from gradatim.store.published.answers import final_answer
-from gradatim.store.published.base import MalformedRowError, PublishedFormat, TreeBuilder
+from gradatim.store.published.base import PublishedFormat, TreeBuilder
 from gradatim.store.published.formats import FORMATS, published_format
 from gradatim.store.published.math_aps import MathAps
 from gradatim.store.published.math_shepherd import MathShepherd
@@ -14,7 +15,7 @@ from gradatim.store.published.writing import write_published
 
 __all__ = [
     "FORMATS",
-    "MalformedRowError",
+    "MalformedRecordError",
     "MathAps",
     "MathShepherd",
     "OmegaPrm",

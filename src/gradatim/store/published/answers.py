@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-_STATED = (
-    re.compile(r"(?:\A|\n)# Answer\s*\n\s*(?P<answer>\S.*?)\s*\Z", re.DOTALL),
-    re.compile(r"####[ \t]*(?P<answer>\S[^\n]*?)\s*\Z"),
-    re.compile(r"\b[Tt]he (?:final )?answer is:?[ \t]*(?P<answer>\S[^\n]*?)\s*\Z"),
+from gradatim.tasks.math_answers import last_boxed
+
+_ON_THE_LAST_LINE = (
+    re.compile(r"####[ \t]*(?P<answer>\S.*)"),
+    re.compile(r"\b[Tt]he (?:final )?answer is:?[ \t]*(?P<answer>\S.*)"),
 )
-_BOXED = "\\boxed{"
+_BELOW_A_HEADING = re.compile(r"(?:\A|\n)# Answer[^\S\n]*\n\s*(?P<answer>\S.*)", re.DOTALL)
 
 
 def final_answer(text: str) -> str | None:
@@ -18,22 +19,8 @@ def final_answer(text: str) -> str | None:
     Known are ``# Answer`` and the answer on a line of its own (PRM800K), ``#### answer`` (GSM8K),
     ``The answer is: answer`` (Math-Shepherd) and the last ``\\boxed{answer}`` (MATH).
     """
-    for pattern in _STATED:
-        match = pattern.search(text)
-        if match is not None and _BOXED not in match["answer"]:
-            return match["answer"]
-    return _boxed(text)
-
-
-def _boxed(text: str) -> str | None:
-    """What the last box holds, nested braces included; ``None`` without a box or if it is cut off."""
-    start = text.rfind(_BOXED)
-    if start < 0:
-        return None
-    start += len(_BOXED)
-    depth = 1
-    for place in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
-        if depth == 0:
-            return text[start:place]
-    return None
+    text = text.strip()
+    last_line = text.rpartition("\n")[2]
+    stated = [_BELOW_A_HEADING.search(text), *(pattern.search(last_line) for pattern in _ON_THE_LAST_LINE)]
+    bare = (match["answer"] for match in stated if match is not None and "\\boxed" not in match["answer"])
+    return next(bare, None) or last_boxed(text)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Protocol
 
+from gradatim.records import MalformedRecordError, Record
 from gradatim.store.published.answers import final_answer
-from gradatim.supervision.labels import step_labels
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
-
-Row = Mapping[str, Any]
 
 STEP_END = "\n"
 """What stands between two steps of a tree. Published steps come without it; it is added to every step that a further
@@ -22,10 +19,6 @@ LABEL = "label"
 """The score of hard labels and of human judgements."""
 VALUE = "value"
 """The score of soft labels: estimated shares of right solutions."""
-
-
-class MalformedRowError(ValueError):
-    """A row that does not follow its format. The message goes on after the row's place: "has no text ..."."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +50,23 @@ class PublishedFormat(Protocol):
     @property
     def score(self) -> str: ...
 
-    def matches(self, row: Row) -> bool:
+    def matches(self, row: Record) -> bool:
         """Whether a row has the fields of this format."""
         ...
 
-    def question(self, row: Row) -> Question:
+    def question(self, row: Record) -> Question:
         """What a row asks.
 
         Raises:
-            MalformedRowError: if it does not say so.
+            MalformedRecordError: if it does not say so.
         """
         ...
 
-    def read(self, row: Row, builder: TreeBuilder) -> None:
+    def read(self, row: Record, builder: TreeBuilder) -> None:
         """Add a row to the tree of its question, whole or not at all.
 
         Raises:
-            MalformedRowError: if the row does not follow the format; the tree is then as it was.
+            MalformedRecordError: if the row does not follow the format; the tree is then as it was.
         """
         ...
 
@@ -143,74 +136,38 @@ def step_text(node: Node) -> str:
     return text.removesuffix(STEP_END) if node.open else text
 
 
-def labelled_paths(tree: Tree, value: str) -> Iterator[list[Node]]:
-    """The paths of labelled steps (without the root), as many as are needed to show every one of them.
-
-    A path ends before its first step without a label; no path is the beginning of another.
-    """
-    labelled = {label.node for label in step_labels(tree, value=value)}
-    for node in tree.nodes:
-        path = node.path()[1:]
-        if path and labelled.issuperset(path) and labelled.isdisjoint(node.children):
-            yield path
-
-
-def text_field(row: Row, name: str) -> str:
-    """A field that must hold text.
-
-    Raises:
-        MalformedRowError: if it does not.
-    """
-    value = row.get(name)
-    if not isinstance(value, str):
-        raise MalformedRowError(f"has no text in the field {name!r}")
-    return value
-
-
-def list_field(row: Row, name: str) -> list[Any]:
-    """A field that must hold a list.
-
-    Raises:
-        MalformedRowError: if it does not.
-    """
-    value = row.get(name)
-    if not isinstance(value, list):
-        raise MalformedRowError(f"has no list in the field {name!r}")
-    return value
-
-
-def optional_text(row: Row, name: str) -> str | None:
+def optional_text(row: Record, name: str) -> str | None:
     """A field that may hold text, or a number that is meant as text.
 
     Raises:
-        MalformedRowError: if it holds something else.
+        MalformedRecordError: if it holds something else.
     """
     value = row.get(name)
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    raise MalformedRowError(f"has no text in the field {name!r}")
+    raise MalformedRecordError(f"has no text in the field {name!r}")
 
 
 def share(value: object, what: str) -> float:
     """A label that must be a number from 0 to 1, or a truth value.
 
     Raises:
-        MalformedRowError: if it is not.
+        MalformedRecordError: if it is not.
     """
-    if isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= 1:
+    if isinstance(value, int | float) and 0 <= value <= 1:
         return float(value)
-    raise MalformedRowError(f"has {what} {value!r}, which is not between 0 and 1")
+    raise MalformedRecordError(f"has {what} {value!r}, which is not between 0 and 1")
 
 
 def sign(value: object) -> float:
     """A label that must be "+" or "-".
 
     Raises:
-        MalformedRowError: if it is neither.
+        MalformedRecordError: if it is neither.
     """
     mark = value.strip() if isinstance(value, str) else value
     if mark not in ("+", "-"):
-        raise MalformedRowError(f"has the label {value!r}, which is neither '+' nor '-'")
+        raise MalformedRecordError(f"has the label {value!r}, which is neither '+' nor '-'")
     return 1.0 if mark == "+" else 0.0

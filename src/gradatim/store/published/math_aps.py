@@ -11,21 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradatim.errors import GradatimError
+from gradatim.records import MalformedRecordError, Record, list_field, text_field
 from gradatim.store.published.answers import final_answer
-from gradatim.store.published.base import (
-    LABEL,
-    MalformedRowError,
-    Question,
-    Row,
-    TreeBuilder,
-    labelled_paths,
-    list_field,
-    question_text,
-    share,
-    sign,
-    step_text,
-    text_field,
-)
+from gradatim.store.published.base import LABEL, Question, TreeBuilder, question_text, share, sign, step_text
+from gradatim.supervision.labels import step_labels
+from gradatim.supervision.rows import labelled_paths
 from gradatim.tree import Tree
 
 _TAGS = ("\n\n\n\n\n", "ки")
@@ -48,31 +38,31 @@ class MathAps:
     name = "math-aps"
     score = LABEL
 
-    def matches(self, row: Row) -> bool:
+    def matches(self, row: Record) -> bool:
         return isinstance(row.get("process"), str) and isinstance(row.get("label"), list)
 
-    def question(self, row: Row) -> Question:
+    def question(self, row: Record) -> Question:
         return Question(text_field(row, "question").strip())
 
-    def read(self, row: Row, builder: TreeBuilder) -> None:
+    def read(self, row: Record, builder: TreeBuilder) -> None:
         process = text_field(row, "process")
         marks = list_field(row, "label")
         tags = _TAGS if self.tag is None else (self.tag,)
         tag = next((tag for tag in tags if tag in process), None)
         if tag is None:
-            raise MalformedRowError(f"has no step tag ({' or '.join(map(repr, tags))}) in its process")
+            raise MalformedRecordError(f"has no step tag ({' or '.join(map(repr, tags))}) in its process")
         *steps, rest = process.split(tag)
         if rest.strip():
-            raise MalformedRowError("has text after its last step tag")
+            raise MalformedRecordError("has text after its last step tag")
         if len(steps) != len(marks):
-            raise MalformedRowError(f"has {len(steps)} steps but {len(marks)} labels")
+            raise MalformedRecordError(f"has {len(steps)} steps but {len(marks)} labels")
         texts = [step.strip() for step in steps]
         labels = [sign(mark) if isinstance(mark, str) else share(mark, "the label") for mark in marks]
         builder.add_path(texts, labels, name=LABEL, finished=final_answer(texts[-1]) is not None)
 
     def rows(self, tree: Tree, value: str, threshold: float) -> Iterator[dict[str, Any]]:
         tag = self.tag or _TAGS[0]
-        for path in labelled_paths(tree, value):
+        for path in labelled_paths(step_labels(tree, value=value)):
             steps = [step_text(node).strip() for node in path]
             if any(tag in step for step in steps):
                 raise GradatimError(f"problem {tree.problem.id!r} has the tag {tag!r} in a step; choose another tag")

@@ -10,20 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradatim.errors import GradatimError
-from gradatim.store.published.base import (
-    LABEL,
-    MalformedRowError,
-    Question,
-    Row,
-    TreeBuilder,
-    labelled_paths,
-    question_text,
-    sign,
-    step_text,
-    text_field,
-)
+from gradatim.records import MalformedRecordError, Record, text_field
+from gradatim.store.published.base import LABEL, Question, TreeBuilder, question_text, sign, step_text
 from gradatim.store.published.tagged import has_first_step, numbered, split_question
+from gradatim.supervision.labels import step_labels
+from gradatim.supervision.rows import labelled_paths
 from gradatim.tree import Tree
+
+_OTHER_TEXT = "has a label that is not its input with a mark in place of each tag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +40,19 @@ class MathShepherd:
     name = "math-shepherd"
     score = LABEL
 
-    def matches(self, row: Row) -> bool:
+    def matches(self, row: Record) -> bool:
         return isinstance(row.get("input"), str) and isinstance(row.get("label"), str)
 
-    def question(self, row: Row) -> Question:
+    def question(self, row: Record) -> Question:
         task = row.get("task")
         return Question(self._solution(row)[0], data={"task": task} if isinstance(task, str) else {})
 
-    def read(self, row: Row, builder: TreeBuilder) -> None:
+    def read(self, row: Record, builder: TreeBuilder) -> None:
         _, steps, labels = self._solution(row)
         builder.add_path(steps, labels, name=LABEL, finished=True)
 
     def rows(self, tree: Tree, value: str, threshold: float) -> Iterator[dict[str, Any]]:
-        for path in labelled_paths(tree, value):
+        for path in labelled_paths(step_labels(tree, value=value)):
             steps = numbered([step_text(node) for node in path])
             question = question_text(tree).strip()
             if any(self.tag in text for text in (question, *steps)):
@@ -72,12 +66,12 @@ class MathShepherd:
                 "task": tree.problem.data.get("task"),
             }
 
-    def _solution(self, row: Row) -> tuple[str, list[str], list[float | None]]:
+    def _solution(self, row: Record) -> tuple[str, list[str], list[float | None]]:
         """A row's question, its steps and their labels."""
         *parts, rest = text_field(row, "input").split(self.tag)
         if not parts:
-            raise MalformedRowError(f"has no step tag {self.tag!r} in its input")
-        labels = _labels(text_field(row, "label"), parts)
+            raise MalformedRecordError(f"has no step tag {self.tag!r} in its input")
+        labels = _labels(text_field(row, "label"), parts, rest)
         first = next((place for place, part in enumerate(parts) if has_first_step(part)), 0)
         head = self.tag.join(parts[: first + 1]).replace(self.tag, "")
         if has_first_step(head) or "?" in head.rstrip("? \n"):
@@ -88,18 +82,22 @@ class MathShepherd:
         if rest.strip():
             steps, marks = [*steps, rest], [*marks, None]
         if not steps:
-            raise MalformedRowError("has a question but no steps")
+            raise MalformedRecordError("has a question but no steps")
         return question, [step.strip() for step in steps], marks
 
 
-def _labels(text: str, parts: list[str]) -> list[float | None]:
-    """The marks that stand in ``text`` where the tags behind ``parts`` stood."""
+def _labels(text: str, parts: list[str], rest: str) -> list[float | None]:
+    """The marks that stand in ``text`` where the tags behind ``parts`` stood; ``rest`` is what follows the last."""
     labels: list[float | None] = []
     place = 0
     for part in parts:
-        place += len(part)
-        if place >= len(text):
-            raise MalformedRowError(f"has {len(parts)} step tags in its input but only {len(labels)} labels")
-        labels.append(sign(text[place]))
-        place += 1
+        mark = place + len(part)
+        if mark >= len(text):
+            raise MalformedRecordError(f"has {len(parts)} step tags in its input but only {len(labels)} labels")
+        if text[place:mark] != part:  # a plus sign of another text would be taken for a label
+            raise MalformedRecordError(_OTHER_TEXT)
+        labels.append(sign(text[mark]))
+        place = mark + 1
+    if text[place:].strip() != rest.strip():
+        raise MalformedRecordError(_OTHER_TEXT)
     return labels

@@ -10,19 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gradatim.records import MalformedRecordError, Record, list_field, text_field
 from gradatim.store.published.answers import final_answer
 from gradatim.store.published.base import (
     VALUE,
-    MalformedRowError,
     Question,
-    Row,
     TreeBuilder,
-    list_field,
     optional_text,
     question_text,
     share,
     step_text,
-    text_field,
 )
 from gradatim.supervision.labels import has_value
 from gradatim.tree import EndReason, Node, Step, Tree
@@ -48,14 +45,14 @@ class OmegaPrm:
     name = "omegaprm"
     score = VALUE
 
-    def matches(self, row: Row) -> bool:
+    def matches(self, row: Record) -> bool:
         return isinstance(row.get("reasoning_steps"), dict | list) or isinstance(row.get("states"), list)
 
-    def question(self, row: Row) -> Question:
+    def question(self, row: Record) -> Question:
         field = "q" if "states" in row else "question"
         return Question(text_field(row, field).strip(), optional_text(row, "final_answer"))
 
-    def read(self, row: Row, builder: TreeBuilder) -> None:
+    def read(self, row: Record, builder: TreeBuilder) -> None:
         steps = row.get("reasoning_steps")
         if isinstance(steps, dict):
             self._read_nested(steps, builder)
@@ -64,7 +61,7 @@ class OmegaPrm:
         else:
             self._read_prefixes(list_field(row, "states"), "state", "mcs", "", builder)
 
-    def _read_nested(self, root: Row, builder: TreeBuilder) -> None:
+    def _read_nested(self, root: Record, builder: TreeBuilder) -> None:
         root_value = _value(root, "mc_value")
         outline: list[_Outline] = []
         waiting = [(-1, child) for child in reversed(_children(root))]
@@ -80,10 +77,10 @@ class OmegaPrm:
         values: dict[str, float | None] = {}
         for state in states:
             if not isinstance(state, Mapping):
-                raise MalformedRowError(f"has a {text} that is not in an object")
+                raise MalformedRecordError(f"has a {text} that is not in an object")
             prefix = text_field(state, text).strip()
             if not prefix.startswith(question):
-                raise MalformedRowError(f"has a {text} that does not begin with the question")
+                raise MalformedRecordError(f"has a {text} that does not begin with the question")
             values.setdefault(prefix.removeprefix(question).lstrip(), _value(state, value))
         _build(builder, values.pop("", None), _outline(values), exact=True)
 
@@ -103,14 +100,14 @@ class OmegaPrm:
             }
 
 
-def _children(step: Row) -> list[Row]:
+def _children(step: Record) -> list[Record]:
     children = step.get("children") or []
     if not isinstance(children, list) or not all(isinstance(child, Mapping) for child in children):
-        raise MalformedRowError("has a step whose children are not a list of steps")
+        raise MalformedRecordError("has a step whose children are not a list of steps")
     return children
 
 
-def _value(step: Row, name: str) -> float | None:
+def _value(step: Record, name: str) -> float | None:
     return None if step.get(name) is None else share(step[name], f"the {name}")
 
 

@@ -10,18 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gradatim.store.published.base import (
-    LABEL,
-    MalformedRowError,
-    Question,
-    Row,
-    TreeBuilder,
-    list_field,
-    optional_text,
-    question_text,
-    step_text,
-    text_field,
-)
+from gradatim.records import MalformedRecordError, Record, list_field, text_field
+from gradatim.store.published.base import LABEL, Question, TreeBuilder, optional_text, question_text, step_text
 from gradatim.supervision.labels import has_value
 from gradatim.tree import Node, Tree
 
@@ -72,19 +62,19 @@ class Prm800k:
     name = "prm800k"
     score = LABEL
 
-    def matches(self, row: Row) -> bool:
+    def matches(self, row: Record) -> bool:
         return isinstance(row.get("question"), dict) and isinstance(row.get("label"), dict)
 
-    def question(self, row: Row) -> Question:
+    def question(self, row: Record) -> Question:
         fields = row.get("question")
         if not isinstance(fields, dict):
-            raise MalformedRowError("has no 'question' with a 'problem'")
+            raise MalformedRecordError("has no 'question' with a 'problem'")
         return Question(text_field(fields, "problem"), optional_text(fields, "ground_truth_answer"))
 
-    def read(self, row: Row, builder: TreeBuilder) -> None:
+    def read(self, row: Record, builder: TreeBuilder) -> None:
         label = row.get("label")
         if not isinstance(label, dict):
-            raise MalformedRowError("has no 'label' with 'steps'")
+            raise MalformedRecordError("has no 'label' with 'steps'")
         steps = [_rated_step(step, number) for number, step in enumerate(list_field(label, "steps"), 1)]
         solved = label.get("finish_reason") == "solution"
         notes = builder.tree.metadata.setdefault(_METADATA, {"rows": [], "human": [], "flagged": [], "chosen": []})
@@ -143,11 +133,14 @@ class Prm800k:
 
 def _rated_step(step: object, number: int) -> _RatedStep:
     if not isinstance(step, dict):
-        raise MalformedRowError(f"has a step {number} that is not an object")
-    completions = [_completion(each, number) for each in step.get("completions") or ()]
+        raise MalformedRecordError(f"has a step {number} that is not an object")
+    given = step.get("completions") or []
+    if not isinstance(given, list):
+        raise MalformedRecordError(f"has completions of step {number} that are not a list")
+    completions = [_completion(each, number) for each in given]
     chosen = step.get("chosen_completion")
-    if chosen is not None and (not isinstance(chosen, int) or not 0 <= chosen < len(completions)):
-        raise MalformedRowError(f"chooses completion {chosen!r} of the {len(completions)} of step {number}")
+    if chosen is not None and (type(chosen) is not int or not 0 <= chosen < len(completions)):
+        raise MalformedRecordError(f"chooses completion {chosen!r} of the {len(completions)} of step {number}")
     human = step.get("human_completion")
     if human is not None:
         completions.append(_completion({"text": human} if isinstance(human, str) else human, number, human=True))
@@ -158,10 +151,10 @@ def _rated_step(step: object, number: int) -> _RatedStep:
 def _completion(value: object, number: int, *, human: bool = False) -> _Completion:
     text = value.get("text") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(text, str):
-        raise MalformedRowError(f"has a completion without text in step {number}")
+        raise MalformedRecordError(f"has a completion without text in step {number}")
     rating = value.get("rating")
     if rating not in (None, -1, 0, 1):
-        raise MalformedRowError(f"has the rating {rating!r} in step {number}, which is not -1, 0, 1 or null")
+        raise MalformedRecordError(f"has the rating {rating!r} in step {number}, which is not -1, 0, 1 or null")
     return _Completion(text, None if rating is None else int(rating), value.get("flagged") is True, human)
 
 
@@ -174,7 +167,7 @@ def _note(ids: list[int], node: Node) -> None:
         ids.append(node.id)
 
 
-def _rest_of(row: Row) -> dict[str, Any]:
+def _rest_of(row: Record) -> dict[str, Any]:
     """A row without its steps."""
     return {**row, "label": {name: value for name, value in row["label"].items() if name != "steps"}}
 
@@ -196,7 +189,7 @@ def _conclusion(last: Sequence[Node], chosen: Sequence[int]) -> Node | None:
 
 
 def _step_row(
-    siblings: Sequence[Node], choice: Node | None, notes: Row, value: str, threshold: float
+    siblings: Sequence[Node], choice: Node | None, notes: Record, value: str, threshold: float
 ) -> dict[str, Any]:
     human = next((node for node in siblings if node.id in notes.get("human", ())), None)
     proposals = [node for node in siblings if node is not human]
@@ -227,7 +220,7 @@ def _rating(node: Node, value: str, threshold: float) -> int | None:
     return 1 if node.scores[value] > threshold else -1
 
 
-def _finish_reason(last: Row) -> str:
+def _finish_reason(last: Record) -> str:
     if last["chosen_completion"] is not None:
         return "solution"
     return "found_error" if any(each["rating"] == -1 for each in last["completions"]) else "give_up"

@@ -6,14 +6,24 @@ import hashlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Literal
 
 from gradatim.errors import GradatimError
-from gradatim.store.published.base import MalformedRowError, PublishedFormat, Question, Row, TreeBuilder
+from gradatim.records import (
+    Entry,
+    JsonFiles,
+    MalformedRecordError,
+    Place,
+    RecordSource,
+    check_local,
+    open_file,
+    open_hub,
+)
+from gradatim.store.published.base import PublishedFormat, Question, TreeBuilder
 from gradatim.store.published.formats import FORMATS, published_format
-from gradatim.store.published.records import Place, Record, Records, open_records
 from gradatim.tree import Tree
 
 
@@ -53,24 +63,25 @@ def read_published(
         raise GradatimError(f"malformed must be 'refuse' or 'skip', got {malformed!r}")
     if limit is not None and limit < 1:
         raise GradatimError(f"the limit must be 1 tree or more, got {limit}")
-    records = open_records(source, split)
-    layout = _detect(records, os.fspath(source)) if format == "auto" else published_format(format)
-    reader = _Reader(records, layout, skip=malformed == "skip")
+    records = _open(os.fspath(source), split)
+    skip = malformed == "skip"
+    layout = _detect(records, skip) if format == "auto" else published_format(format)
+    reader = _Reader(records, layout, skip=skip)
     return islice(reader.merged_trees() if merge else reader.single_trees(), limit)
 
 
 class _Reader:
     """Goes through one source."""
 
-    def __init__(self, records: Records, layout: PublishedFormat, *, skip: bool) -> None:
+    def __init__(self, records: RecordSource, layout: PublishedFormat, *, skip: bool) -> None:
         self.records = records
         self.layout = layout
         self.skip = skip
 
     def merged_trees(self) -> Iterator[Tree]:
         places: dict[str, list[Place]] = {}
-        for record, question in self._questions():
-            places.setdefault(_hash(question.text), []).append(record.place)
+        for entry, question in self._questions():
+            places.setdefault(_hash(question.text), []).append(entry.place)
         made = 0
         for problem_id, rows in places.items():
             tree = self._tree(problem_id, [self.records.at(place) for place in rows])
@@ -82,39 +93,40 @@ class _Reader:
     def single_trees(self) -> Iterator[Tree]:
         seen: Counter[str] = Counter()
         made = 0
-        for record, question in self._questions():
+        for entry, question in self._questions():
             problem_id = _hash(question.text)
             seen[problem_id] += 1
             suffix = f"-{seen[problem_id]}" if seen[problem_id] > 1 else ""
-            tree = self._tree(problem_id + suffix, [record])
+            tree = self._tree(problem_id + suffix, [entry])
             if tree is not None:
                 made += 1
                 yield tree
         self._check_any(made)
 
-    def _questions(self) -> Iterator[tuple[Record, Question]]:
+    def _questions(self) -> Iterator[tuple[Entry, Question]]:
         """Every row that says what it asks."""
-        for record in self.records:
+        for entry in self.records:
             try:
-                yield record, self.layout.question(_row(record))
-            except MalformedRowError as error:
-                self._report(record, error)
+                question = self.layout.question(entry.record)
+            except MalformedRecordError as error:
+                self._report(entry, error)
+            else:
+                yield entry, question
 
-    def _tree(self, problem_id: str, records: list[Record]) -> Tree | None:
+    def _tree(self, problem_id: str, entries: list[Entry]) -> Tree | None:
         """One tree of rows of one question; ``None`` if all of them are malformed."""
         builder = None
-        for record in records:
-            row = _row(record)
-            fresh = builder or TreeBuilder(problem_id, self.layout.question(row))
+        for entry in entries:
+            fresh = builder or TreeBuilder(problem_id, self.layout.question(entry.record))
             try:
-                self.layout.read(row, fresh)
+                self.layout.read(entry.record, fresh)
                 builder = fresh
-            except MalformedRowError as error:
-                self._report(record, error)
+            except MalformedRecordError as error:
+                self._report(entry, error)
         return None if builder is None else builder.build()
 
-    def _report(self, record: Record, error: MalformedRowError) -> None:
-        message = f"{record.where} {error}"
+    def _report(self, entry: Entry, error: MalformedRecordError) -> None:
+        message = f"{entry.where} {error}"
         if not self.skip:
             raise GradatimError(f"{message}; mend it, or ask to skip malformed rows") from None
         warnings.warn(f"{message}; it is skipped", stacklevel=2)
@@ -124,25 +136,35 @@ class _Reader:
             raise GradatimError(f"every row is malformed as {self.layout.name}; check the format")
 
 
-def _detect(records: Records, name: str) -> PublishedFormat:
-    first = next(iter(records), None)
+def _open(source: str, split: str) -> RecordSource:
+    """The rows of a file, of a folder with one JSON object a file (``*.json``), or of a split of a hub data set."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return open_file(path)
+    if not path.is_dir():
+        check_local(source)
+        return open_hub(source, split)
+    files = sorted(path.glob("*.json"), key=lambda file: (len(file.name), file.name))
+    if not files:
+        raise GradatimError(f"the folder {source!r} has no .json files; name a file of rows or a hub data set")
+    return JsonFiles(files)
+
+
+def _detect(records: RecordSource, skip: bool) -> PublishedFormat:
+    """The format of the first row, malformed ones passed over if they are to be skipped."""
+    first = next((entry for entry in records if not skip or isinstance(entry.content, Mapping)), None)
     if first is None:
-        raise GradatimError(f"{name!r} has no rows; check that it is the right file")
-    if first.value is None:
-        raise GradatimError(f"{first.where} is not a JSON object, so the format cannot be told; check the file")
-    found = next((layout for layout in FORMATS.values() if layout.matches(first.value)), None)
+        raise GradatimError(f"{records.name} has no rows; check that it is the right file")
+    try:
+        row = first.record
+    except MalformedRecordError as error:
+        raise GradatimError(f"{first.where} {error}, so the format cannot be told; check the file") from None
+    found = next((layout for layout in FORMATS.values() if layout.matches(row)), None)
     if found is None:
         raise GradatimError(
-            f"{first.where} has the fields {sorted(first.value)}, which are of no known format; "
-            f"known are {', '.join(FORMATS)}"
+            f"{first.where} has the fields {sorted(row)}, which are of no known format; known are {', '.join(FORMATS)}"
         )
     return found
-
-
-def _row(record: Record) -> Row:
-    if record.value is None:
-        raise MalformedRowError("is not a JSON object")
-    return record.value
 
 
 def _hash(question: str) -> str:

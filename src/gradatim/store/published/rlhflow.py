@@ -10,19 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gradatim.store.published.base import (
-    LABEL,
-    MalformedRowError,
-    Question,
-    Row,
-    TreeBuilder,
-    labelled_paths,
-    list_field,
-    question_text,
-    sign,
-    step_text,
-)
+from gradatim.records import MalformedRecordError, Record, list_field
+from gradatim.store.published.base import LABEL, Question, TreeBuilder, question_text, sign, step_text
 from gradatim.store.published.tagged import numbered, split_question
+from gradatim.supervision.labels import step_labels
+from gradatim.supervision.rows import labelled_paths
 from gradatim.tree import Tree
 
 
@@ -37,18 +29,18 @@ class RlhFlow:
     name = "rlhflow"
     score = LABEL
 
-    def matches(self, row: Row) -> bool:
+    def matches(self, row: Record) -> bool:
         return isinstance(row.get("conversations"), list)
 
-    def question(self, row: Row) -> Question:
+    def question(self, row: Record) -> Question:
         return Question(_solution(row)[0])
 
-    def read(self, row: Row, builder: TreeBuilder) -> None:
+    def read(self, row: Record, builder: TreeBuilder) -> None:
         _, steps, labels = _solution(row)
         builder.add_path(steps, labels, name=LABEL, finished=True)
 
     def rows(self, tree: Tree, value: str, threshold: float) -> Iterator[dict[str, Any]]:
-        for path in labelled_paths(tree, value):
+        for path in labelled_paths(step_labels(tree, value=value)):
             first, *steps = numbered([step_text(node) for node in path])
             turns = []
             for node, text in zip(path, [f"{question_text(tree).strip()} {first}", *steps], strict=True):
@@ -57,18 +49,18 @@ class RlhFlow:
             yield {"conversations": turns}
 
 
-def _solution(row: Row) -> tuple[str, list[str], list[float]]:
+def _solution(row: Record) -> tuple[str, list[str], list[float]]:
     """A row's question, its steps and their labels."""
     turns = [(turn.get("role"), turn.get("content")) for turn in list_field(row, "conversations") if _is_turn(turn)]
     steps = [content for role, content in turns if role == "user"]
     labels = [sign(content) for role, content in turns if role == "assistant"]
     if not steps or [role for role, _ in turns] != ["user", "assistant"] * len(steps):
-        raise MalformedRowError(f"has {len(steps)} steps and {len(labels)} labels that do not take turns")
+        raise MalformedRecordError(f"has {len(steps)} steps and {len(labels)} labels that do not take turns")
     question, first = split_question(steps[0])
     return question, [first, *(step.strip() for step in steps[1:])], labels
 
 
 def _is_turn(turn: object) -> bool:
     if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
-        raise MalformedRowError("has a turn of the conversation without text")
+        raise MalformedRecordError("has a turn of the conversation without text")
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from gradatim.store.published.base import MalformedRowError
+from gradatim.records import MalformedRecordError
 
 _FIRST_STEP = re.compile(r"\bstep 1:", re.IGNORECASE)
 
@@ -14,14 +14,14 @@ def split_question(text: str) -> tuple[str, str]:
     """Divide a question that is followed by a first step: before "Step 1:", else behind the last question mark.
 
     Raises:
-        MalformedRowError: if there is neither.
+        MalformedRecordError: if there is neither.
     """
     match = _FIRST_STEP.search(text)
     if match is not None:
         return text[: match.start()].strip(), text[match.start() :].strip()
     question, mark, step = text.rpartition("?")
     if not mark or not step.strip():
-        raise MalformedRowError("does not show where the question ends ('Step 1:' or a question mark)")
+        raise MalformedRecordError("does not show where the question ends ('Step 1:' or a question mark)")
     return (question + mark).strip(), step.strip()
 
 
