@@ -176,6 +176,7 @@ def test_options_are_those_of_what_they_configure() -> None:
     from gradatim.policies.base import Sampling
     from gradatim.tasks.countdown import Countdown
     from gradatim.tasks.gsm8k import Gsm8k
+    from gradatim.tasks.word_problems import WordProblems
     from gradatim.training.from_scratch import ModelSize, PretrainingSettings
     from gradatim.training.settings import LoraSettings, TrainingSettings
 
@@ -186,6 +187,7 @@ def test_options_are_those_of_what_they_configure() -> None:
             assert model.model_fields[name].default == parameters[name].default, (model, name)
 
     check(s.CountdownOptions, Countdown, {"name"})
+    check(s.WordProblemsOptions, WordProblems, {"name"})
     check(s.Gsm8kOptions, Gsm8k, {"name", "template"})
     check(s.SamplingOptions, Sampling, set())
     check(s.LoraOptions, LoraSettings, set())

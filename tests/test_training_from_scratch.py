@@ -6,20 +6,25 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
 from gradatim import Tree
 from gradatim.models import resolve_model
+from gradatim.pipeline.tasks import make_tokenizer
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.recipes import PretrainRecipe, load_recipe
 from gradatim.tasks.countdown import Countdown
-from gradatim.training.from_scratch import ModelSize, PretrainingSettings, SolutionDataset, collate, pretrain_countdown
+from gradatim.tasks.word_problems import WordProblems
+from gradatim.training.from_scratch import ModelSize, PretrainingSettings, SolutionDataset, collate, pretrain
 
 SIZE = ModelSize(hidden=16, layers=1, heads=2, feed_forward=32)
 SETTINGS = PretrainingSettings(demonstrations=64, epochs=2, batch_size=8)
 
 
-def test_a_policy_from_scratch_learns_and_can_be_used(tmp_path: Path) -> None:
-    task = Countdown(numbers=3)
-    log = pretrain_countdown(task, SIZE, SETTINGS, tmp_path)
+@pytest.mark.parametrize("task", [Countdown(numbers=3), WordProblems(operations=(1, 2), distractors=(0, 0))], ids=type)
+def test_a_policy_from_scratch_learns_and_can_be_used(task: Countdown | WordProblems, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(task)
+    log = pretrain(task, tokenizer, SIZE, SETTINGS, tmp_path)
     losses = [entry["loss"] for entry in log["loss"]]
     assert log["steps"] == 16
     assert losses[-1] < losses[0]
@@ -27,7 +32,7 @@ def test_a_policy_from_scratch_learns_and_can_be_used(tmp_path: Path) -> None:
     policy = TransformersPolicy.from_pretrained(tmp_path)
     tree = Tree(task.problems("test", 1)[0])
     assert asyncio.run(policy.expand([tree.root], 2))
-    again = pretrain_countdown(task, SIZE, SETTINGS, tmp_path)  # finished: nothing is trained again
+    again = pretrain(task, tokenizer, SIZE, SETTINGS, tmp_path)  # finished: nothing is trained again
     assert [entry["loss"] for entry in again["loss"]] == losses
 
 
@@ -44,10 +49,12 @@ def test_only_the_solution_is_learned_and_padding_is_not() -> None:
     assert batch["labels"][1].tolist() == [-100, 6] + [-100] * (len(row["labels"]) - 2)
 
 
-def test_the_shipped_policy_is_what_its_recipe_describes() -> None:
-    recipe = load_recipe("countdown-policy")
+@pytest.mark.parametrize("name", ["countdown", "word-problems"])
+def test_a_shipped_policy_is_what_its_recipe_describes(name: str) -> None:
+    recipe = load_recipe(f"{name}-policy")
     assert isinstance(recipe, PretrainRecipe)
-    log = json.loads((Path(resolve_model("shipped:countdown")) / "training_log.json").read_text())
+    log = json.loads((Path(resolve_model(f"shipped:{name}")) / "training_log.json").read_text())
     assert recipe.size.model_dump().items() <= log["size"].items()
     assert recipe.training.model_dump().items() <= log["settings"].items()
-    assert {key: value for key, value in recipe.task.model_dump().items() if key in log["task"]} == log["task"]
+    task = recipe.task.model_dump(mode="json")
+    assert {key: value for key, value in task.items() if key in log["task"]} == log["task"]
