@@ -8,7 +8,7 @@ DOCS_INSTALLED := $(VENV)/.docs-installed
 # One process does the arithmetic; libraries must not start more threads than there are cores.
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart test lint types bench format docs clean
+.PHONY: quickstart test lint types bench format docs real-text clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,10 @@ format: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+# Needs the data sets of the folder that it names; two hours on one core.
+real-text: $(INSTALLED)
+	$(BIN)/python -m experiments.real_text --data ../shared/data --output runs/real-text
 
 # The packages of the site are installed for it alone, so that the tests need not wait for them.
 $(DOCS_INSTALLED): $(INSTALLED)
