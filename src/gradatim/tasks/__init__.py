@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gradatim.tasks.math import Math
     from gradatim.tasks.multiple_choice import MultipleChoice
     from gradatim.tasks.own import OwnTask
+    from gradatim.tasks.word_problems import WordProblems
 else:
     __getattr__ = lazy_names(
         __name__,
@@ -26,6 +27,7 @@ else:
             "Math": "gradatim.tasks.math",
             "MultipleChoice": "gradatim.tasks.multiple_choice",
             "OwnTask": "gradatim.tasks.own",
+            "WordProblems": "gradatim.tasks.word_problems",
             "load_own_task": "gradatim.tasks.loading",
         },
     )
@@ -40,6 +42,7 @@ __all__ = [
     "OwnTask",
     "Task",
     "Verdict",
+    "WordProblems",
     "grade",
     "grade_node",
     "load_own_task",

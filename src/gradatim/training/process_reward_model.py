@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForTokenClassification
+from transformers.utils import logging
 
 from gradatim.errors import GradatimError
+from gradatim.models import resolve_model
 from gradatim.policies.loading import first_line, load_config
 
 
@@ -22,7 +24,7 @@ def load_process_reward_model(
     is; with two labels, label 1 is "right".
 
     Args:
-        path: a folder or a hub id.
+        path: a folder, a hub id or ``shipped:NAME``.
         labels: outputs of the head; by default those of a reward model's folder, and one for a new head.
         dtype: of the weights.
         options: passed on to ``from_pretrained``.
@@ -30,6 +32,7 @@ def load_process_reward_model(
     Raises:
         GradatimError: if there is no such model, or its architecture has no token classification head.
     """
+    path = resolve_model(path) if isinstance(path, str) else path
     config = load_config(path)
     is_reward_model = any("ForTokenClassification" in name for name in config.architectures or ())
     if labels is not None or not is_reward_model:
@@ -37,7 +40,11 @@ def load_process_reward_model(
     # A new head drops features by default; scores of one step would then differ from pass to pass.
     if getattr(config, "classifier_dropout", None) is None:
         config.classifier_dropout = 0.0
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # a new head is no news here, and is reported as missing
     try:
         return AutoModelForTokenClassification.from_pretrained(path, config=config, dtype=dtype, **options)
     except (OSError, ValueError, KeyError) as error:
         raise GradatimError(f"{path} cannot be loaded as a process reward model: {first_line(error)}") from error
+    finally:
+        logging.set_verbosity(verbosity)
