@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from gradatim.errors import GradatimError
-from gradatim.recipes import Recipe, apply_override, load_recipe, parse_recipe, shipped_recipes
+from gradatim.recipes import Recipe, apply_override, load_recipe, parse_recipe, shipped_recipes, task_options
 from gradatim.recipes import schema as s
 from small_runs import small_content
 
@@ -186,9 +186,9 @@ def test_options_are_those_of_what_they_configure() -> None:
         for name in set(model.model_fields) - own if same_defaults else ():
             assert model.model_fields[name].default == parameters[name].default, (model, name)
 
-    check(s.CountdownOptions, Countdown, {"name"})
-    check(s.WordProblemsOptions, WordProblems, {"name"})
-    check(s.Gsm8kOptions, Gsm8k, {"name", "template"})
+    check(task_options.CountdownOptions, Countdown, {"name"})
+    check(task_options.WordProblemsOptions, WordProblems, {"name"})
+    check(task_options.Gsm8kOptions, Gsm8k, {"name", "template"})
     check(s.SamplingOptions, Sampling, set())
     check(s.LoraOptions, LoraSettings, set())
     check(s.TrainingOptions, TrainingSettings, {"save_every"})

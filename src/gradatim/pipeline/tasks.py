@@ -7,7 +7,7 @@ import re
 from transformers import PreTrainedTokenizerBase
 
 from gradatim.errors import GradatimError
-from gradatim.recipes.schema import (
+from gradatim.recipes.task_options import (
     CodeOptions,
     CountdownOptions,
     GeneratedTaskOptions,

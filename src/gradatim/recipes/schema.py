@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -19,129 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-
-class Section(BaseModel):
-    """A part of a recipe: no key beside its own, and no change after it was read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class CountdownOptions(Section):
-    """See :class:`gradatim.tasks.countdown.Countdown`."""
-
-    name: Literal["countdown"]
-    numbers: Annotated[int, Field(ge=2, le=7)] = 4
-    largest_number: PositiveInt = 20
-    largest_target: PositiveInt = 50
-    largest_result: PositiveInt = 100
-    seed: int = 0
-
-
-class WordProblemsOptions(Section):
-    """See :class:`gradatim.tasks.word_problems.WordProblems`; the pairs are the fewest and the most."""
-
-    name: Literal["word_problems"]
-    operations: tuple[Annotated[int, Field(ge=1, le=8)], Annotated[int, Field(ge=1, le=8)]] = (1, 4)
-    distractors: tuple[Annotated[int, Field(ge=0, le=16)], Annotated[int, Field(ge=0, le=16)]] = (0, 2)
-    largest_given: Annotated[int, Field(ge=2)] = 20
-    largest_result: Annotated[int, Field(ge=4, le=999)] = 99
-    seed: int = 0
-
-
-class Gsm8kOptions(Section):
-    """See :class:`gradatim.tasks.gsm8k.Gsm8k`."""
-
-    name: Literal["gsm8k"]
-    source: str = "openai/gsm8k"
-    config: str = "main"
-    seed: int = 0
-    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    template: str | None = None
-    on_bad_line: Literal["refuse", "skip"] = "refuse"
-
-
-class HeldOut(Section):
-    """What tasks share that read their problems: see :class:`gradatim.tasks.records.ProblemSource`."""
-
-    config: str | None = None
-    seed: int = 0
-    validation_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    on_bad_line: Literal["refuse", "skip"] = "refuse"
-
-
-class MathOptions(HeldOut):
-    """See :class:`gradatim.tasks.math.Math`."""
-
-    name: Literal["math"]
-    source: str | None = None
-    levels: list[Annotated[int, Field(ge=1, le=5)]] | None = None
-    subjects: list[str] | None = None
-    shuffle: bool = True
-    template: str | None = None
-    step_end: Annotated[list[str], Field(min_length=1)] = ["\n\n"]
-
-
-class MultipleChoiceOptions(HeldOut):
-    """See :class:`gradatim.tasks.multiple_choice.MultipleChoice`."""
-
-    name: Literal["multiple_choice"]
-    source: str = "allenai/ai2_arc"
-    splits: dict[str, str] | None = None
-    shuffle_choices: bool = False
-    shuffle: bool = False
-    template: str | None = None
-    step_end: Annotated[list[str], Field(min_length=1)] = ["\n"]
-
-
-class SandboxLimitOptions(Section):
-    """See :class:`gradatim.tasks.sandbox.SandboxLimits`."""
-
-    cpu_seconds: PositiveInt = 5
-    wall_seconds: PositiveFloat = 20.0
-    memory_bytes: Annotated[int, Field(ge=64 * 2**20)] = 512 * 2**20
-    output_bytes: PositiveInt = 2**20
-    file_bytes: PositiveInt = 16 * 2**20
-    open_files: PositiveInt = 64
-    threads: PositiveInt = 64
-
-
-class CodeOptions(HeldOut):
-    """See :class:`gradatim.tasks.code.Code`."""
-
-    name: Literal["code"]
-    source: str = "google-research-datasets/mbpp"
-    splits: dict[str, str] | None = None
-    template: str | None = None
-    step_end: Annotated[list[str], Field(min_length=1)] = ["\n"]
-    reward: Literal["all", "fraction"] = "all"
-    limits: SandboxLimitOptions = SandboxLimitOptions()
-
-
-class RecordsOptions(HeldOut):
-    """A task of one's own, described in the recipe: see :class:`gradatim.tasks.own.OwnTask`."""
-
-    name: Literal["records"]
-    source: str
-    template: str
-    verifier: str | dict[str, Any]
-    answer_field: str = "answer"
-    splits: dict[str, str] | None = None
-    shuffle: bool = False
-    step_end: Annotated[list[str], Field(min_length=1)] = ["\n"]
-
-
-class OwnTaskOptions(Section):
-    """A task of one's own in ``task``: ``task.yaml``, ``path/to/file.py:Class`` or ``module:Class``; see
-    :func:`gradatim.tasks.loading.load_own_task`."""
-
-    name: Literal["own"]
-    task: str
-    options: dict[str, Any] = {}
-
-
-GeneratedTaskOptions = CountdownOptions | WordProblemsOptions
-ReadTaskOptions = Gsm8kOptions | MathOptions | MultipleChoiceOptions | CodeOptions | RecordsOptions | OwnTaskOptions
-TaskOptions = GeneratedTaskOptions | ReadTaskOptions
+from gradatim.recipes.task_options import GeneratedTaskOptions, Section, TaskOptions
 
 
 class SamplingOptions(Section):
@@ -158,7 +34,7 @@ class ChatOptions(Section):
     """See :class:`gradatim.policies.prompts.ChatFormat`; ``examples`` are pairs of a question and its answer."""
 
     system: str | None = None
-    examples: list[tuple[str, str]] = []
+    examples: list[tuple[str, str]] = Field(default=[])
 
 
 class ServerOptions(Section):
@@ -199,7 +75,9 @@ class PolicyOptions(Section):
 
     @property
     def is_server(self) -> bool:
-        return self.model.startswith(("http://", "https://"))
+        from gradatim.policies.server import is_server_url
+
+        return is_server_url(self.model)
 
 
 class ProblemCounts(Section):
@@ -226,7 +104,7 @@ class GrowOptions(TreeSearch):
     """See :func:`gradatim.search.grow.grow`. ``skip_decided`` expands no step whose rollouts all agree."""
 
     name: Literal["grow"]
-    branching: Annotated[list[PositiveInt], Field(min_length=1)] = [8, 4, 4]
+    branching: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default=[8, 4, 4])
     rollouts: NonNegativeInt = 0
     skip_decided: bool = False
 
@@ -425,10 +303,10 @@ class EvaluationOptions(Section):
 
     samples: PositiveInt = 16
     greedy: bool = True
-    pass_at: list[PositiveInt] = [1, 8]
-    best_of: list[PositiveInt] = [1, 2, 4, 8, 16]
-    majority: list[PositiveInt] = [4, 16]
-    search: list[SearchMethod] = []
+    pass_at: list[PositiveInt] = Field(default=[1, 8])
+    best_of: list[PositiveInt] = Field(default=[1, 2, 4, 8, 16])
+    majority: list[PositiveInt] = Field(default=[4, 16])
+    search: list[SearchMethod] = Field(default=[])
     budget: PositiveInt | None = None
     in_flight: PositiveInt = 64
 

@@ -28,6 +28,7 @@ from typing import Literal
 
 from gradatim.errors import GradatimError
 from gradatim.tasks.base import Verdict
+from gradatim.tasks.generated import first_problems
 from gradatim.tree import Problem
 
 Numbers = tuple[int, ...]
@@ -118,16 +119,7 @@ class Countdown:
         Raises:
             GradatimError: for an unknown split, no count, or more problems than the difficulty has.
         """
-        if count is None:
-            raise GradatimError("countdown generates problems without end: say how many (count)")
-        if count < 1:
-            raise GradatimError(f"ask for at least one countdown problem, got {count}")
-        found: list[Problem] = []
-        for problem, _ in self.demonstrations(split):
-            found.append(problem)
-            if len(found) == count:
-                break
-        return found
+        return first_problems(self.demonstrations(split), count, self.name)
 
     def demonstrations(self, split: str) -> Iterator[tuple[Problem, str]]:
         """An endless stream of different problems of ``split``, each with one right solution.

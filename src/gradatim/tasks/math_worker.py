@@ -61,7 +61,7 @@ def _parse(latex: str) -> list[Any]:
 
 def _form(latex: str) -> str | None:
     """The expression as sympy writes it after evaluation; ``None`` where it reads none."""
-    import sympy  # type: ignore[import-untyped]
+    import sympy
 
     parsed = _parse(latex)
     if not parsed or isinstance(parsed[0], str):

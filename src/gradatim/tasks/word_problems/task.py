@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from gradatim.errors import GradatimError
 from gradatim.tasks.base import Verdict
+from gradatim.tasks.generated import first_problems
 from gradatim.tasks.word_problems.generation import Difficulty, draw_graph
 from gradatim.tasks.word_problems.graph import DependencyGraph
 from gradatim.tasks.word_problems.language import read_problem, write_problem
@@ -56,16 +57,7 @@ class WordProblems:
         Raises:
             GradatimError: for an unknown split, no count, or more problems than the difficulty has.
         """
-        if count is None:
-            raise GradatimError("word problems are generated without end: say how many (count)")
-        if count < 1:
-            raise GradatimError(f"ask for at least one word problem, got {count}")
-        found: list[Problem] = []
-        for problem, _ in self.demonstrations(split):
-            found.append(problem)
-            if len(found) == count:
-                break
-        return found
+        return first_problems(self.demonstrations(split), count, self.name)
 
     def demonstrations(self, split: str) -> Iterator[tuple[Problem, str]]:
         """An endless stream of different problems of ``split``, each with one right solution that has no needless
