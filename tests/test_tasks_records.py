@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ def test_a_split_that_the_source_has_is_not_held_out(tmp_path: Path) -> None:
     named = source(tmp_path, splits={"train": "auxiliary", "validation": "dev"})
     assert texts(named.problems("validation")) == ["d1", "d2"]
     held_out = texts(named.problems("test"))
-    assert 5 <= len(held_out) <= 30
+    assert len(held_out) == 15
     assert sorted(held_out + texts(named.problems("train"))) == sorted(NUMBERS)
     assert named.problems("train")[0].id.startswith("mine/auxiliary/")
 
@@ -82,23 +84,57 @@ def test_shuffled_problems_are_the_same_in_another_order(tmp_path: Path) -> None
     assert 0.35 < sum(number < 150 for number in first) / len(first) < 0.65
 
 
-@given(st.lists(st.text(max_size=5), min_size=1, max_size=30), st.integers(0, 5))
-def test_equal_texts_are_never_on_two_sides(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[str], seed: int
+@given(
+    lines=st.lists(st.text(max_size=5), min_size=3, max_size=30),
+    seed=st.integers(0, 5),
+    fraction=st.sampled_from([0.01, 0.05, 0.2, 0.3, 0.49]),
+    order=st.randoms(use_true_random=False),
+)
+def test_exact_counts_are_held_out_whatever_the_order_and_equal_texts_are_on_one_side(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], seed: int, fraction: float, order: random.Random
 ) -> None:
-    path = write_lines(tmp_path_factory.mktemp("cut") / "mine.jsonl", [line.replace("bad", "") for line in lines])
-    one = source(path, seed=seed, validation_fraction=0.3)
-    sides: list[set[str]] = []
-    count = 0
-    for split in ("train", "validation", "test"):
-        try:
+    lines = [line.replace("bad", "") for line in lines]
+    distinct = len({line.strip() for line in lines})
+    folder = tmp_path_factory.mktemp("cut")
+    divisions = []
+    for name in ("one", "two"):
+        one = source(write_lines(folder / f"{name}.jsonl", lines), seed=seed, validation_fraction=fraction)
+        sides: dict[str, str] = {}
+        for split in ("train", "validation", "test") if distinct >= 3 else ():
             problems = one.problems(split)
-        except GradatimError:
-            continue  # no problem fell to this split
-        count += len(problems)
-        sides.append({text.strip() for text in texts(problems)})
-    assert count == len(lines)
-    assert sum(map(len, sides)) == len(set.union(*sides))
+            assert len(problems) == sum(line.strip() in {text.strip() for text in texts(problems)} for line in lines)
+            assert not sides.keys() & {text.strip() for text in texts(problems)}
+            sides |= {text.strip(): split for text in texts(problems)}
+        divisions.append(sides)
+        order.shuffle(lines)
+    assert divisions[0] == divisions[1]
+    if distinct >= 3:
+        held_out = min(max(1, round(fraction * distinct)), (distinct - 1) // 2)
+        assert Counter(divisions[0].values()) == {
+            "train": distinct - 2 * held_out,
+            "validation": held_out,
+            "test": held_out,
+        }
+
+
+def test_the_members_of_larger_parts_are_those_of_smaller_ones_and_more(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "mine.jsonl", NUMBERS)
+    small, large = (set(texts(source(path, validation_fraction=part).problems("validation"))) for part in (0.1, 0.2))
+    assert (len(small), len(large)) == (30, 60)
+    assert small < large
+
+
+@pytest.mark.parametrize(("count", "parts"), [(20, [12, 4, 4]), (4, [2, 1, 1]), (3, [1, 1, 1])])
+def test_few_problems_are_divided_as_the_fraction_says(tmp_path: Path, count: int, parts: list[int]) -> None:
+    one = source(write_lines(tmp_path / "mine.jsonl", NUMBERS[:count]), validation_fraction=0.2)
+    assert [len(one.problems(split)) for split in ("train", "validation", "test")] == parts
+
+
+def test_too_few_problems_to_divide_are_refused_with_the_number_that_is_enough(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "mine.jsonl", ["a", "a", "b"])
+    assert len(source(path).problems("train")) == 3
+    with pytest.raises(GradatimError, match=r"the test split of .* held out of 2 distinct ones; give .* at least 3"):
+        source(path).problems("test")
 
 
 def test_skipped_lines_are_named_and_the_first_reason_is_told(tmp_path: Path) -> None:

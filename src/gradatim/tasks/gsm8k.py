@@ -34,9 +34,9 @@ class Gsm8k:
             a folder with ``train.jsonl`` and ``test.jsonl``; or one ``.jsonl`` file.
         config: the hub data set's configuration.
         seed: chooses which problems are held out.
-        validation_fraction: share of ``train`` that is held out as ``validation``. Which problems these are depends on
-            a hash of the question alone, so a question that occurs twice is never on both sides. Of a single file,
-            the same share again is cut off as ``test``; the three parts are disjoint.
+        validation_fraction: share of the distinct questions of ``train`` that is held out as ``validation``, at least
+            one. Which ones these are is the rank of a hash of the question, so a question that occurs twice is never
+            on both sides. Of a single file, the same share again is cut off as ``test``; the three parts are disjoint.
         template: the prompt, with ``{question}`` in the question's place. Text before it may hold worked examples.
         on_bad_line: whether a malformed line or record is refused with its line number, or skipped with a warning
             that names the lines.

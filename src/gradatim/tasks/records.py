@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -34,9 +35,10 @@ class ProblemSource:
             ``validation`` and ``test`` are held out of ``train`` where the source has none of its own. Without it, a
             file is all ``train``, and anything else has ``train`` and ``test``.
         seed: chooses which problems are held out, and the order of shuffled ones.
-        validation_fraction: share of ``train`` that is held out as ``validation``, and the same share again as
-            ``test`` where the source has none. Which problems these are depends on a hash of ``key`` alone; the parts
-            are disjoint.
+        validation_fraction: share of the distinct texts of ``train`` that is held out as ``validation``, and the same
+            share again as ``test`` where the source has none: the nearest whole number of them, and at least one each
+            where something is left to train on. Which ones these are is the rank of a hash of ``key``, so it is the
+            same for the same records in any order; the parts are disjoint.
         shuffle: whether problems come in an order of their own instead of the source's. For sources sorted by subject
             or difficulty, so that the first problems are a fair sample.
         on_bad_line: whether a malformed line or record is refused with its line number, or skipped with a warning
@@ -81,6 +83,7 @@ class ProblemSource:
         _check_splits(self._parts)
         self._held_out = [split for split in SPLITS[1:] if "train" in self._parts and split not in self._parts]
         self._read: dict[str, list[Problem]] = {}
+        self._sides: dict[str, str] = {}
 
     def problems(self, split: str, count: int | None = None) -> list[Problem]:
         """The first ``count`` problems of ``"train"``, ``"validation"`` or ``"test"``, always the same.
@@ -98,7 +101,10 @@ class ProblemSource:
             )
         problems = self._split(split)
         if not problems:
-            raise GradatimError(f"the {split} split of {self.source!r} has no problems; give a larger source")
+            raise GradatimError(
+                f"the {split} split of {self.source!r} has no problems, since it is held out of {len(self._sides)} "
+                f"distinct ones; give a source with at least {len(self._held_out) + 1}"
+            )
         return problems[:count]
 
     def _split(self, split: str) -> list[Problem]:
@@ -107,15 +113,22 @@ class ProblemSource:
         part = self._parts["train" if cut else split]
         if part not in self._read:
             self._read[part] = self._load(part)
-        return [problem for problem in self._read[part] if not cut or self._side(problem) == split]
+            if cut:
+                self._sides = self._divide({self._text(problem) for problem in self._read[part]})
+        return [problem for problem in self._read[part] if not cut or self._sides[self._text(problem)] == split]
 
-    def _side(self, problem: Problem) -> str:
-        """The split to which a problem of the source's ``train`` goes."""
-        place = self._place(self._key(problem).strip())
-        for number, split in enumerate(self._held_out, 1):
-            if place < number * self._validation_fraction:
-                return split
-        return "train"
+    def _divide(self, texts: Collection[str]) -> dict[str, str]:
+        """The split to which each text of the source's ``train`` goes: those of the lowest places are held out."""
+        sides = dict.fromkeys(texts, "train")
+        ranked = iter(sorted(texts, key=lambda text: (self._place(text), text)))
+        for split in self._held_out:
+            count = max(1, round(self._validation_fraction * len(texts)))
+            sides.update(dict.fromkeys(islice(ranked, min(count, (len(texts) - 1) // len(self._held_out))), split))
+        return sides
+
+    def _text(self, problem: Problem) -> str:
+        """The text by which a problem is held out."""
+        return self._key(problem).strip()
 
     def _place(self, text: str) -> float:
         """A number in [0, 1) that depends on the seed and the text alone."""
