@@ -28,7 +28,7 @@ from gradatim.scorers.loading import (
     write_layout_file,
 )
 from gradatim.scorers.process_reward import ProcessRewardScorer
-from gradatim.training.fit import add_adapters
+from gradatim.training.adapters import add_adapters
 from gradatim.training.settings import LoraSettings
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from tiny_models import byte_pair_tokenizer, tiny_causal, tiny_classifier

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from gradatim.training import (
     TrainingSettings,
     TreeTrainer,
     build_row,
+    check_lora_modules,
     load_process_reward_model,
     train_dpo,
     train_process_reward,
@@ -158,6 +160,26 @@ def test_lora_trains_adapters_only_and_base_is_the_reference(trees: list[Tree], 
     assert (tmp_path / "adapter_config.json").exists()
     adapted = train_process_reward(reward_model(), labels(trees), replace(settings, epochs=10))
     assert adapted.history[-1]["loss"] < adapted.history[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        (("q_proj", "query"), "'query' fits no module of the model; choose from down_proj, embed_tokens, gate_proj"),
+        (("mlp",), "'mlp' is of a kind that cannot be adapted"),
+        ("q_proj", "'q_proj' fits no module"),  # one string is a pattern for whole names
+        (r"model\.layers\.(", "no valid pattern"),
+    ],
+)
+def test_wrong_modules_for_adapters_are_refused_before_there_are_weights(modules: Any, message: str) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(tiny_model().config)
+    with pytest.raises(GradatimError, match=re.escape(message)):
+        check_lora_modules(model, LoraSettings(target_modules=modules))
+    for right in ("all-linear", ("q_proj", "self_attn.v_proj"), r".*\.(q|v)_proj"):
+        check_lora_modules(model, LoraSettings(target_modules=right))
+    with pytest.raises(GradatimError, match=re.escape(message)):
+        train_sft(tiny_model(), [], replace(FAST, lora=LoraSettings(target_modules=modules)))
 
 
 def test_every_reference_gives_the_same_when_it_is_the_same_model(trees: list[Tree]) -> None:

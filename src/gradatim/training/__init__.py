@@ -1,5 +1,6 @@
 """Training on trees: packing, objectives, and a trainer."""
 
+from gradatim.training.adapters import check_lora_modules
 from gradatim.training.examples import Example, TrainingRow, build_row, plan_rows
 from gradatim.training.fit import TrainingResult, train, train_dpo, train_process_reward, train_sft, train_step_dpo
 from gradatim.training.packing import PackedRow, pack_row
@@ -16,6 +17,7 @@ __all__ = [
     "TrainingSettings",
     "TreeTrainer",
     "build_row",
+    "check_lora_modules",
     "load_process_reward_model",
     "pack_row",
     "plan_rows",

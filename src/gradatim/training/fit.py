@@ -13,11 +13,12 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from gradatim.supervision.labels import StepLabel
 from gradatim.supervision.pairs import StepPair
+from gradatim.training.adapters import add_adapters
 from gradatim.training.attention import check_attention
 from gradatim.training.examples import Example
 from gradatim.training.objectives import Dpo, Objective, ProcessReward, StepDpo, SupervisedFineTuning
 from gradatim.training.selection import BestState, Evaluate
-from gradatim.training.settings import LoraSettings, TrainingSettings, training_arguments
+from gradatim.training.settings import TrainingSettings, training_arguments
 from gradatim.training.trainer import Reference, TreeTrainer
 from gradatim.tree import Node
 
@@ -76,7 +77,8 @@ def train(
         on_update: called after each update with the updates made and those planned.
 
     Raises:
-        GradatimError: if a policy or scorer runs the model; also see :class:`~gradatim.training.trainer.TreeTrainer`.
+        GradatimError: if a policy or scorer runs the model, or it lacks the modules that adapters are asked for; also
+            see :class:`~gradatim.training.trainer.TreeTrainer`.
     """
     check_attention(model.config)
     if settings.lora is not None:
@@ -166,19 +168,3 @@ def train_dpo(
     """Prefer whole solutions to others of the same problem."""
     objective = objective or Dpo()
     return train(model, objective, objective.examples(pairs), settings, reference=reference, evaluate=evaluate)
-
-
-def add_adapters(model: Any, settings: LoraSettings, *, for_logits: bool = False) -> Any:
-    """The model with trainable low-rank adapters; its own weights are frozen, a reward model's head is trained."""
-    from peft import LoraConfig, TaskType, get_peft_model
-
-    targets = settings.target_modules if isinstance(settings.target_modules, str) else list(settings.target_modules)
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=targets,
-        exclude_modules=["score", "classifier"] if for_logits else None,  # a head is trained whole
-        task_type=TaskType.TOKEN_CLS if for_logits else TaskType.CAUSAL_LM,
-    )
-    return get_peft_model(model, config)

@@ -1,0 +1,70 @@
+"""Low-rank adapters: put around a model that is to be trained, and checked before anything costs time."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from gradatim.errors import GradatimError
+from gradatim.training.settings import LoraSettings
+
+_HEADS = ("score", "classifier")  # a reward model's head is trained whole
+_ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
+
+
+def add_adapters(model: Any, settings: LoraSettings, *, for_logits: bool = False) -> Any:
+    """The model with trainable low-rank adapters; its own weights are frozen, a reward model's head is trained.
+
+    Raises:
+        GradatimError: as :func:`check_lora_modules`.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    check_lora_modules(model, settings)
+    targets = settings.target_modules if isinstance(settings.target_modules, str) else list(settings.target_modules)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        exclude_modules=list(_HEADS) if for_logits else None,
+        task_type=TaskType.TOKEN_CLS if for_logits else TaskType.CAUSAL_LM,
+    )
+    return get_peft_model(model, config)
+
+
+def check_lora_modules(model: nn.Module, settings: LoraSettings) -> None:
+    """Check that the model has each module that adapters are asked for.
+
+    Only the names and kinds of the modules are looked at, so a model without weights will do, which costs nothing to
+    make: ``with torch.device("meta"): AutoModelForCausalLM.from_config(config)``.
+
+    Raises:
+        GradatimError: if a name fits no module, or only modules of a kind that cannot be adapted; it names those that
+            can.
+    """
+    if settings.target_modules == "all-linear":
+        return
+    modules = {name: module for name, module in model.named_modules() if name.split(".")[-1] not in _HEADS}
+    targets = settings.target_modules
+    for wanted in (targets,) if isinstance(targets, str) else targets:
+        found = [module for name, module in modules.items() if _fits(wanted, name, isinstance(targets, str))]
+        if not any(isinstance(module, _ADAPTABLE) for module in found):
+            reason = "fits no module of the model" if not found else "is of a kind that cannot be adapted"
+            names = sorted({name.split(".")[-1] for name, module in modules.items() if isinstance(module, _ADAPTABLE)})
+            raise GradatimError(
+                f"the LoRA target module {wanted!r} {reason}; choose from {', '.join(names)}, or 'all-linear'"
+            )
+
+
+def _fits(wanted: str, name: str, is_pattern: bool) -> bool:
+    """Whether peft would take a module of this name: one string is a pattern, several are names or ends of names."""
+    if is_pattern:
+        try:
+            return re.fullmatch(wanted, name) is not None
+        except re.error as error:
+            raise GradatimError(f"the LoRA target modules {wanted!r} are no valid pattern: {error}") from error
+    return name == wanted or name.endswith(f".{wanted}")
