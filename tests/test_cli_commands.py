@@ -291,3 +291,13 @@ def test_a_bug_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(trees, "_write_all", broken)
     result = call(*run_small(tmp_path))
     assert isinstance(result.exception, RuntimeError)
+
+
+def test_errors_advise_in_words_of_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "problems.jsonl").write_text('{"question": "1+1?", "answer": "#### 2"}\n{"question": \n')
+    task = {"name": "gsm8k", "source": str(tmp_path / "problems.jsonl")}
+    assert refused(*run_small(tmp_path, task=task)).endswith("skip such records with --set task.on_bad_line=skip")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text((GOLDEN / "rlhflow.jsonl").read_text() + "{}\n")
+    sentence = refused("import", str(rows), "--output", str(tmp_path / "trees.jsonl"))
+    assert sentence.endswith("pass over such rows with --skip-malformed")

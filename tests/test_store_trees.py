@@ -140,7 +140,7 @@ def test_damage_in_the_middle_is_named_by_its_line_and_can_be_skipped(number: in
             return
         lines[number] = bytes(line)
         path.write_bytes(b"".join(lines))
-        with pytest.raises(GradatimError, match=rf"line {number + 1} of .* is damaged.*damaged=\"skip\""):
+        with pytest.raises(GradatimError, match=rf"line {number + 1} of .* is damaged.*damaged='skip'"):
             TreeStore(path)
         with pytest.warns(UserWarning, match=f"line {number + 1} of"):
             store = TreeStore(path, damaged="skip")

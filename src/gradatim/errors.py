@@ -6,6 +6,15 @@ from __future__ import annotations
 class GradatimError(Exception):
     """Something the user can put right: bad input, a bad recipe, a missing extra, a full disk.
 
-    The message is one sentence (or two) without a traceback's help; the command line prints it as it is and exits
-    with status 1.
+    The message is one sentence (or two) without a traceback's help; the command line prints it and exits with status 1.
+
+    Args:
+        message: the sentence. Advice names arguments as Python writes them: ``api='chat'``, or ``max_step_tokens``
+            alone where no value is advised.
+        options: those arguments, exactly as they stand in the message, so that the command line can put its own words
+            in their place (``--set policy.server.api=chat``; see :mod:`gradatim.cli.advice`).
     """
+
+    def __init__(self, message: str, *, options: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.options = options

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 import gradatim
 from gradatim.cli import evaluate, recipes, solve, trees
+from gradatim.cli.advice import in_words_of
 from gradatim.errors import GradatimError
 from gradatim.store.files import file_error
 
@@ -38,17 +39,17 @@ class Commands(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: end in silence
             raise typer.Exit(1) from None
         except (GradatimError, OSError, RuntimeError, MemoryError) as error:
-            sentence = _sentence(error)
+            sentence = _sentence(error, self.commands.get(ctx.invoked_subcommand))
             if sentence is None or os.environ.get("GRADATIM_TRACEBACK"):
                 raise
             fail(sentence)
             raise typer.Exit(1) from error
 
 
-def _sentence(error: Exception) -> str | None:
+def _sentence(error: Exception, command: Any) -> str | None:
     """What a user should read, or ``None`` for an error that is the program's own."""
     if isinstance(error, GradatimError):
-        return str(error)
+        return in_words_of(command, error)
     if isinstance(error, OSError):
         return str(file_error(error.filename or "a file", error))
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

@@ -127,7 +127,8 @@ def _choose_threshold(records: Sequence[StepRecord], scores: Sequence[Sequence[f
     if not part:
         raise GradatimError(
             f"the threshold is chosen on the {CALIBRATION_SUBSET} subset, but the data has none; "
-            "give that subset too, or a number as threshold"
+            "give that subset too, or a number as threshold",
+            options=("threshold",),
         )
     return best_f1_threshold([scores[index] for index in part], [records[index].first_error for index in part])
 

@@ -80,7 +80,8 @@ def _path_scores(nodes: Sequence[Node], name: str, record: StepRecord) -> list[f
         if math.isnan(score):
             raise GradatimError(
                 f"the scorer {name!r} gave step {number} of record {record.id!r} a score that is not a number; "
-                "it has diverged, or its number format is too narrow: try float32"
+                "it has diverged, or its number format is too narrow: try dtype='float32'",
+                options=("dtype='float32'",),
             )
     return [node.scores[name] for node in nodes]
 

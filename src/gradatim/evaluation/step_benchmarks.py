@@ -56,7 +56,10 @@ class Measurement:
             GradatimError: if it is ``"auto"``.
         """
         if self.threshold == "auto":
-            raise GradatimError("this benchmark has no part to choose a threshold on; give a number as threshold")
+            raise GradatimError(
+                "this benchmark has no part to choose a threshold on; give a number as threshold",
+                options=("threshold",),
+            )
         return self.threshold
 
 

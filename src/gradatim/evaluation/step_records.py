@@ -116,7 +116,10 @@ def check_scores(records: Sequence[StepRecord], scores: Sequence[Sequence[float]
         if len(values) != len(record.steps):
             raise GradatimError(f"the record {record.id!r} has {len(record.steps)} steps but {len(values)} scores")
         if any(math.isnan(value) for value in values):
-            raise GradatimError(f"the record {record.id!r} has a score that is not a number; score it again in float32")
+            raise GradatimError(
+                f"the record {record.id!r} has a score that is not a number; score it again with dtype='float32'",
+                options=("dtype='float32'",),
+            )
 
 
 def first_questions(records: Sequence[StepRecord], limit: int) -> list[StepRecord]:

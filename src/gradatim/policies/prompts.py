@@ -94,8 +94,8 @@ def _plain_tokens(tokenizer: Any, problem: Problem) -> list[int]:
 def _chat_tokens(tokenizer: Any, problem: Problem, chat: ChatFormat) -> list[int]:
     if not tokenizer.chat_template:
         raise GradatimError(
-            "the tokenizer has no chat template; use an instruction-tuned model, or leave the policy's chat format out "
-            "to give it plain text"
+            "the tokenizer has no chat template; use an instruction-tuned model, or give it plain text with chat=None",
+            options=("chat=None",),
         )
     try:
         return list(

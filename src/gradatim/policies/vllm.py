@@ -335,8 +335,9 @@ def _vllm() -> Any:
         return importlib.import_module("vllm")
     except ImportError as error:
         raise GradatimError(
-            f"the vLLM policy needs vLLM, which cannot be imported ({error}); install it (pip install vllm) or use the "
-            "transformers engine"
+            f"the vLLM policy needs vLLM, which cannot be imported ({error}); install it (pip install vllm) or use "
+            "engine='transformers'",
+            options=("engine='transformers'",),
         ) from error
 
 

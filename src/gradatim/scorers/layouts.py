@@ -242,7 +242,10 @@ def _numbered(step: str, number: int) -> str:
 def _one_token(tokenizer: Any, text: str) -> int:
     tokens = tokenizer.encode(text, add_special_tokens=False)
     if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
-        raise GradatimError(f"the reward model's tokenizer does not have {text!r} as one token; choose another layout")
+        raise GradatimError(
+            f"the reward model's tokenizer does not have {text!r} as one token; choose another layout",
+            options=("layout",),
+        )
     return int(tokens[0])
 
 
@@ -250,12 +253,17 @@ def _spaced_token(tokenizer: Any, text: str) -> int:
     """The one token of ``text`` behind a space, as it stands in a solution."""
     token = _last_token(tokenizer, f" {text}")
     if tokenizer.decode([token]).strip() != text:
-        raise GradatimError(f"the reward model's tokenizer does not have {text!r} as one token; choose another layout")
+        raise GradatimError(
+            f"the reward model's tokenizer does not have {text!r} as one token; choose another layout",
+            options=("layout",),
+        )
     return token
 
 
 def _last_token(tokenizer: Any, text: str) -> int:
     tokens = tokenizer.encode(text, add_special_tokens=False)
     if not tokens or tokens[-1] == tokenizer.unk_token_id:
-        raise GradatimError(f"the reward model's tokenizer has no token for {text!r}; choose another layout")
+        raise GradatimError(
+            f"the reward model's tokenizer has no token for {text!r}; choose another layout", options=("layout",)
+        )
     return int(tokens[-1])

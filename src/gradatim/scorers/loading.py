@@ -100,8 +100,9 @@ def _detect(source: str, config: Any, tokenizer: Any) -> str:
         if has_step_tag(tokenizer):
             return StepTagLayout.name
     raise GradatimError(
-        f"{source!r} is a {architecture}, which no layout of process reward models is known by; name its layout "
-        f"({', '.join(LAYOUTS)}), or another model"
+        f"{source!r} is a {architecture}, which no layout of process reward models is known by; name another model, "
+        f"or its layout with layout='NAME' ({', '.join(LAYOUTS)})",
+        options=("layout='NAME'",),
     )
 
 

@@ -108,7 +108,10 @@ def read_jsonl(
             rows.append(dict(entry.record))
         except MalformedRecordError as error:
             if malformed == "refuse":
-                raise GradatimError(f"{entry.where} {error}; put it right, or ask to skip malformed lines") from None
+                raise GradatimError(
+                    f"{entry.where} {error}; put it right, or pass over such lines with malformed='skip'",
+                    options=("malformed='skip'",),
+                ) from None
             warnings.warn(f"{entry.where} {error}; it is skipped", stacklevel=2)
     if not rows:
         raise GradatimError(f"{source.name} has no rows; check that it is the right file")

@@ -201,7 +201,9 @@ class TreeStore:
     def _report_damage(self, line: int) -> None:
         message = f"line {line} of {str(self.path)!r} is damaged (its checksum does not match)"
         if self._damaged == "refuse":
-            raise GradatimError(f'{message}; open the store with damaged="skip" to keep the rest, or restore the file')
+            raise GradatimError(
+                f"{message}; read the rest with damaged='skip', or restore the file", options=("damaged='skip'",)
+            )
         warnings.warn(f"{message}; it is skipped", stacklevel=2)
 
     def _report_torn_line(self, place: _Place) -> None:

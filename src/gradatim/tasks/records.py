@@ -162,7 +162,8 @@ class ProblemSource:
             except MalformedRecordError as error:
                 if self._on_bad_line == "refuse":
                     raise GradatimError(
-                        f"{entry.where} {error}; mend it, or skip such records with on_bad_line='skip'"
+                        f"{entry.where} {error}; mend it, or skip such records with on_bad_line='skip'",
+                        options=("on_bad_line='skip'",),
                     ) from None
                 bad[entry.number] = f"{entry.where} {error}"
         if bad:

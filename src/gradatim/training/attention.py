@@ -167,7 +167,8 @@ def check_attention(config: Any) -> None:
     if implementation not in _MASKED_IMPLEMENTATIONS:
         raise GradatimError(
             f"the attention implementation {implementation!r} cannot take the mask of a packed tree; load the model "
-            "with attn_implementation='sdpa' (or 'eager')"
+            "with attn_implementation='sdpa' (or 'eager')",
+            options=("attn_implementation='sdpa'",),
         )
 
 

@@ -114,7 +114,8 @@ class Client:
                 if attempt >= self._retries or (failure.retry_after or 0) > LONGEST_RETRY_AFTER:
                     raise GradatimError(
                         f"{failure}; attempt {attempt + 1} was the last, so check that the server runs and is not "
-                        "overloaded, lower concurrency or set requests_per_minute"
+                        "overloaded, lower concurrency or set requests_per_minute",
+                        options=("concurrency", "requests_per_minute"),
                     ) from failure
                 await _sleep(backoff_seconds(attempt, failure.retry_after, random.random()))
                 attempt += 1

@@ -87,7 +87,8 @@ class Answer:
         if text.startswith(self.unlike):
             raise GradatimError(
                 "the server repeats the solution so far instead of continuing it: it does not know "
-                'continue_final_message; use api="completions" or a server that knows it (vLLM, SGLang, llama.cpp)'
+                "continue_final_message; use api='completions' or a server that knows it (vLLM, SGLang, llama.cpp)",
+                options=("api='completions'",),
             )
         if not self.unlike.startswith(text):
             self.release()
@@ -142,10 +143,14 @@ class Endpoint:
         names = [str(record["id"]) for record in listed or [] if "id" in record]
         if self.model is None:
             if listed is None:
-                raise GradatimError(f"{self.client.url} does not list its models; name the model")
+                raise GradatimError(
+                    f"{self.client.url} does not list its models; name one with model='NAME'", options=("model='NAME'",)
+                )
             if len(names) != 1:
                 raise GradatimError(
-                    f"{self.client.url} has {len(names)} models; name one of them: {', '.join(names) or '(none)'}"
+                    f"{self.client.url} has {len(names)} models; name one of them with model='NAME': "
+                    f"{', '.join(names) or '(none)'}",
+                    options=("model='NAME'",),
                 )
             self.model = names[0]
         self.kind = next((kind_of(record) for record in listed or [] if record.get("id") == self.model), UNKNOWN)
@@ -222,7 +227,8 @@ class Endpoint:
         if self._require_log_probabilities and any(step.text and not step.log_probabilities for step in steps):
             raise GradatimError(
                 f"{self.client.url} sends no log-probabilities; use a server that does, or do without them "
-                "(require_log_probabilities=False)"
+                "(require_log_probabilities=False)",
+                options=("require_log_probabilities=False",),
             )
 
     def _doubts(self, solution: str) -> bool:
@@ -272,7 +278,8 @@ class Endpoint:
         if "continue_final_message" in body and re.search("continue_final_message|add_generation_prompt", error.detail):
             raise GradatimError(
                 f"{self.client.url} cannot continue a partial message ({error.detail}); use "
-                'api="completions" or a server that knows continue_final_message (vLLM, SGLang, llama.cpp)'
+                "api='completions' or a server that knows continue_final_message (vLLM, SGLang, llama.cpp)",
+                options=("api='completions'",),
             ) from error
         if "max_tokens" in body and "max_completion_tokens" in error.detail:
             self._limit_field = "max_completion_tokens"
@@ -304,8 +311,9 @@ class Endpoint:
         answered = event.get("model")
         if isinstance(answered, str) and answered and not _same_model(str(self.model), answered):
             raise GradatimError(
-                f"{self.client.url} was asked for the model {self.model!r} but answers with {answered!r}; name the "
-                "model as the server does"
+                f"{self.client.url} was asked for the model {self.model!r} but answers with {answered!r}; name it "
+                "as the server does (model='NAME')",
+                options=("model='NAME'",),
             )
 
 

@@ -29,8 +29,8 @@ class TemporaryError(Exception):
 class RefusedError(GradatimError):
     """The server refuses the request as it is; ``detail`` is its own explanation."""
 
-    def __init__(self, message: str, detail: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, detail: str, *, options: tuple[str, ...] = ()) -> None:
+        super().__init__(message, options=options)
         self.detail = detail
 
 
@@ -55,12 +55,14 @@ def failure_of(url: str, model: str | None, status: int, text: str, retry_after:
     detail = explanation(text)
     says = f"{url} answers {status}" + (f" ({detail})" if detail else "")
     if status in (401, 403):
-        return GradatimError(f"{says}; give a key that the server accepts (OPENAI_API_KEY or api_key)")
+        return GradatimError(f"{says}; put a key that the server accepts into the environment's OPENAI_API_KEY")
     if status in TEMPORARY_STATUSES:
         return TemporaryError(says, retry_after)
     if status in (400, 413, 422) and (status == 413 or _CONTEXT.search(detail)):
         return ContextError(
-            f"{says}; use a shorter prompt, a lower max_step_tokens or a model with a longer context", detail
+            f"{says}; use a shorter prompt, a lower max_step_tokens or a model with a longer context",
+            detail,
+            options=("max_step_tokens",),
         )
     if status in (404, 405):
         return NotFoundError(f"{says}; check the URL (it usually ends in /v1) and the model's name {model!r}", detail)

@@ -76,7 +76,8 @@ class ChatCompletions:
         if message.get("reasoning_content") or message.get("reasoning"):
             raise GradatimError(
                 "the server sends the model's reasoning apart from its answer, so steps would lack it; start the "
-                'server without a reasoning parser, or use api="completions"'
+                "server without a reasoning parser, or use api='completions'",
+                options=("api='completions'",),
             )
         return _pieces(_text(message.get("content")), choice.get("logprobs"))
 

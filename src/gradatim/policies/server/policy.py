@@ -123,7 +123,9 @@ class ServerPolicy:
         retries: int = 6,
     ) -> None:
         if chat is not None and api == "completions":
-            raise GradatimError('a chat format needs chat completions; leave it out or use api="chat"')
+            raise GradatimError(
+                "a chat format needs chat completions; leave chat out or use api='chat'", options=("chat", "api='chat'")
+            )
         self.sampling = Sampling() if sampling is None else sampling
         client = Client(
             url,

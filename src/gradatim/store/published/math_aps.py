@@ -65,7 +65,9 @@ class MathAps:
         for path in labelled_paths(step_labels(tree, value=value)):
             steps = [step_text(node).strip() for node in path]
             if any(tag in step for step in steps):
-                raise GradatimError(f"problem {tree.problem.id!r} has the tag {tag!r} in a step; choose another tag")
+                raise GradatimError(
+                    f"problem {tree.problem.id!r} has the tag {tag!r} in a step; choose another tag", options=("tag",)
+                )
             yield {
                 "question": question_text(tree).strip(),
                 "process": " ".join(f"{step} {tag}" for step in steps),

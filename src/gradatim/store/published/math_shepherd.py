@@ -57,7 +57,8 @@ class MathShepherd:
             question = question_text(tree).strip()
             if any(self.tag in text for text in (question, *steps)):
                 raise GradatimError(
-                    f"problem {tree.problem.id!r} has the tag {self.tag!r} in its text; choose another tag"
+                    f"problem {tree.problem.id!r} has the tag {self.tag!r} in its text; choose another tag",
+                    options=("tag",),
                 )
             marks = ["+" if node.scores[value] > threshold else "-" for node in path]
             yield {

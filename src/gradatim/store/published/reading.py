@@ -128,7 +128,9 @@ class _Reader:
     def _report(self, entry: Entry, error: MalformedRecordError) -> None:
         message = f"{entry.where} {error}"
         if not self.skip:
-            raise GradatimError(f"{message}; mend it, or ask to skip malformed rows") from None
+            raise GradatimError(
+                f"{message}; mend it, or pass over such rows with malformed='skip'", options=("malformed='skip'",)
+            ) from None
         warnings.warn(f"{message}; it is skipped", stacklevel=2)
 
     def _check_any(self, made: int) -> None:
