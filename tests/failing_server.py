@@ -24,6 +24,7 @@ class FailingServer(ThreadingHTTPServer):
         faults: the next posts fail so, one after the other; ``None`` lets a post through.
         owner: ``owned_by`` of the model.
         names: of the models listed; ``None`` lists none (404).
+        bare_list: whether they are listed as a JSON array, without the object around it.
         key: that is demanded, if any.
         completions: whether there is ``/completions``.
         refuses: fields that are answered with 422.
@@ -42,6 +43,7 @@ class FailingServer(ThreadingHTTPServer):
         self.faults: list[Fault | None] = []
         self.owner = "somebody"
         self.names: list[str] | None = ["model"]
+        self.bare_list = False
         self.key: str | None = None
         self.completions = True
         self.refuses: frozenset[str] = frozenset()
@@ -91,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/models" or self.server.names is None:
             return self.send_object({"detail": "Not Found"}, 404)
         records = [{"id": name, "object": "model", "owned_by": self.server.owner} for name in self.server.names]
-        return self.send_object({"object": "list", "data": records})
+        return self.send_object(records if self.server.bare_list else {"object": "list", "data": records})
 
     def do_POST(self) -> None:
         server = self.server
@@ -103,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
             return fault(self, body)
         if server.key is not None and self.headers.get("Authorization") != f"Bearer {server.key}":
             return self.send_error_object(401, "Incorrect API key provided.")
-        if self.path == "/v1/completions" and not server.completions:
+        if not self.path.startswith("/v1/") or (self.path == "/v1/completions" and not server.completions):
             return self.send_object({"detail": "Not Found"}, 404)
         if server.names is not None and body["model"] not in server.names:
             return self.send_error_object(404, f"The model `{body['model']}` does not exist.")

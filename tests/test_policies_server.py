@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import socket
 import time
 from collections.abc import Awaitable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -469,11 +471,98 @@ def test_a_failure_that_lasts_is_one_sentence_with_the_url_and_what_to_do(
     assert tree.budget.policy_generated == 0
 
 
-def test_a_server_that_is_not_there_is_said_to_be_unreachable() -> None:
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_server_that_is_not_there_is_an_error_at_once(scheme: str, waits: list[float]) -> None:
     with serving(writes) as server:
-        url = server.url
-    with pytest.raises(GradatimError, match=rf"{url}/models cannot be reached or broke off .*attempt 1 was the last"):
-        run(ServerPolicy(url, retries=0).expand([new_tree().root], 1))
+        url = server.url.replace("http", scheme, 1)
+    tree = new_tree()
+    for attempt in (ServerPolicy(url).connect(), ServerPolicy(url).expand([tree.root], 1)):
+        with pytest.raises(GradatimError) as error:
+            run(attempt)
+        assert str(error.value) == (
+            f"there is no server at {url} (Connection refused); start it, or check the host and the port"
+        )
+    assert waits == []
+
+
+def test_a_host_without_an_address_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> None:
+    async def unknown(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", unknown)
+    with pytest.raises(GradatimError, match=r"no server at http://gpu-box:8000/v1 \(Name or service not known\)"):
+        run(ServerPolicy("http://gpu-box:8000").connect())
+    assert waits == []
+
+
+def test_a_server_that_answered_before_is_waited_for_and_the_user_is_told(
+    waits: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    policies = []
+    with serving(writes) as server:
+        policies.append(policy_of(server, retries=6))
+        run(policies[0].connect())
+    with pytest.raises(
+        GradatimError, match=rf"{server.url}/completions cannot be reached any more .Connection refused.*7"
+    ):
+        run(policies[0].expand([new_tree().root], 1))
+    assert len(waits) == 6
+    [told] = caplog.messages  # the first wait that is long; here no time passes until the others
+    assert re.fullmatch(
+        rf"{server.url}/\S+ cannot be reached any more \(Connection refused\); attempt \d of 7 in \d s", told
+    )
+
+
+def test_short_waits_are_not_told_of(
+    server: FailingServer, waits: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    server.faults = [None, fail.status(503)]
+    run(policy_of(server).expand([new_tree().root], 1))
+    assert caplog.messages == []
+
+
+# Trying it out before anything is begun
+
+
+@pytest.mark.parametrize("api", ["auto", "completions", "chat"])
+def test_connecting_finds_the_model_and_writes_one_token(server: FailingServer, api: Any) -> None:
+    policy = policy_of(server, api=api)
+    run(policy.connect())
+    assert policy.model == "model"
+    [request] = server.requests
+    assert (request["max_tokens"], "stream" in request) == (1, False)
+
+
+def test_connecting_finds_out_that_there_is_only_chat(server: FailingServer) -> None:
+    server.completions = False
+    run(policy_of(server).connect())
+    assert [("messages" in request) for request in server.requests] == [False, True]
+
+
+def test_what_is_wrong_with_a_server_is_said_when_it_is_tried_out(server: FailingServer, waits: list[float]) -> None:
+    server.names = [f"m{number}" for number in range(30)] + ["Qwen2.5-7B-Instruct"]
+    with pytest.raises(
+        GradatimError, match=r"has no model 'qwen2.5-7b'; did you mean 'Qwen2.5-7B-Instruct'\? .*m25 and 11 more"
+    ):
+        run(policy_of(server, model="qwen2.5-7b").connect())
+    server.faults = [fail.status(400, "qwen is not a valid model ID")]
+    with pytest.raises(GradatimError, match=r"/v1 has no model 'qwen'; valid: "):
+        run(policy_of(server, model="qwen").connect())
+    with pytest.raises(GradatimError, match=r"has 31 models; name one of them with model='NAME': m0, m1, .*, m19 and 11 more$"):
+        run(policy_of(server).connect())
+    with pytest.raises(GradatimError, match=r"/wrong/completions answers 404 \(Not Found\); check the URL"):
+        run(ServerPolicy(server.url.replace("/v1", "/wrong"), model="m1", api="completions").connect())
+    server.key = "secret"
+    with pytest.raises(GradatimError, match=r"401 \(Incorrect API key provided\); give a key"):
+        run(policy_of(server, model="m1", api_key="wrong").connect())
+    assert waits == []
+
+
+def test_models_may_be_listed_without_an_object_around_them(server: FailingServer) -> None:
+    server.bare_list = True
+    policy = policy_of(server)
+    run(policy.connect())
+    assert policy.model == "model"
 
 
 def test_retry_after_is_honoured_and_too_long_a_one_is_not_waited_for(
@@ -553,7 +642,7 @@ def test_the_only_model_is_taken_and_several_are_listed(server: FailingServer) -
     with pytest.raises(GradatimError, match=r"has 2 models; name one of them with model=.NAME.: a, b"):
         run(policy_of(server).expand([new_tree().root], 1))
     assert run(policy_of(server, model="b").expand([new_tree().root], 1))
-    with pytest.raises(GradatimError, match=r"The model `c` does not exist\); check the URL"):
+    with pytest.raises(GradatimError, match=r"has no model 'c'; valid: a, b"):
         run(policy_of(server, model="c", api="completions").expand([new_tree().root], 1))
     server.names = None
     with pytest.raises(GradatimError, match="does not list its models; name one"):

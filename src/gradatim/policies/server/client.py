@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -12,12 +14,16 @@ from typing import Any, TypeVar
 import httpx
 
 from gradatim.errors import GradatimError
-from gradatim.policies.server.failures import TemporaryError, explanation, failure_of
+from gradatim.policies.server.failures import TemporaryError, explanation, failure_of, no_server
 from gradatim.policies.server.pacing import LONGEST_RETRY_AFTER, Pacing, backoff_seconds, retry_after_seconds
 
 Result = TypeVar("Result")
 Events = AsyncGenerator[dict[str, Any], None]
+_log = logging.getLogger(__name__)
 _sleep = asyncio.sleep
+
+LONGEST_CONNECT = 10.0  # seconds; a host that is there takes a connection sooner
+LONGEST_SILENCE = 3.0  # seconds that are waited without a word before a request is sent again
 
 
 def is_server_url(name: str) -> bool:
@@ -30,7 +36,8 @@ class Client:
 
     At most ``concurrency`` requests are under way at a time. Connection errors, time-outs, broken-off answers and the
     statuses of overload (429, 500, 502, 503, 504 and their like) are tried again after exponentially growing waits with
-    jitter, or when the server's ``Retry-After`` says.
+    jitter, or when the server's ``Retry-After`` says; what is waited for is logged as a warning before it is long. A
+    server that never answered and takes no connection is an error at once.
 
     It may be used from several event loops, one after the other.
 
@@ -39,7 +46,8 @@ class Client:
         api_key: sent as a bearer token, if any.
         concurrency: requests at a time.
         requests_per_minute: requests are sent at least so far apart; ``None`` sets no limit.
-        timeout: seconds to connect, and the longest silence within an answer.
+        timeout: the longest silence within an answer, in seconds; a connection is taken within
+            :data:`LONGEST_CONNECT`, if that is shorter.
         retries: how often a request is sent again.
 
     Raises:
@@ -67,7 +75,10 @@ class Client:
         self._concurrency = concurrency
         self._pacing = Pacing(requests_per_minute)
         self._timeout = timeout
+        self._connect = min(timeout, LONGEST_CONNECT)
         self._retries = retries
+        self._answered = False  # ever
+        self._told = float("-inf")  # when a wait was last told of
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: httpx.AsyncClient | None = None
         self._slots = asyncio.Semaphore(concurrency)
@@ -103,22 +114,32 @@ class Client:
             await session.aclose()
 
     async def _repeat(self, once: Callable[[], Awaitable[Result]]) -> Result:
-        attempt = 0
+        attempt, began, clock = 1, None, asyncio.get_running_loop().time
         while True:
             try:
                 self._open()
                 async with self._slots:
-                    await _sleep(self._pacing.reserve(asyncio.get_running_loop().time()))
+                    await _sleep(self._pacing.reserve(clock()))
+                    began = clock() if began is None else began
                     return await once()
             except TemporaryError as failure:
-                if attempt >= self._retries or (failure.retry_after or 0) > LONGEST_RETRY_AFTER:
+                if attempt > self._retries or (failure.retry_after or 0) > LONGEST_RETRY_AFTER:
                     raise GradatimError(
-                        f"{failure}; attempt {attempt + 1} was the last, so check that the server runs and is not "
+                        f"{failure}; attempt {attempt} was the last, so check that the server runs and is not "
                         "overloaded, lower concurrency or set requests_per_minute",
                         options=("concurrency", "requests_per_minute"),
                     ) from failure
-                await _sleep(backoff_seconds(attempt, failure.retry_after, random.random()))
+                wait = backoff_seconds(attempt - 1, failure.retry_after, random.random())
+                if began is not None and clock() + wait - began > LONGEST_SILENCE:
+                    self._tell(f"{failure}; attempt {attempt + 1} of {self._retries + 1} in {wait:.0f} s", clock())
+                await _sleep(wait)
                 attempt += 1
+
+    def _tell(self, what: str, now: float) -> None:
+        """Log what is waited for, once for all requests that wait at the same time."""
+        if now - self._told > LONGEST_SILENCE:
+            self._told = now
+            _log.warning("%s", what)
 
     async def _once(
         self,
@@ -133,6 +154,7 @@ class Client:
         session, url = self._open(), f"{self.url}/{path}"
         try:
             async with session.stream(method, path, json=body) as response:
+                self._answered = True
                 if response.status_code >= 300:
                     text = (await response.aread()).decode(errors="replace")
                     retry_after = retry_after_seconds(response.headers.get("retry-after"))
@@ -141,13 +163,19 @@ class Client:
                         return await read(_nothing())
                     raise failure
                 if "event-stream" not in response.headers.get("content-type", ""):
-                    return await read(_whole(url, await response.aread()))
+                    return await read(_whole(url, await response.aread(), listing=optional))
                 async with aclosing(_stream(url, response)) as events:
                     return await read(events)
+        except httpx.ConnectError as error:
+            if not self._answered:
+                raise no_server(self.url, _said(error)) from error
+            raise TemporaryError(f"{url} cannot be reached any more ({_said(error)})") from error
+        except httpx.ConnectTimeout as error:
+            raise TemporaryError(f"{url} takes no connection for {self._connect:g} s") from error
         except httpx.TimeoutException as error:
             raise TemporaryError(f"{url} was silent for {self._timeout:g} s") from error
         except httpx.HTTPError as error:
-            raise TemporaryError(f"{url} cannot be reached or broke off ({_said(error)})") from error
+            raise TemporaryError(f"{url} broke off ({_said(error)})") from error
 
     def _open(self) -> httpx.AsyncClient:
         """The connections of the running event loop; those of a loop that ended are of no use."""
@@ -158,7 +186,7 @@ class Client:
             self._session = httpx.AsyncClient(
                 base_url=self._base,
                 headers=self._headers,
-                timeout=httpx.Timeout(self._timeout, pool=None),
+                timeout=httpx.Timeout(self._timeout, connect=self._connect, pool=None),
                 limits=httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency),
             )
         return self._session
@@ -170,7 +198,10 @@ async def _nothing() -> Events:
         yield event
 
 
-async def _whole(url: str, content: bytes) -> Events:
+async def _whole(url: str, content: bytes, *, listing: bool) -> Events:
+    """The one event of a plain answer. Some servers leave out the object around a list of models."""
+    if listing and content.lstrip().startswith(b"["):
+        content = b'{"data": %s}' % content
     yield _object(url, content)
 
 
@@ -221,5 +252,12 @@ def _base_url(url: str) -> httpx.URL:
     return base if base.path.strip("/") else base.copy_with(path="/v1")
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
+    """What an error says, or the one deepest below it: that of the system, where there is one."""
+    below: BaseException | None = error
+    while below is not None:
+        error = below.exceptions[0] if isinstance(below, BaseExceptionGroup) else below
+        below = error.__cause__ or error.__context__
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
     return str(error) or type(error).__name__

@@ -15,6 +15,7 @@ from gradatim.policies.server.division import Division, Piece
 from gradatim.policies.server.failures import ContextError, NotFoundError, RefusedError, TemporaryError
 from gradatim.policies.server.formats import ChatCompletions, Completions, Format
 from gradatim.policies.server.kinds import UNKNOWN, kind_of
+from gradatim.suggestions import some_of, suggestion
 from gradatim.tree import EndReason, Problem, Step
 
 Api = Literal["auto", "completions", "chat"]
@@ -123,6 +124,7 @@ class Endpoint:
         self.client = client
         self.model = model
         self.kind = UNKNOWN
+        self._names: list[str] = []  # as far as the server lists them
         self._connected = False
         self._require_log_probabilities = require_log_probabilities
         self._automatic = api == "auto" and chat is None
@@ -140,21 +142,30 @@ class Endpoint:
         if self._connected:
             return
         listed = await self.client.models()
-        names = [str(record["id"]) for record in listed or [] if "id" in record]
+        self._names = [str(record["id"]) for record in listed or [] if "id" in record]
         if self.model is None:
             if listed is None:
                 raise GradatimError(
                     f"{self.client.url} does not list its models; name one with model='NAME'", options=("model='NAME'",)
                 )
-            if len(names) != 1:
+            if len(self._names) != 1:
                 raise GradatimError(
-                    f"{self.client.url} has {len(names)} models; name one of them with model='NAME': "
-                    f"{', '.join(names) or '(none)'}",
+                    f"{self.client.url} has {len(self._names)} models; name one of them with model='NAME': "
+                    f"{some_of(self._names) or '(none)'}",
                     options=("model='NAME'",),
                 )
-            self.model = names[0]
+            self.model = self._names[0]
         self.kind = next((kind_of(record) for record in listed or [] if record.get("id") == self.model), UNKNOWN)
         self._connected = True
+
+    async def try_out(self) -> None:
+        """Connect and ask for one token, which no tree holds nor pays for.
+
+        Raises:
+            GradatimError: if the server, its API or the model is not there, or the key is refused.
+        """
+        await self.connect()
+        await self.count(Problem("one-token", "1 + 1 ="), "")
 
     async def count(self, problem: Problem, solution: str) -> int:
         """The tokens of the prompt and the solution so far, as the server counts them.
@@ -265,13 +276,21 @@ class Endpoint:
                 return await self.client.send(asked.path, body, read)
             except ContextError:
                 raise
-            except NotFoundError:
+            except NotFoundError as error:
                 if asked is self._chat or not self._automatic:
-                    raise
+                    raise self._no_model() or error from error
                 self._format = self._chat
             except RefusedError as error:
                 if not self._do_without(body, error):
-                    raise
+                    raise (self._no_model() if "model" in error.detail.lower() else None) or error from error
+
+    def _no_model(self) -> GradatimError | None:
+        """The error of a model that the server does not list, where it lists any."""
+        if not self._names or self.model in self._names:
+            return None
+        return GradatimError(
+            f"{self.client.url} has no model {self.model!r}; {suggestion(str(self.model), self._names)}"
+        )
 
     def _do_without(self, body: Mapping[str, Any], error: RefusedError) -> bool:
         """Whether the request is worth sending again without, or with another name for, what the server refuses."""

@@ -42,6 +42,11 @@ class NotFoundError(RefusedError):
     """The server knows no such route or model."""
 
 
+def no_server(url: str, reason: str) -> GradatimError:
+    """The error for a server that never answered and takes no connection."""
+    return GradatimError(f"there is no server at {url} ({reason}); start it, or check the host and the port")
+
+
 def failure_of(url: str, model: str | None, status: int, text: str, retry_after: float | None) -> Exception:
     """The exception for an answer with an error status.
 

@@ -99,8 +99,9 @@ class ServerPolicy:
         require_log_probabilities: raise an error where a step has none.
         concurrency: requests under way at a time.
         requests_per_minute: requests are sent at least so far apart.
-        timeout: seconds to connect, and the longest silence within an answer.
-        retries: how often a request is sent again after a failure that may pass.
+        timeout: the longest silence within an answer, in seconds.
+        retries: how often a request is sent again after a failure that may pass. A server that never answered and
+            takes no connection is not tried again.
 
     Raises:
         GradatimError: if the URL or a number is wrong. When the policy is used: if the server cannot be reached,
@@ -145,6 +146,15 @@ class ServerPolicy:
     def model(self) -> str | None:
         """The model's name; ``None`` until the server was asked for its only one."""
         return self._endpoint.model
+
+    async def connect(self) -> None:
+        """Ask the server for its models and for one token, so that what is wrong is said before a search begins.
+
+        Raises:
+            GradatimError: if there is no server, no API or no such model, or the key is refused; names the models
+                that there are.
+        """
+        await self._endpoint.try_out()
 
     def release(self, tree: Tree) -> None:
         """Forget what is kept of a tree that is done."""
