@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, set_seed
@@ -13,19 +12,19 @@ from transformers import AutoModelForCausalLM, set_seed
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
 from gradatim.pipeline.context import Run
+from gradatim.pipeline.fitting import curve, fit, outcome, reported, training_settings
 from gradatim.pipeline.growing import VALUE, grow_trees
 from gradatim.pipeline.measures import HeldOutLabels, SampledAccuracy
 from gradatim.pipeline.parts import make_chat, pick_device
-from gradatim.pipeline.progress import StageProgress
-from gradatim.pipeline.saving import disk_errors, save_model
+from gradatim.pipeline.saving import save_model
 from gradatim.policies.loading import load_model, load_tokenizer
 from gradatim.policies.transcript import in_tokens_of
-from gradatim.recipes.schema import DpoOptions, ObjectiveOptions, PairOptions, StepDpoOptions, TrainingOptions
+from gradatim.recipes.schema import DpoOptions, ObjectiveOptions, PairOptions, StepDpoOptions
 from gradatim.scorers.loading import write_layout_file
 from gradatim.supervision import path_pairs, right_solutions, sibling_pairs, step_dpo_pairs, step_labels
 from gradatim.supervision.labels import StepLabel
 from gradatim.supervision.pairs import StepPair
-from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, train
+from gradatim.training import TrainingResult
 from gradatim.training.examples import Example
 from gradatim.training.model_card import Kind, write_model_card
 from gradatim.training.objectives import Dpo, Objective, ProcessReward, StepDpo, SupervisedFineTuning
@@ -66,29 +65,27 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
     objective = ProcessReward()
     held_out = HeldOutLabels(objective.examples(validation), options.training.tokens_per_batch) if validation else None
     with run.progress.stage(f"Training the process reward model on {len(labels):,} step labels") as stage:
-        result = _train(
-            run,
+        result = fit(
             model,
             objective,
             objective.examples(labels),
-            options.training,
+            training_settings(options.training, run.folder.path / "checkpoints" / "scorer", run.recipe.seed),
             stage=stage,
-            checkpoints=run.folder.path / "checkpoints" / "scorer",
-            evaluate=None if held_out is None else _reported(stage, held_out.negative_loss, "held-out loss", -1.0),
+            evaluate=None if held_out is None else reported(stage, held_out.negative_loss, "held-out loss", -1.0),
         )
         threshold = None if held_out is None else held_out.threshold(result.model, run.task)
         save_model(result.model, tokenizer, run.scorer_path)
         write_layout_file(run.scorer_path, chat)
         learned = f"{len(labels):,} step labels"
         _write_card(run, "process-reward-model", run.scorer_path, base, learned, result, threshold)
-        stage.note(_outcome(result, "held-out loss", -1.0))
+        stage.note(outcome(result, "held-out loss", -1.0))
     run.folder.update(
         "scorer",
         time.perf_counter() - started,
         done=True,
         labels=len(labels),
         threshold=threshold,
-        **_curve(result),
+        **curve(result),
     )
 
 
@@ -114,21 +111,20 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
     if problems := run.problems("validation"):
         measure = SampledAccuracy(run, tokenizer, problems, options.validation_samples)
     with run.progress.stage(f"{title}, on {len(examples):,} {what}") as stage:
-        result = _train(
-            run,
+        checkpoints = run.folder.path / "checkpoints" / f"round-{round_number}" / "training"
+        result = fit(
             model,
             objective,
             examples,
-            options.training,
+            training_settings(options.training, checkpoints, run.recipe.seed),
             stage=stage,
-            checkpoints=run.folder.path / "checkpoints" / f"round-{round_number}" / "training",
-            evaluate=None if measure is None else _reported(stage, measure, "held-out pass@1", 1.0),
+            evaluate=None if measure is None else reported(stage, measure, "held-out pass@1", 1.0),
         )
         save_model(result.model, tokenizer, target)
         _write_card(run, "policy", target, run.recipe.policy.model, f"{len(examples):,} {what}", result)
-        stage.note(_outcome(result, "held-out pass@1", 1.0))
+        stage.note(outcome(result, "held-out pass@1", 1.0))
     run.folder.update(
-        f"policy-{round_number}", time.perf_counter() - started, done=True, examples=len(examples), **_curve(result)
+        f"policy-{round_number}", time.perf_counter() - started, done=True, examples=len(examples), **curve(result)
     )
 
 
@@ -191,65 +187,11 @@ def _labels(run: Run, trees: Sequence[Tree]) -> list[StepLabel]:
     return [label for tree in trees for label in step_labels(tree, value=VALUE, **options.model_dump())]
 
 
-def _train(
-    run: Run,
-    model: Any,
-    objective: Objective,
-    examples: Sequence[Example],
-    options: TrainingOptions,
-    *,
-    stage: StageProgress,
-    checkpoints: Path,
-    evaluate: Callable[[Any], float] | None,
-) -> TrainingResult:
-    """Train with checkpoints, going on from the last one where training was interrupted."""
-    given = options.model_dump(exclude={"lora"})
-    lora = None
-    if options.lora is not None:
-        modules = options.lora.target_modules
-        lora = LoraSettings(
-            **options.lora.model_dump(exclude={"target_modules"}),
-            target_modules=modules if isinstance(modules, str) else tuple(modules),
-        )
-    settings = TrainingSettings(**given, lora=lora, output_dir=checkpoints, resume=True, seed=run.recipe.seed % 2**31)
-    with disk_errors(checkpoints):
-        return train(
-            model,
-            objective,
-            examples,
-            settings,
-            evaluate=evaluate,
-            on_update=lambda made, planned: stage.note(f"update {made:,} of {planned:,}"),
-        )
-
-
 def _is_done(run: Run, stage: str, target: Path, title: str) -> bool:
     done = bool(run.folder.record(stage).get("done")) and target.is_dir()
     if done:
         run.progress.line(f"{title}: done before")
     return done
-
-
-def _reported(stage: StageProgress, measure: Callable[[Any], float], what: str, sign: float) -> Callable[[Any], float]:
-    """``measure``, with every result shown."""
-
-    def evaluate(model: Any) -> float:
-        stage.note("measuring")
-        value = measure(model)
-        stage.note(f"{what} {sign * value:.4f}")
-        return value
-
-    return evaluate
-
-
-def _outcome(result: TrainingResult, what: str, sign: float) -> str:
-    if not result.evaluations:
-        return f"{result.updates} updates"
-    first, best = result.evaluations[min(result.evaluations)], result.evaluations[result.best_update]
-    return (
-        f"{result.updates} updates, {what} {sign * first:.4f} before and {sign * best:.4f} "
-        f"after {result.best_update} updates"
-    )
 
 
 def _write_card(
@@ -273,12 +215,3 @@ def _write_card(
         labels=2 if kind == "process-reward-model" and result.model.config.num_labels == 2 else 1,
         threshold=threshold,
     )
-
-
-def _curve(result: TrainingResult) -> dict[str, Any]:
-    return {
-        "updates": result.updates,
-        "best_update": result.best_update,
-        "evaluations": {str(update): value for update, value in sorted(result.evaluations.items())},
-        "history": result.history,
-    }

@@ -36,6 +36,24 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise file_error(path, OSError(errno.ENOSPC, str(error))) from error
 
 
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``folder``; what was written there replaces ``folder`` if the block succeeds.
+
+    Raises:
+        GradatimError: if the disk is full or the folder cannot be written.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    with disk_errors(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+        sync_folder(folder.parent)
+
+
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Save a model and its tokenizer; the folder appears whole or not at all. Adapters are merged into the weights.
 
@@ -44,16 +62,9 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
-    partial = folder.with_name(f".{folder.name}.partial")
-    with disk_errors(folder):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with whole_folder(folder) as partial:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(partial, folder)
-        sync_folder(folder.parent)
 
 
 def _number_of(error: SafetensorError) -> int:

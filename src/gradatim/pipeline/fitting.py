@@ -1,0 +1,86 @@
+"""Training inside a command: with checkpoints to go on from, and with what a person sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradatim.pipeline.progress import StageProgress
+from gradatim.pipeline.saving import disk_errors
+from gradatim.recipes.schema import TrainingOptions
+from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, train
+from gradatim.training.examples import Example
+from gradatim.training.objectives import Objective
+
+
+def training_settings(options: TrainingOptions, checkpoints: Path, seed: int) -> TrainingSettings:
+    """A recipe's training options as settings that go on from the last checkpoint in ``checkpoints``."""
+    lora = None
+    if options.lora is not None:
+        modules = options.lora.target_modules
+        lora = LoraSettings(
+            **options.lora.model_dump(exclude={"target_modules"}),
+            target_modules=modules if isinstance(modules, str) else tuple(modules),
+        )
+    given = options.model_dump(exclude={"lora"})
+    return TrainingSettings(**given, lora=lora, output_dir=checkpoints, resume=True, seed=seed % 2**31)
+
+
+def fit(
+    model: Any,
+    objective: Objective,
+    examples: Sequence[Example],
+    settings: TrainingSettings,
+    *,
+    stage: StageProgress,
+    evaluate: Callable[[Any], float] | None,
+) -> TrainingResult:
+    """Train, with every update shown in ``stage`` and a full disk told as such.
+
+    Raises:
+        GradatimError: as :func:`gradatim.training.train`; also if a checkpoint cannot be written.
+    """
+    assert settings.output_dir is not None, "a command keeps checkpoints"
+    with disk_errors(settings.output_dir):
+        return train(
+            model,
+            objective,
+            examples,
+            settings,
+            evaluate=evaluate,
+            on_update=lambda made, planned: stage.note(f"update {made:,} of {planned:,}"),
+        )
+
+
+def reported(stage: StageProgress, measure: Callable[[Any], float], what: str, sign: float) -> Callable[[Any], float]:
+    """``measure``, with every result shown."""
+
+    def evaluate(model: Any) -> float:
+        stage.note("measuring")
+        value = measure(model)
+        stage.note(f"{what} {sign * value:.4f}")
+        return value
+
+    return evaluate
+
+
+def outcome(result: TrainingResult, what: str, sign: float) -> str:
+    """What training did to the held-out measure ``what``, in a few words."""
+    if not result.evaluations:
+        return f"{result.updates} updates"
+    first, best = result.evaluations[min(result.evaluations)], result.evaluations[result.best_update]
+    return (
+        f"{result.updates} updates, {what} {sign * first:.4f} before and {sign * best:.4f} "
+        f"after {result.best_update} updates"
+    )
+
+
+def curve(result: TrainingResult) -> dict[str, Any]:
+    """A training's course as JSON values."""
+    return {
+        "updates": result.updates,
+        "best_update": result.best_update,
+        "evaluations": {str(update): value for update, value in sorted(result.evaluations.items())},
+        "history": result.history,
+    }
