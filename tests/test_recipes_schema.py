@@ -197,3 +197,12 @@ def test_options_are_those_of_what_they_configure() -> None:
     assert {field.name for field in dataclasses.fields(TrainingSettings)} - set(s.TrainingOptions.model_fields) == {
         "output_dir", "seed", "resume",
     }  # fmt: skip
+
+
+def test_every_key_says_what_it_means() -> None:
+    sections = [each for module in (s, task_options) for each in vars(module).values() if isinstance(each, type)]
+    sections = [each for each in sections if issubclass(each, task_options.Section)]
+    assert len(sections) > 30
+    for section in sections:
+        for key, field in section.model_fields.items():
+            assert (field.description or "").endswith((".", ")")), f"{section.__name__}.{key} lacks a description"

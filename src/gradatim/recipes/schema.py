@@ -24,54 +24,71 @@ class SamplingOptions(Section):
     """See :class:`gradatim.policies.base.Sampling`; where a step ends is the task's to say."""
 
     temperature: NonNegativeFloat = 1.0
+    """0 takes the likeliest token; 1 samples from the model's own distribution."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Keep the smallest set of tokens whose probability reaches this; 1 keeps all."""
     top_k: NonNegativeInt = 0
+    """Keep this many of the likeliest tokens; 0 keeps all."""
     max_step_tokens: PositiveInt = 128
+    """A step that reaches this length is cut off."""
     max_steps: PositiveInt = 64
+    """A solution ends after this many steps, finished or not."""
 
 
 class ChatOptions(Section):
-    """See :class:`gradatim.policies.prompts.ChatFormat`; ``examples`` are pairs of a question and its answer."""
+    """See :class:`gradatim.policies.prompts.ChatFormat`."""
 
     system: str | None = None
+    """The system prompt, if any."""
     examples: list[tuple[str, str]] = Field(default=[])
+    """Worked examples before the problem: pairs of a question and its answer."""
 
 
 class ServerOptions(Section):
-    """See :class:`gradatim.policies.server.policy.ServerPolicy`; ``model`` is the model's name at the server."""
+    """See :class:`gradatim.policies.server.policy.ServerPolicy`."""
 
     model: str | None = None
+    """The model's name at the server; `null` takes the server's only one."""
     api: Literal["auto", "completions", "chat"] = "auto"
+    """`completions` continues text, `chat` continues a message; `auto` is chat where `policy.chat` is given or the
+    server has no completions."""
     concurrency: PositiveInt = 16
+    """Requests that are under way at a time."""
     requests_per_minute: PositiveFloat | None = None
+    """Requests are spaced so that no more are sent in a minute; `null` for no limit."""
     timeout: PositiveFloat = 120.0
+    """Seconds to connect, and the longest silence within an answer."""
     retries: NonNegativeInt = 6
+    """How often a request is sent again after a failure that may pass."""
 
 
 class PolicyOptions(Section):
-    """The model that proposes steps, and how it runs.
-
-    Attributes:
-        model: ``shipped:NAME``, a hub id, a local folder, or the URL of a server (``http://host:8000/v1``).
-        engine: what runs a model that is no server's.
-        chat: put problems as a conversation in the model's chat template; ``null`` for plain text.
-        adapter: a low-rank adapter on the model: a folder or a hub id.
-        device, device_map, quantization, dtype: see :func:`gradatim.policies.loading.placed`.
-        server: of a server only.
-    """
+    """The model that proposes steps, and how it runs."""
 
     model: str
+    """`shipped:NAME`, a hub id, a local folder, or the URL of a server (`http://host:8000/v1`)."""
     engine: Literal["transformers", "vllm"] = "transformers"
+    """What runs a model that is no server's."""
     chat: ChatOptions | None = None
+    """Put problems as a conversation in the model's chat template; `null` for plain text."""
     adapter: str | None = None
+    """A low-rank adapter on the model: a folder or a hub id."""
     device: str = "auto"
+    """Where the model runs, such as `cpu` or `cuda`; `auto` is the accelerator if there is one."""
     device_map: str | None = None
+    """Spreads a model that is too large for one device over several: `auto` or `balanced`."""
     quantization: Literal["8bit", "4bit"] | None = None
+    """Load the weights in 8 or 4 bits with bitsandbytes."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """The number format of the weights and of what is computed."""
     max_branches: PositiveInt = 256
+    """How many steps are written at once."""
     cache_gigabytes: PositiveFloat = 2.0
+    """Memory for what the model knows of earlier steps; what had to be dropped is computed again."""
     sampling: SamplingOptions = SamplingOptions()
+    """How steps are sampled."""
     server: ServerOptions = ServerOptions()
+    """How a server is asked, where `model` is one's URL."""
 
     @property
     def is_server(self) -> bool:
@@ -81,62 +98,76 @@ class PolicyOptions(Section):
 
 
 class ProblemCounts(Section):
-    """How many problems of each split: to grow trees on, to stop training early by, and to evaluate on."""
+    """How many problems of each split are used."""
 
     train: PositiveInt
+    """Problems to grow trees on."""
     validation: NonNegativeInt = 0
+    """Problems to stop training early by; 0 for none."""
     test: PositiveInt
+    """Problems to evaluate on."""
 
 
 class TreeSearch(Section):
-    """What all ways of growing trees share.
-
-    Attributes:
-        budget: tokens that one problem may cost; ``null`` for no limit.
-        in_flight: problems that are searched at the same time.
-    """
+    """What all ways of growing trees share."""
 
     budget: PositiveInt | None = None
+    """Tokens that one problem may cost; `null` for no limit."""
     in_flight: PositiveInt = 64
+    """Problems that are searched at the same time."""
 
 
 class GrowOptions(TreeSearch):
-    """See :func:`gradatim.search.grow.grow`. ``skip_decided`` expands no step whose rollouts all agree."""
+    """See :func:`gradatim.search.grow.grow`."""
 
     name: Literal["grow"]
+    """Grow level by level: a fixed number of steps below every open node."""
     branching: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default=[8, 4, 4])
+    """Steps that are drawn below a node, for each depth from the root's."""
     rollouts: NonNegativeInt = 0
+    """Solutions that are completed below each node left open at the last level."""
     skip_decided: bool = False
+    """Expand no step whose rollouts are all right or all wrong; needs `values.name: rollouts`."""
 
 
 class SamplingSearchOptions(TreeSearch):
     """See :func:`gradatim.search.sampling.independent_sampling`."""
 
     name: Literal["sampling"]
+    """Sample whole solutions, independently of each other."""
     n: PositiveInt = 16
+    """Solutions for each problem."""
 
 
 class GuidedSearch(TreeSearch):
-    """Searches that grow trees where rollouts say it is worth it; ``guide_rollouts`` solutions behind each score."""
+    """Searches that grow trees where rollouts say it is worth it."""
 
     guide_rollouts: PositiveInt = 2
+    """Solutions that are completed behind a step to score it."""
     branch: PositiveInt = 4
+    """Steps that are proposed at each expansion."""
 
 
 class BeamTreeOptions(GuidedSearch):
     """See :func:`gradatim.search.beam.beam_search`."""
 
     name: Literal["beam"]
+    """Step beam search, guided by rollouts."""
     width: PositiveInt = 4
+    """Partial solutions that are kept in each round."""
 
 
 class MctsTreeOptions(GuidedSearch):
     """See :func:`gradatim.search.mcts.mcts`."""
 
     name: Literal["mcts"]
+    """Monte-Carlo tree search, guided by rollouts."""
     simulations: PositiveInt = 32
+    """Expansions in all."""
     rule: Literal["uct", "puct", "puct_uniform"] = "puct"
+    """How a step is selected: `uct`, `puct` with the policy's probabilities as priors, or `puct_uniform`."""
     exploration: NonNegativeFloat = 1.0
+    """The constant of the rule: more explores more."""
 
 
 SearchOptions = Annotated[
@@ -148,13 +179,16 @@ class BackupValues(Section):
     """Values from what was grown: see :func:`gradatim.search.grow.back_up_values`."""
 
     name: Literal["backup"] = "backup"
+    """A step's value is the share of right solutions among those grown below it."""
 
 
 class RolloutValues(Section):
     """Values from rollouts: see :class:`gradatim.scorers.rollouts.RolloutScorer`."""
 
     name: Literal["rollouts"]
+    """A step's value is the share of right solutions among fresh ones completed from it."""
     rollouts: PositiveInt = 8
+    """Solutions that are completed from each step."""
 
 
 ValueOptions = Annotated[BackupValues | RolloutValues, Field(discriminator="name")]
@@ -164,52 +198,72 @@ class LoraOptions(Section):
     """See :class:`gradatim.training.settings.LoraSettings`."""
 
     rank: PositiveInt = 16
+    """Of the update of each weight matrix."""
     alpha: PositiveFloat = 32.0
+    """The update is scaled by `alpha / rank`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """On the adapters' input."""
     target_modules: str | list[str] = "all-linear"
+    """The names of the modules to adapt, or `all-linear`."""
 
 
 class TrainingOptions(Section):
     """See :class:`gradatim.training.settings.TrainingSettings`."""
 
     learning_rate: PositiveFloat = 1e-5
+    """Its peak, reached after the warm-up, then a cosine to zero."""
     epochs: PositiveFloat = 1.0
+    """Passes over the examples."""
     tokens_per_batch: PositiveInt = 2048
+    """Tokens in one forward pass at most; larger trees are divided."""
     gradient_accumulation_steps: PositiveInt = 1
+    """Forward passes for each update."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the updates in which the learning rate rises."""
     weight_decay: NonNegativeFloat = 0.0
+    """How strongly weights are drawn to zero."""
     max_grad_norm: PositiveFloat = 1.0
+    """Longer gradients are cut to this length."""
     bf16: bool = False
+    """Compute in bfloat16 mixed precision."""
     lora: LoraOptions | None = None
+    """Train low-rank adapters instead of all weights; `null` trains all."""
     save_every: PositiveInt | None = 100
+    """Updates between checkpoints; `null` saves none."""
     evaluate_every: PositiveInt = 50
+    """Updates between two evaluations on the validation problems."""
     patience: PositiveInt | None = None
+    """Stop after so many evaluations without a better value; `null` never stops early."""
     log_every: PositiveInt = 10
+    """Updates between two entries of the training history."""
 
 
 class LabelOptions(Section):
     """See :func:`gradatim.supervision.labels.step_labels`."""
 
     kind: Literal["soft", "hard"] = "soft"
+    """`soft` labels are the values themselves, `hard` ones are 0 or 1."""
     threshold: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """A hard label is 1 if the value is above this."""
     min_count: PositiveInt = 1
+    """Rollouts or visits that a value must rest on."""
 
 
 class ProcessRewardOptions(Section):
-    """A process reward model.
-
-    Attributes:
-        init: ``policy``, or a model: ``shipped:NAME``, a hub id or a folder.
-        train: train it on step labels of the grown trees; without, ``init`` is used as it is.
-        layout: how ``init`` reads a solution where it is not trained; see :mod:`gradatim.scorers.layouts`.
-    """
+    """A process reward model."""
 
     name: Literal["process_reward"] = "process_reward"
+    """A process reward model."""
     init: str = "policy"
+    """`policy`, or a model to start from: `shipped:NAME`, a hub id or a folder."""
     train: bool = True
+    """Train it on step labels of the grown trees; `false` uses `init` as it is."""
     layout: Literal["auto", "own", "step-token", "step-tag", "dialogue", "separator", "value-head"] = "auto"
+    """How `init` reads a solution where it is not trained; `auto` tells it from the model."""
     labels: LabelOptions = LabelOptions()
+    """How the values of steps become labels."""
     training: TrainingOptions = TrainingOptions()
+    """How the scorer is trained."""
 
 
 class PairOptions(Section):
@@ -217,49 +271,66 @@ class PairOptions(Section):
     or ``first_error`` (:func:`gradatim.supervision.pairs.step_dpo_pairs`)."""
 
     mode: Literal["best_worst", "all", "first_error"] = "best_worst"
+    """`best_worst` pairs the best sibling with the worst, `all` any two siblings, `first_error` the first wrong step
+    with its right siblings."""
     min_gap: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """By how much the values of a pair differ at least."""
     max_per_parent: PositiveInt | None = None
+    """Pairs of one step's children at most, those of the widest gap; `null` for all."""
     min_count: PositiveInt = 1
+    """Rollouts or visits that a value must rest on."""
 
 
 class SupervisionOptions(Section):
+    """What is made of the values of steps."""
+
     pairs: PairOptions = PairOptions()
+    """Which steps become pairs, for `step_dpo`."""
 
 
 class PolicyTraining(Section):
-    """What all policy objectives share; ``validation_samples`` solutions per validation problem measure the policy
-    while it is trained, and the best state is kept."""
+    """What all policy objectives share. The policy is measured while it is trained, and its best state is kept."""
 
     validation_samples: PositiveInt = 4
+    """Solutions for each validation problem that measure the policy while it is trained."""
     training: TrainingOptions = TrainingOptions()
+    """How the policy is trained."""
 
 
 class PreferenceTraining(PolicyTraining):
     """See :class:`gradatim.training.objectives.dpo.PairObjective`."""
 
     beta: PositiveFloat = 0.1
+    """How strongly the policy is held to the one that it was."""
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Probability that a preference is wrong."""
     nll: NonNegativeFloat = 0.0
+    """Weight of the likelihood of the chosen side, per token."""
     margin: NonNegativeFloat = 0.0
+    """A pair's gap times this is the offset by which its chosen side has to be better."""
 
 
 class StepDpoOptions(PreferenceTraining):
     """Preferences between steps, from ``supervision.pairs``."""
 
     name: Literal["step_dpo"]
+    """Preferences between steps, from `supervision.pairs`."""
 
 
 class DpoOptions(PreferenceTraining):
-    """Preferences between whole solutions, ``max_pairs`` a problem."""
+    """Preferences between whole solutions."""
 
     name: Literal["dpo"]
+    """Preferences between whole solutions."""
     max_pairs: PositiveInt | None = 8
+    """Pairs of one problem at most; `null` for all."""
 
 
 class SftOptions(PolicyTraining):
     """Imitation of the right solutions."""
 
     name: Literal["sft"]
+    """Imitation of the right solutions."""
 
 
 ObjectiveOptions = Annotated[StepDpoOptions | DpoOptions | SftOptions, Field(discriminator="name")]
@@ -269,46 +340,52 @@ class BeamMethod(Section):
     """Step beam search guided by the scorer."""
 
     method: Literal["beam"]
+    """Step beam search, guided by the scorer."""
     width: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)]
+    """Partial solutions that are kept in each round: a number, or one for each round."""
     branch: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)]
+    """Steps that are proposed for each of them: a number, or one for each round."""
     aggregate: Literal["last", "min", "product", "mean"] = "last"
+    """Rank by the last step's score, or by the least, the product or the mean of the path's."""
 
 
 class MctsMethod(Section):
     """Monte-Carlo tree search guided by the scorer."""
 
     method: Literal["mcts"]
+    """Monte-Carlo tree search, guided by the scorer."""
     simulations: PositiveInt
+    """Expansions in all."""
     branch: PositiveInt = 4
+    """Steps that are proposed at each expansion."""
     rule: Literal["uct", "puct", "puct_uniform"] = "puct"
+    """How a step is selected: `uct`, `puct` with the policy's probabilities as priors, or `puct_uniform`."""
     exploration: NonNegativeFloat = 1.0
+    """The constant of the rule: more explores more."""
 
 
 SearchMethod = Annotated[BeamMethod | MctsMethod, Field(discriminator="method")]
 
 
 class EvaluationOptions(Section):
-    """What is measured on the test problems.
-
-    Attributes:
-        samples: solutions sampled for each problem and policy; all counts below are at most this.
-        greedy: also measure the likeliest solution.
-        pass_at: the ``k`` of pass@k.
-        best_of: the ``n`` of best-of-n by the scorer.
-        majority: the ``n`` of majority votes.
-        search: guided searches that are compared with best-of-n, all with the first policy.
-        budget: tokens that one guided search may cost; ``null`` for no limit.
-        in_flight: problems at the same time.
-    """
+    """What is measured on the test problems."""
 
     samples: PositiveInt = 16
+    """Solutions sampled for each problem and policy; all counts below are at most this."""
     greedy: bool = True
+    """Also measure the likeliest solution."""
     pass_at: list[PositiveInt] = Field(default=[1, 8])
+    """The `k` of pass@k, the chance that one of `k` solutions is right."""
     best_of: list[PositiveInt] = Field(default=[1, 2, 4, 8, 16])
+    """The `n` of best-of-n by the scorer."""
     majority: list[PositiveInt] = Field(default=[4, 16])
+    """The `n` of majority votes."""
     search: list[SearchMethod] = Field(default=[])
+    """Guided searches that are compared with best-of-n, all with the first policy."""
     budget: PositiveInt | None = None
+    """Tokens that one guided search may cost; `null` for no limit."""
     in_flight: PositiveInt = 64
+    """Problems at the same time."""
 
     @model_validator(mode="before")
     @classmethod
@@ -331,19 +408,33 @@ class Recipe(Section):
     """A whole run: grow trees, learn from them, evaluate. ``rounds`` repeats the first two with the new policy."""
 
     kind: Literal["run"] = "run"
+    """A run: grow trees, learn from them, evaluate."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Of the recipe, and of its run folder where none is given."""
     summary: str = ""
+    """What the recipe is for, in one line."""
     seed: int = 0
+    """Of everything that is drawn; equal seeds give equal runs."""
     task: Annotated[TaskOptions, Field(discriminator="name")]
+    """Where problems come from and how answers are verified."""
     policy: PolicyOptions
+    """The model that proposes steps, and how it runs."""
     problems: ProblemCounts
+    """How many problems are used for what."""
     search: SearchOptions
+    """How trees are grown to learn from."""
     values: ValueOptions = BackupValues()
+    """How the worth of a step is told from the trees."""
     scorer: ProcessRewardOptions | None = None
+    """A model that judges steps; `null` for none."""
     supervision: SupervisionOptions = SupervisionOptions()
+    """What is made of the values for the objective."""
     objective: ObjectiveOptions | None = None
+    """How the policy is trained; `null` trains none."""
     rounds: PositiveInt = 1
+    """How often trees are grown and learned from, each time with the new policy."""
     evaluation: EvaluationOptions = EvaluationOptions()
+    """What is measured on the test problems."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
@@ -377,29 +468,46 @@ class ModelShape(Section):
     """See :class:`gradatim.training.from_scratch.ModelSize`."""
 
     hidden: PositiveInt = 192
+    """Width of the model."""
     layers: PositiveInt = 4
+    """Layers."""
     heads: PositiveInt = 6
+    """Attention heads of each layer."""
     feed_forward: PositiveInt = 512
+    """Width of a layer's feed-forward part."""
     positions: PositiveInt = 256
+    """Tokens that the model reads at most."""
 
 
 class PretrainingOptions(Section):
     """See :class:`gradatim.training.from_scratch.PretrainingSettings`."""
 
     demonstrations: PositiveInt = 200_000
+    """Different problems with one solution each; every one is seen once an epoch."""
     epochs: PositiveFloat = 1.0
+    """Passes over them."""
     batch_size: PositiveInt = 256
+    """Solutions for each update."""
     learning_rate: PositiveFloat = 2e-3
+    """Its peak; a warm-up over the first 3 % of the updates, then a cosine to a tenth."""
     weight_decay: NonNegativeFloat = 0.05
+    """How strongly weights are drawn to zero."""
     seed: int = 0
+    """Of the initial weights and of the order."""
 
 
 class PretrainRecipe(Section):
     """A policy trained from scratch on the own demonstrations of a task that generates its problems."""
 
     kind: Literal["pretrain"]
+    """Training from scratch."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Of the recipe."""
     summary: str = ""
+    """What the recipe is for, in one line."""
     task: Annotated[GeneratedTaskOptions, Field(discriminator="name")]
+    """The task whose demonstrations are learned; one that generates its problems."""
     size: ModelShape = ModelShape()
+    """The shape of the model, a small Llama."""
     training: PretrainingOptions = PretrainingOptions()
+    """How it is trained."""
