@@ -129,9 +129,13 @@ def test_steps_end_at_the_first_boundary(ends: tuple[str, ...]) -> None:
                 assert holds[-1]
             elif step.end is EndReason.END_OF_TEXT:
                 assert step.tokens[-1] == END
+            elif step.end is EndReason.STEPS:
+                assert holds[-1]
+                assert depth == 4
             else:
                 assert step.end is EndReason.LENGTH
-                assert len(step.tokens) == 12 or (holds[-1] and depth >= 4)
+                assert len(step.tokens) == 12
+            assert depth < 4 or step.end is not EndReason.BOUNDARY
     assert {EndReason.BOUNDARY, EndReason.LENGTH} <= reasons
 
 

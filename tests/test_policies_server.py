@@ -318,7 +318,7 @@ def test_a_server_without_completions_is_talked_to_in_chat(server: FailingServer
 def test_a_rollout_takes_at_most_max_steps_and_is_cut_off_there(server: FailingServer) -> None:
     tree = new_tree()
     [leaf] = run(policy_of(server).rollout([tree.root], 1, Sampling(max_steps=2, max_step_tokens=20)))
-    assert [end for _, end in steps_of(leaf)] == [EndReason.BOUNDARY, EndReason.LENGTH]
+    assert [end for _, end in steps_of(leaf)] == [EndReason.BOUNDARY, EndReason.STEPS]
     [leaf] = run(policy_of(server).rollout([tree.root], 1, Sampling(max_step_tokens=2)))
     assert [(len(text), end) for text, end in steps_of(leaf)] == [(2, EndReason.LENGTH)]
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
+from gradatim.policies.base import Sampling
 from gradatim.search import best_of_n, mcts
 from gradatim.search.mcts import Rule, _Search, priors, puct, uct
 from gradatim.tasks.base import grade
@@ -52,7 +53,7 @@ def test_priors_are_a_softmax_of_length_normalised_log_probabilities() -> None:
 def hand_made_search(rule: Rule) -> tuple[_Search, Tree, list[Node]]:
     """Three children with values and visits (0.9, 9), (0.5, 4) and (0.6, 3); priors 0.2, 0.3 and 0.5."""
     tree = new_tree()
-    search = _Search("mcts", rule, exploration=1.0, max_depth=9)
+    search = _Search("mcts", rule, exploration=1.0)
     children = []
     for token, (value, visits, probability) in enumerate(((0.9, 9, 0.2), (0.5, 4, 0.3), (0.6, 3, 0.5))):
         child = tree.add(tree.root, Step((token,), f"{token}\n", (math.log(probability),)))
@@ -187,9 +188,11 @@ def test_each_node_is_expanded_once() -> None:
     assert all(node.draws == 3 for node in tree.nodes if node.open)
 
 
-def test_the_depth_limit_closes_nodes() -> None:
+def test_the_step_limit_closes_nodes() -> None:
     tree = new_tree()
-    asyncio.run(mcts(tree, random_policy(), arbitrary_scorer(), simulations=100, max_depth=1))
+    one_step = Sampling(max_steps=1)
+    asyncio.run(mcts(tree, random_policy(), arbitrary_scorer(), simulations=100, sampling=one_step))
+    assert {node.step.end for node in tree.nodes[1:]} == {EndReason.STEPS}
     assert {node.depth for node in tree.nodes} == {0, 1}
 
 

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
+from gradatim.policies.base import Sampling
 from gradatim.search import beam_search, best_of_n, independent_sampling, path_score
 from gradatim.search.beam import best
 from gradatim.search.selection import Aggregate
 from gradatim.tasks.base import grade
-from gradatim.tree import Problem, Tree
+from gradatim.tree import EndReason, Problem, Tree
 from scripted_countdown import (
     TASK,
     ListingPolicy,
@@ -27,6 +28,7 @@ from scripted_countdown import (
 )
 
 EVERYTHING = 10_000
+ONE_STEP = Sampling(max_steps=1)
 
 
 def whole_tree(problem: Problem) -> Tree:
@@ -60,11 +62,7 @@ def test_beam_search_keeps_exactly_the_best_of_each_round(width: int) -> None:
     firsts = sorted(whole.root.children, key=arbitrary_value, reverse=True)
     expected = {node.text for node in firsts[:width]}
     tree = new_tree(problems(1)[0])
-    asyncio.run(
-        beam_search(
-            tree, ListingPolicy(random_moves()), arbitrary_scorer(), width=width, branch=EVERYTHING, max_depth=2
-        )
-    )
+    asyncio.run(beam_search(tree, ListingPolicy(random_moves()), arbitrary_scorer(), width=width, branch=EVERYTHING))
     assert {node.text for node in tree.nodes if node.depth == 1 and node.children} == expected
 
 
@@ -89,11 +87,11 @@ def test_beam_search_guided_by_the_oracle_always_solves() -> None:
         assert chosen.reward == 1.0
 
 
-def test_beam_search_proposes_width_times_branch_steps_a_round_and_obeys_its_depth() -> None:
+def test_beam_search_proposes_width_times_branch_steps_a_round_and_obeys_the_step_limit() -> None:
     tree = new_tree()
-    asyncio.run(beam_search(tree, random_policy(), arbitrary_scorer(), width=2, branch=3, max_depth=1))
+    asyncio.run(beam_search(tree, random_policy(), arbitrary_scorer(), width=2, branch=3, sampling=ONE_STEP))
     assert tree.root.draws == 6
-    assert max(node.depth for node in tree.nodes) == 1
+    assert {node.step.end for node in tree.nodes[1:]} == {EndReason.STEPS}
 
 
 def test_best_ranks_unscored_nodes_last_and_keeps_the_order_of_equals() -> None:

@@ -91,7 +91,7 @@ def test_long_steps_and_long_rollouts_are_cut_off() -> None:
     assert (len(child.step.tokens), child.step.end) == (3, EndReason.LENGTH)
     tree = new_tree()
     (leaf,) = asyncio.run(random_policy().rollout([tree.root], 1, Sampling(max_steps=1)))
-    assert (leaf.depth, leaf.step.end) == (1, EndReason.LENGTH)
+    assert (leaf.depth, leaf.step.end) == (1, EndReason.STEPS)
 
 
 def test_closed_nodes_are_passed_over() -> None:

@@ -415,5 +415,6 @@ def test_every_reference_solution_of_math_500_is_right_and_answers_of_others_are
     assert all(normal_form(str(left)) == normal_form(str(right)) for left, right in same)
 
 
-def test_a_problem_without_reference_is_never_right() -> None:
-    assert Math(".").verify(Problem("p", ""), "\\boxed{1}").reward == 0.0
+def test_a_problem_without_reference_is_neither_right_nor_wrong() -> None:
+    verdict = Math(".").verify(Problem("p", ""), "\\boxed{1}")
+    assert (verdict.reward, verdict.answer) == (None, "1")

@@ -185,9 +185,15 @@ def test_template_fills_only_its_fields() -> None:
 
 def test_a_next_question_is_cut_off_at_the_heading_only() -> None:
     template = Template("Be brief.\nQ: {question}\nA:\n", ["question"])
-    assert template.first_solution("1\n#### 2\nQ: and 3?\nA: 4") == "1\n#### 2\n"
-    assert template.first_solution("FAQ: Q: 5") == "FAQ: Q: 5"
-    assert Template("{question}\nSolve Q:\n", ["question"]).first_solution("1\nQ: 2") == "1\nQ: 2"
+    problem = Problem("p", template.fill({"question": "what is 1 + 1?"}))
+    assert template.first_solution(problem, "1\n#### 2\nQ: and 3?\nA: 4") == "1\n#### 2\n"
+    assert template.first_solution(problem, "FAQ: Q: 5") == "FAQ: Q: 5"
+    restated = "Q: What  is 1 + 1?\nA: we add\n#### 2"
+    assert template.first_solution(problem, restated) == restated
+    assert template.first_solution(problem, f"{restated}\nQ: what is 1 + 11?\nA:") == f"{restated}\n"
+    assert template.first_solution(problem, "Q: another?") == ""
+    assert template.next_problem(problem, "1\nQ:") is None  # nothing behind it yet
+    assert Template("{question}\nSolve Q:\n", ["question"]).first_solution(problem, "1\nQ: 2") == "1\nQ: 2"
 
 
 def test_suggestion_names_the_nearest() -> None:

@@ -23,8 +23,21 @@ class EndReason(StrEnum):
 
     BOUNDARY = "boundary"  # the step boundary was written: the solution can go on
     END_OF_TEXT = "end_of_text"  # the policy ended the solution
-    LENGTH = "length"  # the step reached its longest permitted length: the solution is cut off
+    ANSWER = "answer"  # the final answer is complete by the task's rule: the solution is finished
+    STOP = "stop"  # the policy went on to a next problem, or wrote a text that ends every solution: it is finished
+    LENGTH = "length"  # the step, or the model's context, reached its longest permitted length: cut off
+    STEPS = "steps"  # the solution has as many steps as are permitted: cut off
     BUDGET = "budget"  # the tree's budget ran out inside the step: the solution is cut off
+
+    @property
+    def finishes(self) -> bool:
+        """Whether the solution is whole."""
+        return self in (EndReason.END_OF_TEXT, EndReason.ANSWER, EndReason.STOP)
+
+    @property
+    def cuts_off(self) -> bool:
+        """Whether the solution was ended by a limit."""
+        return self in (EndReason.LENGTH, EndReason.STEPS, EndReason.BUDGET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +66,8 @@ class Step:
 
     Attributes:
         tokens: ids that the policy wrote, boundary included; none for a text step.
-        text: the text of ``tokens``.
+        text: the text of ``tokens``. What only shows that the solution has ended has none: the end token, and where
+            ``end`` is ``STOP`` the heading of the next problem.
         log_probabilities: natural-log probability of each token under the policy that sampled it, at temperature 1
             and without truncation; as many as ``tokens``, or none where they are unknown (a prompt, imported text).
             A text step has those that its server told, one for each of the server's tokens.
@@ -126,8 +140,8 @@ class Node:
 
     @property
     def finished(self) -> bool:
-        """Whether the policy ended its solution with this step."""
-        return self.step.end is EndReason.END_OF_TEXT
+        """Whether the solution is whole with this step: the policy ended it, answered, or went on to a next problem."""
+        return self.step.end.finishes
 
     @property
     def open(self) -> bool:

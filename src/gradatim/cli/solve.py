@@ -42,6 +42,9 @@ def solve(
     branch: Annotated[int, typer.Option(min=1, help="Of beam search and mcts.")] = 4,
     temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
     budget: Annotated[int | None, typer.Option(help="Tokens that the search may cost.")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of a solution at most; by default as in recipes.")
+    ] = None,
     seed: Annotated[int, typer.Option()] = 0,
     device: Annotated[str, typer.Option()] = "auto",
     limit: Annotated[int, typer.Option(min=1, help="Show at most so many steps.")] = 60,
@@ -67,9 +70,12 @@ def solve(
     logging.disable_progress_bar()
     made = tasks.make_task(tasks.default_task_options(task))
     tree = Tree(tasks.problem_from_text(made, problem), seed=seed, budget=Budget(budget))
-    options = PolicyOptions(
-        model=policy, device=device, sampling=SamplingOptions(temperature=temperature, max_steps=32)
+    sampling = (
+        SamplingOptions(temperature=temperature)
+        if max_steps is None
+        else SamplingOptions(temperature=temperature, max_steps=max_steps)
     )
+    options = PolicyOptions(model=policy, device=device, sampling=sampling)
     judge = None if scorer is None else parts.load_scorer(scorer, options)
     asyncio.run(_search(tree, parts.load_policy(policy, options, made), judge, chosen_search, samples, width, branch))
     grade(tree, made)

@@ -66,7 +66,10 @@ def samples_of(tree: Tree, scorer: str | None = None) -> list[Sample]:
         if leaf.open or leaf.is_root:
             continue
         if leaf.finished and leaf.reward is None:
-            raise GradatimError(f"a solution of problem {tree.problem.id!r} has no reward; grade the tree first")
+            raise GradatimError(
+                f"a solution of problem {tree.problem.id!r} has no reward; grade the tree, and give the "
+                "problem a reference answer if it has none"
+            )
         sample = Sample(leaf.reward or 0.0, leaf.answer, _score(leaf, scorer))
         samples.extend([sample] * leaf.multiplicity)
     return samples

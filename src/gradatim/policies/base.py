@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from gradatim.tasks.solution_end import NEVER, SolutionEnd
 from gradatim.tree import Node, Tree
 
 
@@ -18,8 +19,9 @@ class Sampling:
         top_p: keep the smallest set of tokens whose probability reaches this (1.0 keeps all).
         top_k: keep this many likeliest tokens (0 keeps all).
         max_step_tokens: a step that reaches this length is cut off.
-        max_steps: a rollout ends after this many steps below the root, finished or not.
+        max_steps: a solution ends after this many steps below the root, finished or not, however it is searched.
         step_end: the strings that end a step.
+        solution_end: what ends a solution beside the policy's end token.
     """
 
     temperature: float = 1.0
@@ -28,6 +30,7 @@ class Sampling:
     max_step_tokens: int = 128
     max_steps: int = 64
     step_end: tuple[str, ...] = ("\n",)
+    solution_end: SolutionEnd = NEVER
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -64,6 +67,11 @@ class Policy(Protocol):
 
     Every token is charged to the budget of its tree before it is computed. Where a budget ends inside a step, the
     step is cut off there (``EndReason.BUDGET``); where nothing is left at all, no child appears.
+
+    A solution ends, under every search alike, with the policy's end token, with its complete final answer or the
+    beginning of a next problem (:class:`gradatim.tasks.solution_end.SolutionEnd`), or at a limit. What a policy wrote
+    beyond that end is no part of the tree and costs nothing. A solution that a limit cuts off after its final answer
+    is complete is finished (``EndReason.ANSWER``).
     """
 
     async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:

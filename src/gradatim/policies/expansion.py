@@ -33,6 +33,8 @@ class Expansion:
     done: asyncio.Future[list[Written]]
     context: list[int]  # the last tokens of the node's path
     length: int  # tokens of the node's path
+    solution: str  # the text of the node's path, from below the root
+    thinking: bool  # whether the prompt opens a thought
     started: int = 0
     running: int = 0
     states: list[NodeState] | None = None
@@ -52,3 +54,4 @@ class Branch:
     log_probabilities: list[float] = field(default_factory=list)
     step_ends: list[int] = field(default_factory=list)  # where each finished step ends in ``tokens``
     end: EndReason | None = None
+    solution_length: int | None = None  # characters that are the solution, where it ended before the last token

@@ -63,7 +63,7 @@ class ScriptedPolicy:
     async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
         """Complete ``n`` solutions below each open node; see :class:`gradatim.policies.base.Policy`.
 
-        A rollout that takes ``max_steps`` is cut off there (``EndReason.LENGTH``). One that the budget ends between two
+        A solution that takes ``max_steps`` is cut off there (``EndReason.STEPS``). One that the budget ends between two
         steps is returned as the open node it reached; one that could not begin is left out.
         """
         sampling = sampling or self.sampling
@@ -76,19 +76,14 @@ class ScriptedPolicy:
         node = start
         while node.open:
             await asyncio.sleep(0)
-            child = self._draw_step(node, generator, key, sampling, last=node.depth + 1 >= sampling.max_steps)
+            child = self._draw_step(node, generator, key, sampling)
             if child is None:
                 break
             node, key = child, generator.getrandbits(64)
         return None if node is start else node
 
-    def _draw_step(
-        self, node: Node, generator: random.Random, key: int, sampling: Sampling, *, last: bool = False
-    ) -> Node | None:
-        """Add one drawn step below ``node``, as far as the budget goes; ``None`` if nothing is left at all.
-
-        A solution that is not finished with its ``last`` step is cut off.
-        """
+    def _draw_step(self, node: Node, generator: random.Random, key: int, sampling: Sampling) -> Node | None:
+        """Add one drawn step below ``node``, as far as the budget goes; ``None`` if nothing is left at all."""
         if not _pay_prompt(node.tree):
             return None
         steps = self.distribution(node)
@@ -97,14 +92,26 @@ class ScriptedPolicy:
         index = generator.choices(range(len(steps)), _weights(steps, sampling))[0]
         tokens = step_tokens(steps[index])
         end = steps[index].end
-        if len(tokens) > sampling.max_step_tokens or (last and end is EndReason.BOUNDARY):
+        if len(tokens) > sampling.max_step_tokens:
             tokens, end = tokens[: sampling.max_step_tokens], EndReason.LENGTH
         granted = node.tree.budget.take_up_to(Spending.POLICY_GENERATED, len(tokens))
         if granted < len(tokens):
             tokens, end = tokens[:granted], EndReason.BUDGET
         if not tokens:
             return None
-        step = Step(tokens, steps[index].text[: len(tokens)], _log_probabilities(steps, tokens), end)
+        text = steps[index].text[: len(tokens)]
+        ending = None
+        if end is not EndReason.END_OF_TEXT:
+            solution = node.text + text
+            ending = sampling.solution_end.find(node.tree.problem, solution, cut_off=end.cuts_off)
+        if ending is not None:
+            end = ending.reason
+            kept = min(len(tokens), max(1, ending.seen - len(node.text)))
+            node.tree.budget.give_back(Spending.POLICY_GENERATED, len(tokens) - kept)
+            tokens, text = tokens[:kept], text[: max(0, ending.length - len(node.text))]
+        elif end is EndReason.BOUNDARY and node.depth + 1 >= sampling.max_steps:
+            end = EndReason.STEPS
+        step = Step(tokens, text, _log_probabilities(steps, tokens), end)
         return node.tree.add(node, step, key=key)
 
 

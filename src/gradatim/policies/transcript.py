@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from gradatim.policies.prompts import ChatFormat, continuation_tokens, prompt_tokens, step_tokens
-from gradatim.tree import Node, Problem, Tree
+from gradatim.tree import EndReason, Node, Problem, Tree
 
 
 class PathTokens(Protocol):
     """Writes a partial solution as a model reads it."""
 
     def __call__(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
-        """The tokens of a problem and its steps so far; ``finished`` if the last step ended the solution."""
+        """The tokens of a problem and its steps so far; ``finished`` if the last step ends in the end token."""
         ...
 
 
@@ -50,7 +50,7 @@ class Transcript:
 
     def _write(self, node: Node, known: dict[int, Node]) -> Node:
         path = node.path()
-        tokens = self._path_tokens(node.tree.problem, step_texts(path), finished=node.finished)
+        tokens = self._path_tokens(node.tree.problem, step_texts(path), finished=ended_by_policy(node))
         for ancestor in reversed(path[:-1]):
             before = known[ancestor.id]
             prefix = before.tokens
@@ -60,6 +60,15 @@ class Transcript:
                     before.tree.add(before, replace(node.step, tokens=rest, log_probabilities=())) if rest else before
                 )
         return Tree(node.tree.problem, prompt_tokens=tokens, seed=node.tree.seed, budget=node.tree.budget).root
+
+
+def ended_by_policy(node: Node) -> bool:
+    """Whether a model's own writing of the node's step ends in its end token.
+
+    A solution that ended with its answer has none, as in the tokens of a policy that went on; one that ended without
+    any further text has nothing else.
+    """
+    return node.step.end is EndReason.END_OF_TEXT or (node.finished and not node.step.text)
 
 
 def step_texts(path: Sequence[Node]) -> list[str]:
@@ -81,7 +90,8 @@ def tokenized(tree: Tree, tokenizer: Any, chat: ChatFormat | None = None) -> Tre
     """A copy of a tree with every step in ``tokenizer``'s tokens, for training a model on what others wrote.
 
     The copy has the same nodes, scores, counts and rewards, and no log-probabilities. Each step has the tokens that it
-    has at a step boundary, whatever came before it. A finished solution ends in the tokenizer's end token.
+    has at a step boundary, whatever came before it. A solution that the policy ended itself ends in the tokenizer's
+    end token.
 
     Args:
         tree: any tree; its own tokens, if it has any, are not looked at.
@@ -94,7 +104,7 @@ def tokenized(tree: Tree, tokenizer: Any, chat: ChatFormat | None = None) -> Tre
     value = tree.to_json()
     value["nodes"][0]["tokens"] = prompt_tokens(tokenizer, tree.problem, chat)
     for node, record in zip(tree.nodes[1:], value["nodes"][1:], strict=True):
-        record["tokens"] = step_tokens(tokenizer, node.step.text, finished=node.finished)
+        record["tokens"] = step_tokens(tokenizer, node.step.text, finished=ended_by_policy(node))
         if node.step.observation_text:
             record["observation"] = continuation_tokens(tokenizer, node.step.observation_text)
         record.pop("log_probabilities", None)

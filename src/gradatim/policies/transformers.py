@@ -25,6 +25,7 @@ from gradatim.policies.prompts import ChatFormat, prompt_tokens
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
 from gradatim.policies.token_sampling import choose_tokens, uniforms
 from gradatim.policies.tree_model import ModelStatistics, TreeModel
+from gradatim.tasks.solution_end import opens_thought
 from gradatim.tree import EndReason, Node, Step, Tree
 
 
@@ -209,7 +210,17 @@ class TransformersPolicy:
             )
         keys = [node.tree.draw(node) for _ in range(n)]
         done: asyncio.Future[list[Written]] = asyncio.get_running_loop().create_future()
-        return Expansion(node, keys, sampling, to_the_end, done, tokens[-CONTEXT_TOKENS:], len(tokens))
+        return Expansion(
+            node,
+            keys,
+            sampling,
+            to_the_end,
+            done,
+            context=tokens[-CONTEXT_TOKENS:],
+            length=len(tokens),
+            solution=node.text,
+            thinking=opens_thought(self._text.text((), node.tree.root.step.tokens[-CONTEXT_TOKENS:])),
+        )
 
     def _attach(self, node: Node, written: Written) -> list[Node]:
         """Add what a branch wrote below ``node``; returns the nodes, from the first step to the last."""
@@ -356,7 +367,7 @@ class TransformersPolicy:
         since it is most of what a search costs beside the model."""
         tokens, log_probabilities = choose_tokens(logits, sampling, uniform)
         chosen = tokens.tolist()
-        marks = self._text.marks(sampling.step_end)[chosen].tolist()
+        marks = self._text.marks(sampling.step_end, sampling.solution_end)[chosen].tolist()
         for branch, token, log_probability, mark in zip(
             branches, chosen, log_probabilities.tolist(), marks, strict=True
         ):
@@ -380,18 +391,47 @@ class TransformersPolicy:
             mark = self._text.holds_boundary(branch.tokens[start:], sampling.step_end)
         if mark == Mark.END_OF_TEXT:
             branch.end = EndReason.END_OF_TEXT
+        elif mark and self._look(branch):
+            pass
         elif expansion.length + written >= self._positions:
             branch.end = EndReason.LENGTH
         elif mark == Mark.BOUNDARY:
             branch.step_ends.append(written)
             branch.longest = written + sampling.max_step_tokens
-            if not expansion.to_the_end:
+            if expansion.node.depth + len(branch.step_ends) >= sampling.max_steps:
+                branch.end = EndReason.STEPS
+            elif not expansion.to_the_end:
                 branch.end = EndReason.BOUNDARY
-            elif expansion.node.depth + len(branch.step_ends) >= sampling.max_steps:
-                branch.end = EndReason.LENGTH
         elif written >= branch.longest:
             branch.end = EndReason.LENGTH
         branch.longest = min(branch.longest, self._positions - expansion.length)
+
+    def _look(self, branch: Branch, *, cut_off: bool = False) -> bool:
+        """End a branch if what it wrote ends the solution by its task's rules; returns whether it does.
+
+        The tokens behind the heading of a next problem are dropped and given back.
+        """
+        expansion, tokens = branch.expansion, branch.tokens
+        rules = expansion.sampling.solution_end
+        if not rules:
+            return False
+        before = len(expansion.solution)
+        ending = rules.find(
+            expansion.node.tree.problem,
+            expansion.solution + self._text.text(expansion.context, tokens),
+            cut_off=cut_off,
+            thinking=expansion.thinking,
+        )
+        if ending is None:
+            return False
+        branch.end = ending.reason
+        if ending.reason is EndReason.STOP:
+            solution, kept = self._text.cut(expansion.context, tokens, ending.length - before, ending.seen - before)
+            branch.budget.give_back(Spending.POLICY_GENERATED, len(tokens) - kept)
+            branch.solution_length = max(0, ending.length - before)
+            branch.step_ends = [end for end in branch.step_ends if end <= solution and end < kept]
+            del tokens[kept:], branch.log_probabilities[kept:]
+        return True
 
     def _finish(self, branch: Branch, keys_values: Tensor | None) -> None:
         expansion = branch.expansion
@@ -405,15 +445,19 @@ class TransformersPolicy:
     def _steps(self, branch: Branch) -> list[Step]:
         """Cut what a branch wrote into steps."""
         assert branch.end is not None
+        if branch.end.cuts_off:
+            self._look(branch, cut_off=True)
         ends = list(branch.step_ends)
         if branch.tokens and (not ends or ends[-1] < len(branch.tokens)):
             ends.append(len(branch.tokens))
-        steps = []
+        steps: list[Step] = []
         start = 0
         for end in ends:
             tokens = branch.tokens[start:end]
             text = self._text.text([*branch.expansion.context, *branch.tokens[:start]], tokens)
             reason = branch.end if end == ends[-1] else EndReason.BOUNDARY
+            if reason is EndReason.STOP and branch.solution_length is not None:
+                text = text[: max(0, branch.solution_length - sum(len(step.text) for step in steps))]
             steps.append(Step(tuple(tokens), text, tuple(branch.log_probabilities[start:end]), reason))
             start = end
         return steps

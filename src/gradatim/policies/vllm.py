@@ -20,6 +20,7 @@ from gradatim.policies.base import Sampling
 from gradatim.policies.loading import load_tokenizer
 from gradatim.policies.prompts import ChatFormat, prompt_tokens
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
+from gradatim.tasks.solution_end import opens_thought
 from gradatim.tree import EndReason, Node, Step, Tree
 
 _ROUND_TOKENS = 256  # a round lasts as long as its longest request, so none asks for more
@@ -37,6 +38,8 @@ class Draft:
         one_step: whether it ends with its first step.
         room: how many more steps may be written.
         path: the tokens of the node's path.
+        solution: the text of the node's path, from below the root.
+        thinking: whether the prompt opens a thought.
         steps: the steps that are complete.
         tokens: of the step that is being written.
         log_probabilities: one for each of them.
@@ -50,6 +53,8 @@ class Draft:
     one_step: bool
     room: int
     path: list[int]
+    solution: str
+    thinking: bool
     steps: list[Step] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
@@ -185,8 +190,9 @@ class VllmPolicy:
                 f"problem {tree.problem.id!r} has {len(path)} tokens up to here, but the policy's model reads at most "
                 f"{self._positions}; use a shorter prompt or a model with a longer context"
             )
-        room = 1 if one_step else max(1, sampling.max_steps - node.depth)
-        return [Draft(node, tree.draw(node), sampling, one_step, room, path) for _ in range(n)]
+        room = max(1, sampling.max_steps - node.depth)
+        thinking = opens_thought(self._text.text((), tree.root.step.tokens[-CONTEXT_TOKENS:]))
+        return [Draft(node, tree.draw(node), sampling, one_step, room, path, node.text, thinking) for _ in range(n)]
 
     def _allowance(self, draft: Draft) -> Allowance:
         tree = draft.node.tree
@@ -248,7 +254,7 @@ class VllmPolicy:
                 f"{'no ' if output.logprobs is None else ''}log-probabilities; look into its log"
             )
         ended = output.finish_reason == "stop" and not isinstance(output.stop_reason, str)
-        marks = self._text.marks(draft.sampling.step_end)
+        marks = self._text.marks(draft.sampling.step_end, draft.sampling.solution_end)
         for place, (token, entry) in enumerate(zip(tokens, output.logprobs, strict=True)):
             draft.tokens.append(token)
             draft.log_probabilities.append(float(entry[token].logprob))
@@ -265,17 +271,65 @@ class VllmPolicy:
         if mark is Mark.END_OF_TEXT:
             draft.done = True
             self._complete(draft, EndReason.END_OF_TEXT)
+        elif mark is not Mark.NONE and self._look(draft):
+            return
         elif mark is Mark.BOUNDARY:
             draft.room -= 1
-            draft.done = draft.room == 0
-            self._complete(draft, EndReason.LENGTH if draft.done and not draft.one_step else EndReason.BOUNDARY)
+            draft.done = draft.one_step or draft.room == 0
+            self._complete(draft, EndReason.STEPS if draft.room == 0 else EndReason.BOUNDARY)
         elif len(draft.tokens) >= draft.sampling.max_step_tokens:
-            draft.done = True
-            self._complete(draft, EndReason.LENGTH)
+            self._cut_off(draft, EndReason.LENGTH)
+
+    def _look(self, draft: Draft, *, cut_off: bool = False) -> bool:
+        """End a draft if what it wrote ends the solution by its task's rules; returns whether it does.
+
+        The tokens behind the heading of a next problem are dropped.
+        """
+        written = [token for step in draft.steps for token in step.tokens] + draft.tokens
+        if not draft.sampling.solution_end or not written:
+            return False
+        before, context = len(draft.solution), draft.path[-CONTEXT_TOKENS:]
+        ending = draft.sampling.solution_end.find(
+            draft.node.tree.problem,
+            draft.solution + self._text.text(context, written),
+            cut_off=cut_off,
+            thinking=draft.thinking,
+        )
+        if ending is None:
+            return False
+        draft.done = True
+        if ending.reason is EndReason.STOP:
+            self._drop_next_problem(draft, context, written, ending.length - before, ending.seen - before)
+        else:
+            self._close(draft, ending.reason)
+        return True
+
+    def _drop_next_problem(self, draft: Draft, context: list[int], written: list[int], length: int, seen: int) -> None:
+        """Keep of what a draft wrote the solution, ``length`` characters, and the tokens of the heading behind it."""
+        solution, kept = self._text.cut(context, written, length, seen)
+        log_probabilities = [
+            *(each for step in draft.steps for each in step.log_probabilities),
+            *draft.log_probabilities,
+        ]
+        steps, start = [], 0
+        for step in draft.steps:
+            if start + len(step.tokens) > min(solution, kept - 1):
+                break
+            steps.append(step)
+            start += len(step.tokens)
+        text = self._text.text([*context, *written[:start]], written[start:kept])
+        text = text[: max(0, length - sum(len(step.text) for step in steps))]
+        last = Step(tuple(written[start:kept]), text, tuple(log_probabilities[start:kept]), EndReason.STOP)
+        draft.steps, draft.tokens, draft.log_probabilities = [*steps, last], [], []
 
     def _cut_off(self, draft: Draft, end: EndReason) -> None:
-        """End a draft where it is: within its step, or with the step before."""
+        """End a draft at a limit, unless what it wrote is a whole solution."""
         draft.done = True
+        if not self._look(draft, cut_off=True):
+            self._close(draft, end)
+
+    def _close(self, draft: Draft, end: EndReason) -> None:
+        """End a draft where it is: within its step, or with the step before."""
         if draft.tokens:
             self._complete(draft, end)
         elif draft.steps:

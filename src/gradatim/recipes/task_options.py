@@ -177,6 +177,8 @@ class RecordsOptions(HeldOut):
     """Whether problems come in an order of their own."""
     step_end: Annotated[list[str], Field(min_length=1)] = ["\n"]
     """The texts that end a step."""
+    stop: list[Annotated[str, Field(min_length=1)]] = []
+    """Texts that end a solution wherever they stand, beside a complete final answer and the heading of a next problem."""
 
 
 class OwnTaskOptions(Section):

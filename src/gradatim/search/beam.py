@@ -19,7 +19,6 @@ async def beam_search(
     *,
     width: int | Sequence[int] = 4,
     branch: int | Sequence[int] = 4,
-    max_depth: int = 64,
     aggregate: Aggregate = "last",
     sampling: Sampling | None = None,
 ) -> Tree:
@@ -27,8 +26,8 @@ async def beam_search(
 
     Every round proposes ``width * branch`` steps, spread evenly over the frontier (the first round: all below the
     root), scores them and keeps the ``width`` best open ones; identical steps take one place. Finished solutions leave
-    the frontier and stay candidates. The search ends when nothing is open, the budget is spent or ``max_depth`` is
-    reached. Choose the answer by score alone with ``best_of_n(tree, scorer.name, aggregate=aggregate)``.
+    the frontier and stay candidates. The search ends when nothing is open or the budget is spent. Choose the answer by
+    score alone with ``best_of_n(tree, scorer.name, aggregate=aggregate)``.
 
     Both numbers may be given round by round, the last one for all that follow: where early scores say little,
     ``width=(4, 1), branch=(1, 16, 1)`` follows four first steps, prunes among the sixteen second ones, and finishes the
@@ -43,7 +42,6 @@ async def beam_search(
         scorer: scores them; higher is better.
         width: partial solutions kept in each round, or a sequence of them.
         branch: steps proposed for each of them, or a sequence.
-        max_depth: steps of a solution at most.
         aggregate: rank by the last step's score, or by the minimum, product or mean over the path.
         sampling: how steps are sampled; the policy's own way by default.
 
@@ -52,13 +50,13 @@ async def beam_search(
     """
     widths, branches = _by_round(width, "width"), _by_round(branch, "branch")
     frontier = [tree.root]
-    for depth in range(max_depth):
-        if not frontier or tree.budget.spent:
-            break
+    depth = 0
+    while frontier and not tree.budget.spent:
         keep, each = widths[min(depth, len(widths) - 1)], branches[min(depth, len(branches) - 1)]
         children = await policy.expand(frontier, max(1, keep * each // len(frontier)), sampling)
         await scorer.score(children)
         frontier = best([child for child in children if child.open], keep, scorer.name, aggregate)
+        depth += 1
     return tree
 
 

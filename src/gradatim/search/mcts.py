@@ -35,7 +35,6 @@ async def mcts(
     in_flight: int = 4,
     rule: Rule = "puct",
     exploration: float = 1.0,
-    max_depth: int = 64,
     terminal_value: TerminalValue | None = None,
     sampling: Sampling | None = None,
     name: str = "mcts",
@@ -63,7 +62,6 @@ async def mcts(
         in_flight: simulations in a wave; 1 is the sequential algorithm.
         rule: ``"uct"``, ``"puct"`` with the policy's probabilities as priors, or ``"puct_uniform"``.
         exploration: the constant of the rule.
-        max_depth: steps of a solution at most.
         terminal_value: values finished steps instead of the scorer, for instance the verifier's reward when a tree is
             grown to learn from.
         sampling: how steps are sampled; the policy's own way by default.
@@ -74,7 +72,7 @@ async def mcts(
     """
     if branch < 1 or in_flight < 1:
         raise GradatimError(f"MCTS needs branch and in_flight of at least 1, got {branch} and {in_flight}")
-    search = _Search(name, rule, exploration, max_depth)
+    search = _Search(name, rule, exploration)
     search.resume(tree)
 
     done = 0
@@ -148,7 +146,6 @@ class _Search:
     name: str
     rule: Rule
     exploration: float
-    max_depth: int
     children: dict[Node, list[Node]] = field(default_factory=dict)
     prior: dict[Node, float] = field(default_factory=dict)
     virtual_losses: Counter[Node] = field(default_factory=Counter)
@@ -161,8 +158,6 @@ class _Search:
             valued = [child for child in node.children if child.counts.get(self.name)]
             if valued:
                 self._adopt(node, valued)
-        if self._closed(tree.root):
-            self._block(tree.root)
 
     def select_wave(self, root: Node, count: int) -> list[Node]:
         """Up to ``count`` different nodes to expand, each with a virtual loss on its path."""
@@ -201,12 +196,9 @@ class _Search:
         shares = [1 / len(valued) for _ in valued] if self.rule == "puct_uniform" else priors(valued)
         self.prior.update(zip(valued, shares, strict=True))
         for child in valued:
-            if self._closed(child):
+            if not child.open:
                 self._block(child)
         self._block(node)
-
-    def _closed(self, node: Node) -> bool:
-        return not node.open or node.depth >= self.max_depth
 
     def _block(self, node: Node | None) -> list[Node]:
         """Block ``node`` if nothing is left below it, then so its ancestors; returns those newly blocked."""

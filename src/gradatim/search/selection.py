@@ -64,7 +64,7 @@ def majority(tree: Tree) -> Node | None:
         ``None`` if no solution has an answer.
 
     Raises:
-        GradatimError: if a solution was not graded, so that its answer is unknown.
+        GradatimError: if no solution was graded, so that their answers are unknown.
     """
     groups = _by_answer(tree)
     winner = max(groups, key=lambda group: sum(leaf.multiplicity for leaf in group), default=[])
@@ -86,7 +86,7 @@ def weighted_majority(tree: Tree, name: str, *, aggregate: Aggregate = "last") -
         ``None`` if no solution has an answer.
 
     Raises:
-        GradatimError: if a solution was not graded, or a score is negative.
+        GradatimError: if no solution was graded, or a score is negative.
     """
 
     def votes(leaf: Node) -> float:
@@ -111,9 +111,11 @@ def _rank(leaf: Node, name: str, aggregate: Aggregate) -> float:
 def _by_answer(tree: Tree) -> list[list[Node]]:
     """The finished solutions grouped by answer, in the order in which they were found; no answer is no group."""
     groups: dict[str, list[Node]] = {}
-    for leaf in tree.solutions():
-        if leaf.reward is None:
-            raise GradatimError(f"a solution of problem {tree.problem.id!r} has no answer yet; grade the tree first")
+    solutions = tree.solutions()
+    ungraded = all(leaf.reward is None and leaf.answer is None for leaf in solutions)
+    if solutions and ungraded and tree.problem.answer is not None:  # without a reference nothing has a reward
+        raise GradatimError(f"the solutions of problem {tree.problem.id!r} have no answers yet; grade the tree first")
+    for leaf in solutions:
         if leaf.answer is not None:
             groups.setdefault(leaf.answer, []).append(leaf)
     return list(groups.values())

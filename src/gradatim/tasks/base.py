@@ -8,18 +8,21 @@ from typing import Protocol, runtime_checkable
 
 from gradatim.tree import Node, Problem, Tree
 
+NO_REFERENCE = "the problem has no reference answer"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a verifier found.
 
     Attributes:
-        reward: 1.0 for a right solution, 0.0 for a wrong one; tasks may give values between.
+        reward: 1.0 for a right solution, 0.0 for a wrong one; tasks may give values between. ``None`` where nobody can
+            tell, since the problem has no reference answer.
         answer: the answer that was extracted, in a form that equal answers share; ``None`` where there is none.
         reason: why, in a few words that a person can act on. ``"correct"`` for a right solution.
     """
 
-    reward: float
+    reward: float | None
     answer: str | None
     reason: str
 
@@ -27,6 +30,9 @@ class Verdict:
 @runtime_checkable
 class Task(Protocol):
     """A source of problems with a verifier.
+
+    A task may also have a ``solution_end`` (:class:`gradatim.tasks.solution_end.SolutionEnd`), which says what ends a
+    solution beside the policy's end token; without one, a policy that does not end its answers runs into its limits.
 
     Attributes:
         name: what recipes call it.
@@ -69,7 +75,10 @@ def grade(tree: Tree, task: Task) -> None:
 
 
 def grade_node(node: Node, task: Task) -> None:
-    """Grade one leaf if it is closed and not graded yet."""
+    """Grade one leaf if it is closed and not graded yet.
+
+    A solution of a problem without a reference answer gets its answer and no reward: nothing says that it is wrong.
+    """
     if node.open or node.reward is not None:
         return
     if node.finished:

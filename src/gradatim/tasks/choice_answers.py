@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Sequence
 
-from gradatim.tasks.base import Verdict
+from gradatim.tasks.base import NO_REFERENCE, Verdict
 from gradatim.tasks.math_answers import last_boxed
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -24,6 +24,12 @@ _ANSWER = re.compile(rf"{_MARK}{_LETTER}(?! ?(?:or|and|/|&) ?\(?[A-Z]\b)")
 _NAMED = re.compile(rf"{_MARK}(?P<named>[^\n]+)")
 _PRAISED = re.compile(rf"{_LETTER} is (?:the )?(?:correct|right|best)\b")
 _LONE = re.compile(rf"{_LETTER} ?[.):]*(?:$|(?<=[.):]) )")
+# Lines whose end is the answer: a mark and a letter, perhaps with the option's text; or a letter alone.
+_ANSWER_LINE = re.compile(
+    rf"(?:.*[.!?] )?(?i:(?:so|thus|hence|therefore),? )?(?i:the )?(?i:final |correct |right |best )*{_MARK}"
+    r"(?:\( ?[A-Za-z] ?\)(?! ?(?:or|and|/|&)).{0,200}|[A-Z](?:[.):,].{0,200})?)"
+)
+_LONE_LINE = re.compile(r"(?:\([A-Z]\)|[A-Z][.)]?)\Z")
 _DECORATION = re.compile(r"\\(?:text|mathrm|mathbf|textbf)(?![a-zA-Z])|[*_`$\"“”{}\\]")
 
 
@@ -36,11 +42,12 @@ def verify_choice(reference: str | None, text: str, choices: Sequence[str] = ())
         choices: the options' texts in the order of their letters, where they are known.
     """
     answer = extract_choice(text, choices)
+    right = (reference or "").strip("() .").upper()
     if answer is None:
-        return Verdict(0.0, None, "no final answer: no 'the answer is (A)' and no last lone letter")
-    if reference is None or not reference.strip("() .").upper():
-        return Verdict(0.0, answer, "the problem has no reference answer")
-    right = reference.strip("() .").upper()
+        reason = "no final answer: no 'the answer is (A)' and no last lone letter"
+        return Verdict(0.0 if right else None, None, reason)
+    if not right:
+        return Verdict(None, answer, NO_REFERENCE)
     if answer == right:
         return Verdict(1.0, answer, "correct")
     return Verdict(0.0, answer, f"wrong answer: {answer} instead of {right}")
@@ -65,6 +72,12 @@ def extract_choice(text: str, choices: Sequence[str] = ()) -> str | None:
         or _last_letter(_PRAISED, tail, valid)
         or _option(tail.rpartition("\n")[2], choices, valid)
     )
+
+
+def is_choice_line(line: str) -> bool:
+    """Whether a line names an option and nothing else: ``Answer: (C)``, ``The answer is B.``, ``C.``"""
+    plain = _plain(line)
+    return bool(plain) and (_ANSWER_LINE.fullmatch(plain) is not None or _LONE_LINE.match(plain) is not None)
 
 
 def _last_letter(pattern: re.Pattern[str], text: str, valid: str) -> str | None:

@@ -22,6 +22,7 @@ from gradatim.tasks.base import Verdict
 from gradatim.tasks.code_tests import TestResults, run_function_tests, run_input_tests
 from gradatim.tasks.records import ProblemSource
 from gradatim.tasks.sandbox import SandboxLimits, sandbox_layers
+from gradatim.tasks.solution_end import NextProblem, SolutionEnd
 from gradatim.tasks.steps import check_step_end, split_at
 from gradatim.tasks.templates import Template
 from gradatim.tree import Problem
@@ -41,6 +42,8 @@ _FENCED = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.
 _PYTHON = ("python", "python3", "py")
 # A policy that has finished a function's body goes on with whatever comes next in a file.
 _AFTER_THE_BODY = re.compile(r"^(?:class |def |async def |if |print\(|assert |#|@|```)", re.MULTILINE)
+
+_NEXT_DOCSTRING = re.compile(r'^"""', re.MULTILINE)
 
 
 class Code:
@@ -88,6 +91,7 @@ class Code:
             raise GradatimError(f"reward must be 'all' or 'fraction', got {reward!r}")
         sandbox_layers()  # now, not at the first solution
         self.step_end = check_step_end(step_end)
+        self.solution_end = SolutionEnd(box=_first_block_end, next_problem=_after_the_program)
         self._templates = {layout: _template(template or text) for layout, text in TEMPLATES.items()}
         self._all_or_nothing = reward == "all"
         self._limits = limits or SandboxLimits()
@@ -125,7 +129,7 @@ class Code:
         every time, as long as it stays clear of its limits. Never raises on any text.
         """
         layout = problem.data["layout"]
-        code = extract_program(self._templates[layout].first_solution(text))
+        code = extract_program(self._templates[layout].first_solution(problem, text))
         if code is None:
             return Verdict(0.0, None, "no code")
         prefix, code = _complete(problem.data, code) if layout == "function" else ("", code)
@@ -192,6 +196,32 @@ def _complete(data: Mapping[str, Any], code: str) -> tuple[str, str]:
         prompt += "\n"
     following = _AFTER_THE_BODY.search(code)
     return prompt, code if following is None else code[: following.start()]
+
+
+def _first_block_end(text: str) -> int | None:
+    """The place after the first closed block that :func:`extract_program` would take."""
+    for block in _FENCED.finditer(text):
+        closed = block.end() > block.end(2)
+        if closed and block[1].lower() in (*_PYTHON, "") and block[2].strip():
+            return block.end()
+    return None
+
+
+def _after_the_program(problem: Problem, text: str) -> NextProblem | None:
+    """Where a policy that continues the prompt as a file goes on to what is no part of its program any more.
+
+    Behind a function's body that is anything at the file's own level; behind a whole program the docstring of a next
+    one. Text in blocks, and text that does not continue the prompt, ends otherwise.
+    """
+    code = text.lstrip("\n")
+    if "```" in text or not code.strip():
+        return None
+    following = None
+    if problem.data["layout"] != "function":
+        following = _NEXT_DOCSTRING.search(text, len(text) - len(code) + 1)
+    elif code.startswith((" ", "\t")):
+        following = _AFTER_THE_BODY.search(text)
+    return None if following is None else NextProblem(following.start(), following.end())
 
 
 def _template(text: str) -> Template:

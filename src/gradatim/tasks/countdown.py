@@ -29,6 +29,7 @@ from typing import Literal
 from gradatim.errors import GradatimError
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.generated import first_problems
+from gradatim.tasks.solution_end import SolutionEnd
 from gradatim.tree import Problem
 
 Numbers = tuple[int, ...]
@@ -87,6 +88,11 @@ class Difficulty:
             )
 
 
+def _leaves_one_number(line: str) -> bool:
+    step = _STEP.fullmatch(line)
+    return step is not None and len(step[5].split()) == 1
+
+
 class Countdown:
     """The countdown task and its exact oracle.
 
@@ -100,6 +106,7 @@ class Countdown:
 
     name = "countdown"
     step_end: tuple[str, ...] = ("\n",)
+    solution_end = SolutionEnd(line=_leaves_one_number)
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ solutions in the same two fields (``question``, ``answer``) can be read as well.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from gradatim.records import MalformedRecordError, Record, text_field
@@ -17,6 +18,7 @@ from gradatim.tasks.number_answers import extract_answer, verify_number
 from gradatim.tasks.records import ProblemSource
 from gradatim.tasks.steps import split_at
 from gradatim.tasks.templates import Template
+from gradatim.tasks.verifiers import ANSWER_ENDS
 from gradatim.tree import Problem
 
 __all__ = ["Gsm8k", "extract_answer", "TEMPLATE"]
@@ -60,6 +62,7 @@ class Gsm8k:
         on_bad_line: Literal["refuse", "skip"] = "refuse",
     ) -> None:
         self._template = Template(template, ["question"])
+        self.solution_end = replace(ANSWER_ENDS["number"], next_problem=self._template.next_problem)
         self.template = template
         self._source = ProblemSource(
             source,
@@ -93,7 +96,7 @@ class Gsm8k:
 
         Where a model goes on to ask itself a next question under the template's heading, that part is left out.
         """
-        return verify_number(problem.answer, self._template.first_solution(text))
+        return verify_number(problem.answer, self._template.first_solution(problem, text))
 
     def first_error(self, solution: str | Sequence[str]) -> int | None:
         """Index of the first step with a wrong calculation, or ``None`` where no annotation is wrong.

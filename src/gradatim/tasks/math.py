@@ -7,6 +7,7 @@ A solution ends with its answer in ``\boxed{}``. Answers are compared by value (
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from gradatim.errors import GradatimError
@@ -17,6 +18,7 @@ from gradatim.tasks.math_answers import last_boxed, verify_math
 from gradatim.tasks.records import ProblemSource
 from gradatim.tasks.steps import check_step_end, split_at
 from gradatim.tasks.templates import Template
+from gradatim.tasks.verifiers import ANSWER_ENDS
 from gradatim.tree import Problem
 
 TRAIN_SOURCE = "DigitalLearningGmbH/MATH-lighteval"
@@ -78,6 +80,7 @@ class Math:
         self.template = template
         self.step_end = check_step_end(step_end)
         self._template = Template(template, ["problem"])
+        self.solution_end = replace(ANSWER_ENDS["math"], next_problem=self._template.next_problem)
         self._levels = set(levels or ())
         self._subjects = {_plain(subject): subject for subject in subjects or ()}
 
@@ -129,7 +132,7 @@ class Math:
 
         Where a model goes on to ask itself a next problem under the template's heading, that part is left out.
         """
-        return verify_math(problem.answer, self._template.first_solution(text))
+        return verify_math(problem.answer, self._template.first_solution(problem, text))
 
     def _problem(self, id: str, record: Record) -> Problem:
         question = text_field(record, "problem")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 
-from gradatim.tasks.base import Verdict
+from gradatim.tasks.base import NO_REFERENCE, Verdict
 from gradatim.tasks.math_equality import LONGEST_ANSWER, equal_answers, normal_form
 
 _MOST_CANDIDATES = 20
@@ -21,6 +21,12 @@ _MARK = re.compile(
 _INSIDE = r"(?:\\[^()\[\]]|[^$\\])+"
 _FORMULA = rf"(?:\$\$?{_INSIDE}\$\$?|\\\({_INSIDE}\\\)|\\\[{_INSIDE}\\\])"
 _FORMULAS = re.compile(rf"{_FORMULA}(?:(?:\s|,|and\b|or\b)*{_FORMULA})*")
+# A line whose end is the answer.
+_ANSWER_LINE = re.compile(
+    r"(?:.*[.!?]\s+)?[\s*_#]*(?:(?:so|thus|hence|therefore),?\s+)?(?:(?:the|our|my)\s+)?(?:final\s+)?answer"
+    rf"[\s*]*(?::|=|\bis\b)[\s*:]*(?:{_FORMULAS.pattern}|[-+\u2212]?[0-9][0-9.,/]*%?)[\s*]*\.?[\s*]*",
+    re.IGNORECASE,
+)
 _DELIMITER = re.compile(r"(?<!\\)\$\$?|\\[()\[\]]")
 _SENTENCE = re.compile(r"(?:[^\n.!?]|[.!?](?=[^\s*]))*")
 
@@ -35,11 +41,12 @@ def verify_math(reference: str | None, text: str) -> Verdict:
         GradatimError: if ``math-verify`` is not installed.
     """
     answer = extract_math_answer(text)
+    known = reference is not None and reference.strip()
     if answer is None:
-        return Verdict(0.0, None, "no final answer: nothing in \\boxed{} and no 'answer is'")
+        return Verdict(0.0 if known else None, None, "no final answer: nothing in \\boxed{} and no 'answer is'")
     form = normal_form(answer)
-    if reference is None or not reference.strip():
-        return Verdict(0.0, form, "the problem has no reference answer")
+    if reference is None or not known:
+        return Verdict(None, form, NO_REFERENCE)
     if equal_answers(reference, answer):
         return Verdict(1.0, form, "correct")
     return Verdict(0.0, form, f"wrong answer: {form} instead of {normal_form(reference)}")
@@ -67,6 +74,24 @@ def last_boxed(text: str) -> str | None:
         if content and content.strip():
             return content.strip()
     return None
+
+
+def first_box_end(text: str) -> int | None:
+    r"""The place after the first complete ``\boxed{...}`` that is not empty, ``None`` where there is none."""
+    for box in _BOX.finditer(text):
+        rest = text[box.end() : box.end() + LONGEST_ANSWER + 1]
+        content = _to_closing_brace(rest) if box["brace"] else None
+        if content and content.strip():
+            return box.end() + len(content) + 1
+    return None
+
+
+def is_math_answer_line(line: str) -> bool:
+    r"""Whether a line states a final answer and nothing else: ``Answer: $18$``, ``The final answer is 3/4.``
+
+    What follows the mark must be one formula or number; a line that explains or calculates on is none.
+    """
+    return _ANSWER_LINE.fullmatch(line.rstrip()) is not None
 
 
 def _to_closing_brace(text: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from gradatim.records import MalformedRecordError, Record, text_field
@@ -12,6 +13,7 @@ from gradatim.tasks.choice_answers import LETTERS, verify_choice
 from gradatim.tasks.records import ProblemSource
 from gradatim.tasks.steps import check_step_end, split_at
 from gradatim.tasks.templates import Template
+from gradatim.tasks.verifiers import ANSWER_ENDS
 from gradatim.tree import Problem
 
 TEMPLATE = "Question: {question}\n{choices}\nAnswer:\n"
@@ -69,6 +71,7 @@ class MultipleChoice:
         self.template = template
         self.step_end = check_step_end(step_end)
         self._template = Template(template, ["question", "choices"])
+        self.solution_end = replace(ANSWER_ENDS["choice"], next_problem=self._template.next_problem)
         self._shuffle_choices = shuffle_choices
         self._seed = seed
         self._source = ProblemSource(
@@ -106,7 +109,7 @@ class MultipleChoice:
         raises.
         """
         choices = problem.data.get("choices", ())
-        return verify_choice(problem.answer, self._template.first_solution(text), choices)
+        return verify_choice(problem.answer, self._template.first_solution(problem, text), choices)
 
     def _problem(self, id: str, record: Record) -> Problem:
         question, choices, right = _read(record)

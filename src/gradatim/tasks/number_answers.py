@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from gradatim.tasks.base import Verdict
+from gradatim.tasks.base import NO_REFERENCE, Verdict
 from gradatim.tasks.calculator import UNSIGNED_NUMBER, read_number
 
 # An amount: sign, currency, whole part of a mixed number, number, denominator.
@@ -18,6 +18,15 @@ _GOES_ON = re.compile(r"\s*(?:\+|[*\u00d7]\s*[\w($]|[/\u00f7]\s*[0-9($]|x\s?[0-9
 _GOES_BEFORE = re.compile(r"[0-9)%]\s?[-+*/:x\u2212\u2013\u00d7\u00f7]\s?\Z")
 # The number must come first after the mark: "#### Step 2" is a heading, not an answer.
 _ANSWER_MARK = re.compile(r"####[^\w\n.$€£\u2212-]*|^[^\w\n]*A:[^\w\n.$€£\u2212-]*", re.MULTILINE)
+# A line whose end is the answer: "#### 18", "A: 18", "So the answer is 18 apples."
+_ANSWER_LINE = re.compile(
+    r".*####[^\w\n.$€£\u2212-]*|(?:.*[.!?]\s+)?\W*(?:A:|(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?"
+    r"(?:final\s+)?answer\s*(?:is|:|=))[\s:*_(\\]*",
+    re.IGNORECASE,
+)
+# What may stand behind its number: a few words, but no heading ("#### 2. Add the costs") and no further number.
+_UNIT = re.compile(r"(?![.):]\s*\w)(?:[^\W\d]|[\s%°'\u2019,$/.!)*_\\-])*\Z")
+_LONGEST_UNIT = 40
 # A finished annotation, or one in which the text was cut off.
 _ANNOTATION = re.compile(r"<<[^<>\n]*(?:>>|(?=\n)|\Z)")
 
@@ -26,15 +35,32 @@ def verify_number(reference: str | None, text: str) -> Verdict:
     """Judge a solution by its final number (see :func:`extract_answer`), exactly. Never raises."""
     answer = extract_answer(text)
     if answer is None:
-        return Verdict(0.0, None, "no final answer: no line '#### number' and no single last number")
+        reason = "no final answer: no line '#### number' and no single last number"
+        return Verdict(None if reference is None else 0.0, None, reason)
     if answer == reference:
         return Verdict(1.0, answer, "correct")
-    expected = None if reference is None else extract_answer(f"#### {reference}")
+    if reference is None:
+        return Verdict(None, answer, NO_REFERENCE)
+    expected = extract_answer(f"#### {reference}")
     if expected is None:
         return Verdict(0.0, answer, "the problem has no reference answer that is a number")
     if answer != expected:
         return Verdict(0.0, answer, f"wrong answer: {answer} instead of {expected}")
     return Verdict(1.0, answer, "correct")
+
+
+def is_answer_line(line: str) -> bool:
+    """Whether a line states the final number and nothing else: ``#### 18``, ``A: $18``, ``The answer is 18 apples.``
+
+    Headings (``#### 2. Add the costs``) and sentences that calculate on are none.
+    """
+    line = _ANNOTATION.sub("", line).replace("**", "").rstrip()
+    mark = _ANSWER_LINE.match(line)
+    amount = None if mark is None else _AMOUNT.match(line, mark.end())
+    if amount is None or _normal_form(amount) is None:
+        return False
+    rest = line[amount.end() :]
+    return len(rest) <= _LONGEST_UNIT and _UNIT.match(rest) is not None
 
 
 def extract_answer(text: str) -> str | None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,7 @@ from gradatim.tasks.base import Verdict
 from gradatim.tasks.records import ProblemSource
 from gradatim.tasks.steps import check_step_end, split_at
 from gradatim.tasks.templates import Template, fields_of
-from gradatim.tasks.verifiers import Verifier, make_verifier
+from gradatim.tasks.verifiers import ANSWER_ENDS, Verifier, make_verifier
 from gradatim.tree import Problem
 
 
@@ -46,6 +47,8 @@ class OwnTask:
         config: the hub data set's configuration.
         splits: the source's own name for each split that it has; see :class:`gradatim.tasks.records.ProblemSource`.
         step_end: the texts that end a step.
+        stop: texts that end a solution wherever they stand, beside a complete final answer and the heading of a next
+            problem, which always do; they are no part of it.
         seed: chooses which problems are held out, and the order of shuffled ones.
         validation_fraction: share of ``train`` that is held out as ``validation``, and of a single file as ``test``.
         shuffle: whether problems come in an order of their own.
@@ -66,6 +69,7 @@ class OwnTask:
         config: str | None = None,
         splits: Mapping[str, str] | None = None,
         step_end: Sequence[str] = ("\n",),
+        stop: Sequence[str] = (),
         seed: int = 0,
         validation_fraction: float = 0.05,
         shuffle: bool = False,
@@ -81,7 +85,10 @@ class OwnTask:
             raise GradatimError(f"the template shows the reference answer {{{answer_field}}}; leave it out")
         self._template = Template(template, fields)
         self._answer_field = answer_field
-        self._verifier = _make_verifier(verifier)
+        name_of_verifier, self._verifier = _make_verifier(verifier)
+        self.solution_end = replace(
+            ANSWER_ENDS[name_of_verifier], next_problem=self._template.next_problem, stop=_check_stop(stop)
+        )
         self._source = ProblemSource(
             source,
             self._problem,
@@ -147,7 +154,7 @@ class OwnTask:
 
         Where a model goes on to ask itself a next problem under the template's heading, that part is left out.
         """
-        return self._verifier(problem.answer, self._template.first_solution(text))
+        return self._verifier(problem.answer, self._template.first_solution(problem, text))
 
     def _problem(self, id: str, record: Record) -> Problem:
         shown = {field: _value(record, field) for field in self._template.fields}
@@ -156,14 +163,21 @@ class OwnTask:
         return Problem(id, prompt, _value(record, self._answer_field), {"fields": shown, "question": question})
 
 
-def _make_verifier(verifier: str | Mapping[str, Any]) -> Verifier:
+def _make_verifier(verifier: str | Mapping[str, Any]) -> tuple[str, Verifier]:
+    """The verifier's name and itself."""
     if isinstance(verifier, str):
-        return make_verifier(verifier)
+        return verifier, make_verifier(verifier)
     options = dict(verifier)
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise GradatimError("the verifier has no 'name'; write 'verifier: number' or 'verifier: {name: regex, ...}'")
-    return make_verifier(name, options)
+    return name, make_verifier(name, options)
+
+
+def _check_stop(stop: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(stop, str) or not all(isinstance(text, str) and text for text in stop):
+        raise GradatimError(f'stop must be a list of the texts that end a solution, such as ["\\n\\n"], got {stop!r}')
+    return tuple(stop)
 
 
 def _value(record: Record, field: str) -> str:
@@ -215,6 +229,7 @@ _KINDS: Mapping[str, tuple[Any, str]] = {
     "verifier": ((str, dict), "a verifier's name, or a mapping with its name"),
     "splits": (dict, "a mapping of splits to the source's own names"),
     "step_end": (list, "a list of texts"),
+    "stop": (list, "a list of texts"),
     "seed": (int, "a whole number"),
     "validation_fraction": ((int, float), "a number"),
     "shuffle": (bool, "true or false"),

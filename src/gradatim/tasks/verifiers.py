@@ -10,12 +10,20 @@ from typing import Any, Protocol
 
 from gradatim.errors import GradatimError
 from gradatim.suggestions import suggestion
-from gradatim.tasks.base import Verdict
-from gradatim.tasks.choice_answers import verify_choice
-from gradatim.tasks.math_answers import verify_math
-from gradatim.tasks.number_answers import verify_number
+from gradatim.tasks.base import NO_REFERENCE, Verdict
+from gradatim.tasks.choice_answers import is_choice_line, verify_choice
+from gradatim.tasks.math_answers import first_box_end, is_math_answer_line, verify_math
+from gradatim.tasks.number_answers import is_answer_line, verify_number
+from gradatim.tasks.solution_end import NEVER, SolutionEnd
 
 _MARK = re.compile(r"(?:####|\banswer[ \t*_]{0,8}(?:is|:|=))[ \t*_:]{0,8}(?P<answer>[^\n]+)", re.IGNORECASE)
+
+# A line whose end is the answer: not "Answer: We add both numbers, and ..." but a few words.
+_ANSWER_LINE = re.compile(
+    r"(?:.*####|(?:.*[.!?]\s+)?[\s*_#]*(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+)?(?:final\s+)?"
+    r"answer[ \t*_]{0,8}(?:is|:|=))[ \t*_:]{0,8}[^.!?;\n]{1,60}[.!?]?",
+    re.IGNORECASE,
+)
 
 
 class Verifier(Protocol):
@@ -64,6 +72,17 @@ _FACTORIES: Mapping[str, Callable[..., Verifier]] = {
 }
 
 
+ANSWER_ENDS: Mapping[str, SolutionEnd] = {
+    "number": SolutionEnd(is_answer_line, first_box_end),
+    "math": SolutionEnd(lambda line: "####" in line or is_math_answer_line(line), first_box_end),
+    "choice": SolutionEnd(is_choice_line, first_box_end),
+    "exact": SolutionEnd(lambda line: _ANSWER_LINE.fullmatch(line.rstrip()) is not None),
+    "regex": NEVER,
+}
+"""How a complete final answer looks, for each verifier. Of a regular expression nobody knows whether its first match is
+the final one."""
+
+
 def make_verifier(name: str, options: Mapping[str, Any] | None = None) -> Verifier:
     """The verifier of a name.
 
@@ -88,10 +107,11 @@ def make_verifier(name: str, options: Mapping[str, Any] | None = None) -> Verifi
 
 
 def _compare(reference: str | None, answer: str, nothing: str) -> Verdict:
+    known = reference is not None and _words(reference)
     if not answer:
-        return Verdict(0.0, None, nothing)
-    if reference is None or not _words(reference):
-        return Verdict(0.0, answer, "the problem has no reference answer")
+        return Verdict(0.0 if known else None, None, nothing)
+    if reference is None or not known:
+        return Verdict(None, answer, NO_REFERENCE)
     if answer == _words(reference):
         return Verdict(1.0, answer, "correct")
     return Verdict(0.0, answer, f"wrong answer: {answer} instead of {_words(reference)}")

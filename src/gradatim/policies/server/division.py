@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from gradatim.tasks.solution_end import Ending
 from gradatim.tree import EndReason, Step
+
+Look = Callable[[str, str | None], Ending | None]
+"""Where a solution has ended within all text so far; also told what was added last, or ``None`` if it was cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +41,28 @@ class Division:
         longest: tokens after which a step without a boundary is cut off.
         room: how many more steps may be written.
         closing: why the last of those steps ends, if it ends at a boundary.
+        look: finds the end of the solution within the text so far; ``None`` where only the policy ends it.
         steps: the steps that are complete, with the tokens of each.
         done: whether nothing more is taken.
+        dropped: whether text beyond the end of the solution came and was not taken.
     """
 
     step_end: tuple[str, ...]
     longest: int
     room: int
     closing: EndReason
+    look: Look | None = None
     steps: list[tuple[Step, int]] = field(default_factory=list)
     done: bool = False
+    dropped: bool = False
     _text: str = ""
     _tokens: int = 0
+    _pieces: list[tuple[int, int]] = field(default_factory=list)  # where each began in the step's text, and its tokens
     _log_probabilities: tuple[float, ...] | None = ()
 
     def fork(self) -> Division:
         """A copy, for an attempt that may fail."""
-        return replace(self, steps=list(self.steps))
+        return replace(self, steps=list(self.steps), _pieces=list(self._pieces))
 
     @property
     def text(self) -> str:
@@ -68,14 +77,40 @@ class Division:
     def add(self, piece: Piece) -> None:
         """Take a further piece; what comes after the last permitted step is dropped."""
         if not self.done and piece.tokens and self._tokens >= self.longest:  # only now is it known that it goes on
-            self._complete(EndReason.LENGTH)
-            self.done = True
+            self.finish(EndReason.LENGTH)
         if self.done:
             return
+        self._pieces.append((len(self._text), piece.tokens))
         self._text += piece.text
         self._tokens += piece.tokens
         self._log_probabilities = _joined(self._log_probabilities, piece.log_probabilities)
+        ending = self.look(self.text, piece.text) if self.look is not None else None
+        if ending is None:
+            self._divide(piece)
+        else:
+            self._end(ending, piece)
+
+    def _end(self, ending: Ending, piece: Piece) -> None:
+        """End the solution within the text so far, and drop what comes behind it."""
+        before = sum(len(step.text) for step, _ in self.steps)
+        seen = max(1, ending.seen - before)
+        behind = sum(tokens for begin, tokens in self._pieces if begin >= seen)
+        if behind and self._log_probabilities is not None:
+            self._log_probabilities = self._log_probabilities[: len(self._log_probabilities) - behind]
+        if seen < len(self._text):
+            self.dropped = True
+            self._tokens -= behind
+        self._text = self._text[: max(0, ending.length - before)]
+        self._divide(piece, to_the_end=ending.reason is EndReason.STOP)
+        if not self.done:
+            self.done = True
+            self._complete(ending.reason)
+
+    def _divide(self, piece: Piece, *, to_the_end: bool = True) -> None:
+        """Complete the steps whose boundaries are there; a boundary at the very end counts if ``to_the_end``."""
         while not self.done and (end := boundary_end(self._text, self.step_end)) is not None:
+            if end == len(self._text) and not to_the_end:
+                return
             rest = self._text[end:]
             self._text = self._text[:end]
             shared = bool(rest) and piece.tokens > 1
@@ -96,6 +131,8 @@ class Division:
         if self.done:
             return
         self.done = True
+        if end.cuts_off and self.look is not None and (ending := self.look(self.text, None)) is not None:
+            end = ending.reason
         if end is EndReason.END_OF_TEXT or self._text or self._tokens:
             self._complete(end)
         elif self.steps:
@@ -104,7 +141,7 @@ class Division:
 
     def _complete(self, end: EndReason) -> None:
         self.steps.append((Step((), self._text, self._log_probabilities or (), end), self._tokens))
-        self._text, self._tokens, self._log_probabilities = "", 0, ()
+        self._text, self._tokens, self._log_probabilities, self._pieces = "", 0, (), []
 
 
 def boundary_end(text: str, step_end: Sequence[str]) -> int | None:

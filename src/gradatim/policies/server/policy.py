@@ -13,9 +13,10 @@ from gradatim.policies.allowance import Allowance
 from gradatim.policies.base import Sampling
 from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.server.client import Client
-from gradatim.policies.server.division import Division, Piece
+from gradatim.policies.server.division import Division, Look, Piece
 from gradatim.policies.server.endpoint import Answer, Api, Endpoint, Question
 from gradatim.policies.server.failures import ContextError
+from gradatim.tasks.solution_end import Ending
 from gradatim.tree import EndReason, Node, Tree
 
 _UNBOUNDED = 1 << 62
@@ -257,8 +258,11 @@ class ServerPolicy:
                 counted = None  # the count is of what was written when the stream was cut, if it is there at all
             tokens = [_tokens_of(*each, granted, counted) for each in zip(drafts, answers, strict=True)]
             written = sum(tokens) if counted is None else counted
+            before = [draft.division.tokens for draft in drafts]
             for draft, answer, own in zip(drafts, answers, tokens, strict=True):
                 self._accept(draft, answer, own, question)
+            if any(draft.division.dropped for draft in drafts):  # the server counted what is no part of a solution
+                written = sum(draft.division.tokens for draft in drafts) - sum(before)
         except ContextError as error:
             self._ask_for_less(first, granted, error)
         finally:
@@ -304,7 +308,7 @@ def _drafts(node: Node, n: int, sampling: Sampling, *, one_step: bool) -> list[D
     """The drafts for ``n`` draws below ``node``; one stands for all where they are alike."""
     keys = [node.tree.draw(node) for _ in range(n)]
     room = 1 if one_step else max(1, sampling.max_steps - node.depth)
-    closing = EndReason.BOUNDARY if one_step else EndReason.LENGTH
+    closing = EndReason.BOUNDARY if one_step and node.depth + 1 < sampling.max_steps else EndReason.STEPS
     return [
         Draft(
             node=node,
@@ -312,10 +316,25 @@ def _drafts(node: Node, n: int, sampling: Sampling, *, one_step: bool) -> list[D
             sampling=sampling,
             one_step=one_step,
             limit=room * sampling.max_step_tokens,
-            division=Division(sampling.step_end, sampling.max_step_tokens, room, closing),
+            division=Division(sampling.step_end, sampling.max_step_tokens, room, closing, _look(node, sampling)),
         )
         for shared in ([keys] if sampling.temperature == 0 else [[key] for key in keys])
     ]
+
+
+def _look(node: Node, sampling: Sampling) -> Look | None:
+    """Where a solution that goes on below ``node`` ends within what is written there."""
+    rules, problem, before = sampling.solution_end, node.tree.problem, node.text
+
+    def look(text: str, added: str | None) -> Ending | None:
+        if added is not None and not rules.may_end(added):
+            return None
+        ending = rules.find(problem, before + text, cut_off=added is None)
+        if ending is None:
+            return None
+        return Ending(ending.reason, ending.length - len(before), ending.seen - len(before))
+
+    return look if rules else None
 
 
 def _tokens_of(draft: Draft, answer: Answer, granted: int, counted: int | None) -> int:

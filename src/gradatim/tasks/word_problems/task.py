@@ -11,6 +11,7 @@ from dataclasses import asdict
 from gradatim.errors import GradatimError
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.generated import first_problems
+from gradatim.tasks.solution_end import SolutionEnd
 from gradatim.tasks.word_problems.generation import Difficulty, draw_graph
 from gradatim.tasks.word_problems.graph import DependencyGraph
 from gradatim.tasks.word_problems.language import read_problem, write_problem
@@ -20,6 +21,10 @@ from gradatim.tree import Problem
 
 _SPLIT_SHARES = {"test": (0, 10), "validation": (10, 20), "train": (20, 100)}
 _DRAWS = 3000  # before a split is believed to have no further problem
+
+
+def _is_answer(line: str) -> bool:
+    return isinstance(read_step(line), Answer)
 
 
 class WordProblems:
@@ -38,6 +43,7 @@ class WordProblems:
 
     name = "word_problems"
     step_end: tuple[str, ...] = ("\n",)
+    solution_end = SolutionEnd(line=_is_answer)
 
     def __init__(
         self,
