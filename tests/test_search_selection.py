@@ -6,7 +6,7 @@ import pytest
 
 from gradatim.errors import GradatimError
 from gradatim.search import best_of_n, majority, path_score, weighted_majority
-from gradatim.tree import EndReason, Node, Step, Tree
+from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from scripted_countdown import new_tree
 
 
@@ -99,6 +99,16 @@ def test_votes_need_graded_solutions_and_scores_of_zero_or_more(tree: Tree) -> N
     leaf = add_solution(tree, 1, "a", (0.0, -0.1))
     with pytest.raises(GradatimError, match="0 or more"):
         weighted_majority(tree, "s")
-    leaf.reward = None
+    leaf.reward = leaf.answer = None
     with pytest.raises(GradatimError, match="grade the tree"):
         majority(tree)
+
+
+def test_a_vote_needs_answers_and_no_truth() -> None:
+    asked = Tree(Problem("p", "how many?"))
+    add_solution(asked, 1, None, (0.5, 0.5)).reward = None
+    assert majority(asked) is None
+    voted = add_solution(asked, 2, "a", (0.5, 0.5))
+    voted.reward = None
+    assert majority(asked) is voted
+    assert weighted_majority(asked, "s") is voted

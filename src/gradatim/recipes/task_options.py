@@ -178,7 +178,7 @@ class RecordsOptions(HeldOut):
     step_end: Annotated[list[str], Field(min_length=1)] = ["\n"]
     """The texts that end a step."""
     stop: list[Annotated[str, Field(min_length=1)]] = []
-    """Texts that end a solution wherever they stand, beside a complete final answer and the heading of a next problem."""
+    """Texts that end a solution wherever they stand, beside a complete answer and the heading of a next problem."""
 
 
 class OwnTaskOptions(Section):
