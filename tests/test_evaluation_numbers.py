@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -31,6 +32,7 @@ from gradatim.evaluation import (
     majority,
     method_result,
     pass_at_k,
+    policy_result,
     scored_states,
     spending_of,
     step_score_result,
@@ -137,11 +139,15 @@ def test_bootstrap_intervals() -> None:
     estimate = bootstrap_mean(values, seed=3)
     assert estimate == bootstrap_mean(values, seed=3)
     assert estimate.value == pytest.approx(values.mean())
+    assert estimate.low is not None
+    assert estimate.high is not None
     assert estimate.low < estimate.value < estimate.high
     expected = 1.96 * values.std() / 20  # the normal approximation
     assert (estimate.high - estimate.low) / 2 == pytest.approx(expected, rel=0.08)
     shifted = values + 0.1 + generator.normal(0, 0.01, 400)
     difference = bootstrap_difference(values, shifted)
+    assert difference.low is not None
+    assert difference.high is not None
     assert difference.low < 0.1 < difference.high
     assert difference.high - difference.low < (estimate.high - estimate.low) / 10  # paired: what is common cancels
     constant = bootstrap_mean([1.0] * 5)
@@ -150,6 +156,28 @@ def test_bootstrap_intervals() -> None:
     assert ratio.value == 20.0
     with pytest.raises(GradatimError, match="no problems"):
         bootstrap_mean([])
+
+
+def test_no_interval_is_made_up() -> None:
+    one = bootstrap_mean([0.125])
+    assert one == Estimate(0.125, None, None, 1)
+    assert one.fields("x") == {"x": 0.125, "x_interval": None}
+    assert f"{one:.1f}" == "0.1"
+    some = bootstrap_ratio([10.0, 30.0], [1.0, 0.0])  # in a quarter of the resampled sets nothing is solved
+    assert (some.value, some.low, some.high) == (40.0, 10.0, None)
+    assert f"{some:.0f}" == "40 [10, unbounded]"
+    for estimate in (one, some):
+        assert Estimate.from_json(estimate.to_json()) == estimate
+        assert Estimate.from_fields(estimate.fields("x"), "x", estimate.n) == estimate
+    with pytest.raises(GradatimError, match="all denominators are 0"):
+        bootstrap_ratio([10.0, 30.0], [0.0, 0.0])
+
+
+def test_policy_that_solves_nothing_has_no_cost_of_a_solution() -> None:
+    result = policy_result([[Sample(0.0, None)] * 2, [Sample(0.0, "7")] * 2], [10.0, 12.0], counts=[1, 2])
+    assert result.tokens_per_solved is None
+    assert (result.right, result.solutions) == (0, 4)
+    assert json.dumps(result.to_json(), allow_nan=False)
 
 
 def curve_point(tokens: float, accuracy: float) -> MethodResult:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.real_text.settings import MAIN
-from gradatim.evaluation.report import markdown_table
+from gradatim.evaluation.page import markdown_table
 
 _AGGREGATE = {"outcome, synthetic errors only": "last", "language model likelihood": "mean"}
 WITHOUT_STEP_SCORES = "fewer steps"
@@ -185,13 +185,17 @@ def _cell(runs: Sequence[Result], *keys: str, percent: bool = False) -> str:
     values = _values(runs, keys)
     if not values:
         return "undefined"
-    mean = {end: sum(value[end] for value in values) / len(values) for end in ("value", "low", "high")}
-    return _estimate(mean, percent=percent)
+    ends = ("value", "low", "high") if all(value["low"] is not None for value in values) else ("value",)
+    return _estimate({end: sum(value[end] for value in values) / len(values) for end in ends}, percent=percent)
 
 
 def _estimate(value: Mapping[str, float], *, percent: bool = False) -> str:
+    """A figure with its interval; what rests on a single problem has none."""
     scale, spec = (100, ".1f") if percent else (1, ".3f")
-    return f"{scale * value['value']:{spec}} [{scale * value['low']:{spec}}, {scale * value['high']:{spec}}]"
+    figures = [
+        format(scale * figure, spec) for figure in map(value.get, ("value", "low", "high")) if figure is not None
+    ]
+    return figures[0] if len(figures) < 3 else f"{figures[0]} [{figures[1]}, {figures[2]}]"
 
 
 def _mean(runs: Sequence[Result], *keys: str) -> str:

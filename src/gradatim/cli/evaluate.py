@@ -15,7 +15,6 @@ from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
     from gradatim.evaluation.record_scoring import ScoreFile
-    from gradatim.evaluation.step_benchmarks import BenchmarkReport
     from gradatim.evaluation.step_records import StepRecord
     from gradatim.scorers.base import Scorer
 
@@ -89,6 +88,7 @@ def evaluate_scorer(
 ) -> None:
     """Measure a step scorer on a benchmark, or go on with a measurement that was stopped."""
     chosen_threshold = _threshold(threshold)
+    from gradatim.cli.tables import print_sections
     from gradatim.evaluation.baselines import constant_scores
     from gradatim.evaluation.step_benchmarks import STEP_BENCHMARKS, Measurement, benchmark_report
     from gradatim.evaluation.step_records import first_questions
@@ -113,7 +113,7 @@ def evaluate_scorer(
     }  # fmt: skip
     report = benchmark_report(chosen, records, name, scores, measurement, settings)
     report.write(folder)
-    _print_report(report, console)
+    print_sections([report.section()], console)
     console.print(f"report and scores: {folder}", style="dim", highlight=False, soft_wrap=True)
 
 
@@ -124,7 +124,7 @@ def _threshold(text: str) -> float | Literal["auto"]:
         value = float(text)
     except ValueError:
         value = math.nan
-    if math.isnan(value):
+    if not math.isfinite(value):
         raise GradatimError(f"the threshold {text!r} is no number; give one, or auto")
     return value
 
@@ -186,16 +186,3 @@ def _score(records: list[StepRecord], scorer: ScorerChoice, folder: Path, consol
         return asyncio.run(
             score_records(records, judge, scores=scores, progress=lambda count: bar.advance(task, count))
         )
-
-
-def _print_report(report: BenchmarkReport, console: Console) -> None:
-    from rich.table import Table
-
-    header, rows = report.table()
-    table = Table(title=f"{report.title}, shares in percent", title_justify="left")
-    table.add_column("")
-    for name in header[1:]:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table, markup=False)

@@ -37,8 +37,9 @@ def run(
     loaded = load_recipe(recipe, [*chosen, *(set_ or ())])
     if not isinstance(loaded, Recipe):
         raise GradatimError(f"the recipe {recipe!r} trains a model from scratch; use 'gradatim pretrain {recipe}'")
-    from gradatim.cli.tables import print_summary
+    from gradatim.cli.tables import print_sections
     from gradatim.pipeline import Progress, run_recipe
+    from gradatim.pipeline.page import terminal_sections
 
     console = Console()
     if not console.is_terminal:
@@ -46,7 +47,7 @@ def run(
     report = run_recipe(
         loaded, Path("runs") / loaded.name if output is None else output, fresh=fresh, progress=Progress(console)
     )
-    print_summary(report, console)
+    print_sections(terminal_sections(report), console)
 
 
 def list_recipes() -> None:

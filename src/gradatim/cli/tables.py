@@ -1,99 +1,95 @@
-"""A run's outcome as tables in the terminal."""
+"""Sections of a report in the terminal: sentences, and tables that fit its width.
+
+No number and no word is ever cut or broken over two lines: a table that is too wide breaks between words, and one that
+is too wide even then is written as a list.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from textwrap import TextWrapper
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from gradatim.evaluation.page import HELD, Picture, Section, Table, Verbatim, printable
+
+_FRAME = 3  # characters that the frame takes for each column; one more closes it
 
 
-def print_summary(report: Mapping[str, Any], console: Console) -> None:
-    """Print what a run measured; ``report`` is the content of its ``report.json``."""
-    keys = ["base", *report["comparison"]]
-    console.print(_policies(report, keys))
-    for key, differences in report["comparison"].items():
-        parts = [
-            f"{name} {100 * part['value']:+.1f} points {_interval(part['low'], part['high'], '+.1f')}"
-            for name, part in differences.items()
-            if name in {"pass@1", "pass@8"}
-        ]
-        console.print(f"{key} against base, paired: {'; '.join(parts)}", highlight=False)
-    if report["search"]:
-        console.print(_search(report))
-    if (prm := report["prm"]) is not None and prm["auc"] is not None:
-        low, high = prm["auc_interval"]
-        console.print(
-            f"Process reward model against the oracle, {prm['states']:,} partial solutions of held-out problems: AUC "
-            f"{prm['auc']:.3f} [{low:.3f}, {high:.3f}], accuracy {prm['accuracy']:.3f}, "
-            f"first-error F1 {_number(prm['first_error_f1'])}",
-            highlight=False,
-        )
-    if (labels := report["labels"]) is not None:
-        console.print(
-            f"Step labels against the oracle, {labels['states']:,} steps: accuracy {labels['accuracy']:.3f}, "
-            f"AUC {_number(labels['auc'])}",
-            highlight=False,
-        )
+def print_sections(sections: Sequence[Section], console: Console) -> None:
+    """Print what a report says; pictures are left to its page."""
+    for place, section in enumerate(section for section in sections if section.blocks):
+        if place:
+            console.print()
+        if section.title:
+            _print_text(section.title, console, style="bold")
+        for block in section.blocks:
+            if isinstance(block, Table):
+                _print_table(block, console)
+            elif isinstance(block, Verbatim):
+                console.print(Text(printable(block.text)), soft_wrap=True)
+            elif not isinstance(block, Picture):
+                _print_text(block, console)
 
 
-def _policies(report: Mapping[str, Any], keys: Sequence[str]) -> Table:
-    first = report[keys[0]]
-    table = Table(
-        title=f"Policies on {first['problems']} held-out problems, % with 95 % intervals", title_justify="left"
-    )
-    table.add_column("")
-    for key in keys:
-        table.add_column(key, justify="right")
-    table.add_row("pass@1, sampled", *(_percent(report[key], "pass_at_1") for key in keys))
-    if "greedy" in first:
-        table.add_row("greedy", *(_percent(report[key], "greedy") for key in keys))
-    labels = {"pass_at_k": "pass@{}", "majority": "majority of {}", "best_of_n": "best of {} by the scorer"}
-    for name, label in labels.items():
-        for count in first[name]:
-            if count != "1":
-                table.add_row(label.format(count), *(_percent_of(report[key][name].get(count)) for key in keys))
-    table.add_row("tokens per solved problem", *(_tokens(report[key]["tokens_per_solved"]) for key in keys))
-    return table
+def _print_text(text: str, console: Console, style: str = "") -> None:
+    console.print(Text("\n".join(broken(text, console.width)), style=style), soft_wrap=True)
 
 
-def _search(report: Mapping[str, Any]) -> Table:
-    table = Table(title="Accuracy against tokens, base policy", title_justify="left")
-    for column in ("method", "scorer", "settings"):
-        table.add_column(column)
-    for column in ("tokens", "accuracy %", "best of n needs"):
-        table.add_column(column, justify="right")
-    peers = {(row["method"], str(row["settings"])): row for row in report["equal_accuracy"]}
-    for row in report["search"]:
-        settings = ", ".join(f"{key} {value}" for key, value in row["settings"].items())
-        peer = peers.get((row["method"], str(row["settings"])))
-        needed = "" if peer is None else _needed(peer)
-        table.add_row(row["method"], row["scorer"], settings, _tokens(row["tokens"]), _percent(row, "accuracy"), needed)
-    return table
+def _print_table(table: Table, console: Console) -> None:
+    if table.note:
+        _print_text(table.note, console)
+    header = list(table.header[: table.narrow])
+    rows = [list(row[: table.narrow]) for row in table.rows]
+    widths = fitting_widths(header, rows, table.words, console.width)
+    if widths is None:
+        _print_list(header, rows, console)
+        return
+    shown = RichTable()
+    for place, (name, width) in enumerate(zip(header, widths, strict=True)):
+        heading = Text("\n".join(broken(name, width)))
+        shown.add_column(heading, justify="left" if place < table.words else "right", no_wrap=True, min_width=width)
+    for row in rows:
+        shown.add_row(*(Text("\n".join(broken(cell, width))) for cell, width in zip(row, widths, strict=True)))
+    console.print(shown)
 
 
-def _needed(row: Mapping[str, Any]) -> str:
-    """What best-of-n needs for the accuracy of a guided search."""
-    needed = row["best_of_n_tokens"]
-    return f"> {row['reached_tokens']:,.0f}" if needed is None else f"{needed:,.0f}"
+def fitting_widths(header: Sequence[str], rows: Sequence[Sequence[str]], words: int, width: int) -> list[int] | None:
+    """How wide each column of a table is within ``width`` characters; ``None`` if it does not fit at all.
+
+    The widest of the columns that can be broken gives way first. Headings and the first ``words`` columns break between
+    words, numbers never.
+    """
+    columns = [[name, *(row[place] for row in rows)] for place, name in enumerate(header)]
+    widths = [max(map(len, column)) for column in columns]
+    least = [
+        max([_longest_word(column[0]), *(_longest_word(cell) if place < words else len(cell) for cell in column[1:])])
+        for place, column in enumerate(columns)
+    ]
+    room = width - _FRAME * len(columns) - 1
+    if sum(least) > room:
+        return None
+    while sum(widths) > room:
+        place = max(range(len(widths)), key=lambda index: (widths[index] > least[index], widths[index]))
+        widths[place] -= 1
+    return widths
 
 
-def _percent(values: Mapping[str, Any], name: str) -> str:
-    return f"{100 * values[name]:.1f} {_interval(*values[f'{name}_interval'])}"
+def broken(text: str, width: int) -> list[str]:
+    """``text`` in lines of ``width`` characters, broken at spaces alone; a longer word is a longer line."""
+    wrapper = TextWrapper(width=max(1, width), break_long_words=False, break_on_hyphens=False)
+    return [line.replace(HELD, " ") for line in wrapper.wrap(printable(text))] or [""]
 
 
-def _percent_of(estimate: Mapping[str, float] | None) -> str:
-    return "" if estimate is None else f"{100 * estimate['value']:.1f} {_interval(estimate['low'], estimate['high'])}"
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split(" ")), default=0)
 
 
-def _interval(low: float, high: float, spec: str = ".1f") -> str:
-    return f"({format(100 * low, spec)} to {format(100 * high, spec)})"
-
-
-def _tokens(value: float | None) -> str:
-    return "none solved" if value is None else f"{value:,.0f}"
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
+def _print_list(header: Sequence[str], rows: Sequence[Sequence[str]], console: Console) -> None:
+    """A table's rows one after the other, a line for each cell, for terminals that are too narrow for it."""
+    for row in rows:
+        for place, (name, cell) in enumerate(zip(header, row, strict=True)):
+            if cell:
+                _print_text(("  " if place else "") + (f"{name}: {cell}" if name else cell), console)

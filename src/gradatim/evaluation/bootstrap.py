@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,36 +12,57 @@ import numpy.typing as npt
 
 from gradatim.errors import GradatimError
 
+FEW_PROBLEMS = 20  # of fewer, intervals by resampling are too narrow to be relied on: exact counts say more
 _CHUNK = 2_000_000  # numbers held at once, so that memory does not grow with the number of problems
 Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its interval.
+    """A figure with its interval; all numbers are finite.
 
     Attributes:
         value: the figure over all problems.
-        low: lower end of the percentile interval.
-        high: upper end.
+        low: lower end of the percentile interval; ``None`` where a single problem has no interval.
+        high: upper end; ``None`` without an interval, and where a ratio has no upper bound (in some resampled sets
+            nothing was solved).
         n: problems it rests on.
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
 
-    def to_json(self) -> dict[str, float]:
+    @property
+    def few(self) -> bool:
+        """Whether it rests on so few problems that the interval says little."""
+        return self.n < FEW_PROBLEMS
+
+    def to_json(self) -> dict[str, Any]:
         return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Estimate:
+        """Restore an estimate from :meth:`to_json`'s object."""
+        return cls(value["value"], value["low"], value["high"], value["n"])
+
     def fields(self, name: str) -> dict[str, Any]:
-        """The estimate as flat report keys: ``name`` and ``name_interval``."""
-        return {name: self.value, f"{name}_interval": [self.low, self.high]}
+        """The estimate as flat report keys: ``name`` and ``name_interval`` (``None`` where there is none)."""
+        return {name: self.value, f"{name}_interval": None if self.low is None else [self.low, self.high]}
+
+    @classmethod
+    def from_fields(cls, values: Mapping[str, Any], name: str, n: int) -> Estimate:
+        """Restore an estimate of ``n`` problems from :meth:`fields`' keys."""
+        low, high = values[f"{name}_interval"] or (None, None)
+        return cls(values[name], low, high, n)
 
     def __format__(self, spec: str) -> str:
         spec = spec or ".3f"
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+        if self.low is None:
+            return f"{self.value:{spec}}"
+        high = "unbounded" if self.high is None else f"{self.high:{spec}}"
+        return f"{self.value:{spec}} [{self.low:{spec}}, {high}]"
 
 
 def bootstrap_mean(
@@ -88,10 +110,10 @@ def bootstrap_ratio(
 
     Args:
         numerators: ``[problems]``.
-        denominators: ``[problems]``, none negative; where they sum to 0 the ratio is infinite.
+        denominators: ``[problems]``, none negative and not all 0.
 
     Raises:
-        GradatimError: if there are no problems, or not the same number of both.
+        GradatimError: if there are no problems, not the same number of both, or nothing to divide by.
     """
     above, below = _rows(numerators), _rows(denominators)
     if above.shape != below.shape:
@@ -99,8 +121,10 @@ def bootstrap_ratio(
     sums = [
         (above[indices].sum(axis=1), below[indices].sum(axis=1)) for indices in _resampled(len(above), resamples, seed)
     ]
+    if not below.any():
+        raise GradatimError("a ratio needs something to divide by, but all denominators are 0; say that there is none")
     ratios = np.concatenate([_divide(top, bottom) for top, bottom in sums])
-    return _estimate(float(_divide(above.sum(), below.sum())), ratios, confidence, len(above))
+    return _estimate(float(above.sum() / below.sum()), ratios, confidence, len(above))
 
 
 def bootstrap_statistic(
@@ -156,7 +180,9 @@ def _divide(above: npt.ArrayLike, below: npt.ArrayLike) -> npt.NDArray[np.float6
 
 
 def _estimate(value: float, figures: npt.NDArray[np.float64], confidence: float, problems: int) -> Estimate:
+    if problems < 2:  # all resampled sets are the same
+        return Estimate(value, None, None, problems)
     # of two neighbouring figures the outer one, so that the ends are figures that occurred (infinite ones included)
-    low = np.quantile(figures, (1 - confidence) / 2, method="lower")
-    high = np.quantile(figures, (1 + confidence) / 2, method="higher")
-    return Estimate(value, float(low), float(high), problems)
+    low = float(np.quantile(figures, (1 - confidence) / 2, method="lower"))
+    high = float(np.quantile(figures, (1 + confidence) / 2, method="higher"))
+    return Estimate(value, low, high if math.isfinite(high) else None, problems)

@@ -53,8 +53,7 @@ class MethodResult:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> MethodResult:
         """Restore a result from :meth:`to_json`'s object."""
-        low, high = value["accuracy_interval"]
-        accuracy = Estimate(value["accuracy"], low, high, value["problems"])
+        accuracy = Estimate.from_fields(value, "accuracy", value["problems"])
         return cls(
             value["method"], value["scorer"], accuracy, value["spending"], value["flops"], value["settings"]
         )  # fmt: skip
@@ -151,3 +150,31 @@ def tokens_to_reach(curve: Sequence[MethodResult], accuracy: float) -> float | N
         share = (accuracy - left.accuracy.value) / (right.accuracy.value - left.accuracy.value)
         return left.tokens * math.exp(share * math.log(right.tokens / left.tokens))
     return None
+
+
+def equal_accuracy(search: Sequence[MethodResult]) -> list[dict[str, Any]]:
+    """For every guided search, what best-of-n under the same scorer pays for the same accuracy.
+
+    ``best_of_n_tokens`` is interpolated between measured ``n``; it is ``None`` where no measured ``n`` reaches the
+    accuracy: then ``reached`` is the best accuracy that one did, with ``reached_tokens``.
+    """
+    curve = [result for result in search if result.method in {"best of n", "sampling"}]
+    rows = []
+    for result in search:
+        if result.method not in {"beam search", "MCTS"} or not curve:
+            continue
+        needed = tokens_to_reach(curve, result.accuracy.value)
+        most = max(curve, key=lambda point: point.accuracy.value)
+        rows.append(
+            {
+                "method": result.method,
+                "settings": dict(result.settings),
+                "accuracy": result.accuracy.value,
+                "tokens": result.tokens,
+                "best_of_n_tokens": needed,
+                "ratio": None if not needed else result.tokens / needed,
+                "reached": most.accuracy.value,
+                "reached_tokens": most.tokens,
+            }
+        )
+    return rows

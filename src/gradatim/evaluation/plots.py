@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
+from gradatim.evaluation.bootstrap import Estimate
 from gradatim.evaluation.compare import MethodResult, curves
 from gradatim.evaluation.steps import CalibrationBin
 from gradatim.store.files import atomic_path
@@ -41,8 +42,9 @@ def accuracy_against_tokens(
     for place, ((method, scorer), curve) in enumerate(drawn):
         color, tokens = PALETTE[place % len(PALETTE)], [point.tokens for point in curve]
         accuracy = [point.accuracy.value for point in curve]
-        below = [max(0.0, point.accuracy.value - point.accuracy.low) for point in curve]
-        above = [max(0.0, point.accuracy.high - point.accuracy.value) for point in curve]
+        ends = [_ends(point.accuracy) for point in curve]
+        below = [max(0.0, value - low) for value, (low, _) in zip(accuracy, ends, strict=True)]
+        above = [max(0.0, high - value) for value, (_, high) in zip(accuracy, ends, strict=True)]
         axes.errorbar(
             tokens, accuracy, yerr=[below, above], color=color, marker=_MARKERS[place % len(_MARKERS)], markersize=6,
             markeredgecolor="white", markeredgewidth=0.8, linewidth=2, elinewidth=1.2, capsize=0, zorder=3 + place,
@@ -121,13 +123,19 @@ def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _ends(estimate: Estimate) -> tuple[float, float]:
+    """Where the bar of an interval begins and ends; without one, it has no length."""
+    low, high = estimate.low, estimate.high
+    return (estimate.value if low is None else low), (estimate.value if high is None else high)
+
+
 def _fit_axes(axes: Axes, results: Sequence[MethodResult]) -> None:
     tokens = [result.tokens for result in results if result.tokens > 0]
     if not tokens:
         return
     axes.set_xlim(min(tokens) / 1.25, max(tokens) * 1.25)
-    low = min(min(result.accuracy.low, result.accuracy.value) for result in results)
-    high = max(max(result.accuracy.high, result.accuracy.value) for result in results)
+    figures = [figure for result in results for figure in (result.accuracy.value, *_ends(result.accuracy))]
+    low, high = min(figures), max(figures)
     margin = 0.06 * max(high - low, 0.1)
     axes.set_ylim(max(low - margin, -0.02), min(high + margin, 1.02))
 

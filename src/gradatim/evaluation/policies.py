@@ -19,7 +19,7 @@ class PolicyResult:
 
     Attributes:
         pass_at_1: mean reward of a sampled solution.
-        tokens_per_solved: tokens spent on all samples over the number of right samples.
+        tokens_per_solved: tokens spent on all samples over the number of right samples; ``None`` if none is right.
         pass_at_k: chance that one of ``k`` samples is right, by ``k``.
         majority: accuracy of the most frequent of ``n`` answers, by ``n``.
         best_of_n: accuracy of the highest-scored of ``n`` samples, by ``n``; empty without a scorer.
@@ -27,23 +27,29 @@ class PolicyResult:
             or if its scores can be negative.
         greedy: accuracy of the likeliest solution, where it was measured.
         samples: solutions sampled per problem (the fewest, if problems differ).
+        solutions: solutions sampled in all.
+        right: how many of them are right.
     """
 
     pass_at_1: Estimate
-    tokens_per_solved: Estimate
+    tokens_per_solved: Estimate | None
     pass_at_k: dict[int, Estimate] = field(default_factory=dict)
     majority: dict[int, Estimate] = field(default_factory=dict)
     best_of_n: dict[int, Estimate] = field(default_factory=dict)
     weighted_majority: dict[int, Estimate] = field(default_factory=dict)
     greedy: Estimate | None = None
     samples: int = 0
+    solutions: int = 0
+    right: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {
             "problems": self.pass_at_1.n,
             "samples": self.samples,
+            "solutions": self.solutions,
+            "right": self.right,
             **self.pass_at_1.fields("pass_at_1"),
-            **self.tokens_per_solved.fields("tokens_per_solved"),
+            **_fields_or_none(self.tokens_per_solved, "tokens_per_solved"),
             **({} if self.greedy is None else self.greedy.fields("greedy")),
             "pass_at_k": _by_count(self.pass_at_k),
             "majority": _by_count(self.majority),
@@ -109,18 +115,24 @@ def policy_result(
 
     return PolicyResult(
         pass_at_1=bootstrap_mean([sum(s.reward for s in group) / len(group) for group in samples], seed=seed),
-        tokens_per_solved=bootstrap_ratio(tokens, right, seed=seed),
+        tokens_per_solved=bootstrap_ratio(tokens, right, seed=seed) if any(right) else None,
         pass_at_k=over(lambda group, k: pass_at_k(len(group), sum(s.reward > 0.5 for s in group), k)),
         majority=over(lambda group, n: majority(group, n, seed=seed)),
         best_of_n=over(best_of_n, when=scored),
         weighted_majority=over(lambda group, n: weighted_majority(group, n, seed=seed), when=can_weigh),
         greedy=None if greedy is None else bootstrap_mean(greedy, seed=seed),
         samples=fewest,
+        solutions=sum(map(len, samples)),
+        right=sum(right),
     )
 
 
 def _score(leaf: Node, scorer: str | None) -> float:
     return 0.0 if scorer is None else leaf.scores.get(scorer, -math.inf)
+
+
+def _fields_or_none(estimate: Estimate | None, name: str) -> dict[str, Any]:
+    return {name: None, f"{name}_interval": None} if estimate is None else estimate.fields(name)
 
 
 def _by_count(estimates: dict[int, Estimate]) -> dict[str, Any]:

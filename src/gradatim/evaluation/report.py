@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gradatim.evaluation import wording
 from gradatim.evaluation.bootstrap import Estimate
-from gradatim.evaluation.compare import MethodResult
+from gradatim.evaluation.compare import MethodResult, equal_accuracy
+from gradatim.evaluation.page import Picture, Section, Table, held, markdown_page
 from gradatim.evaluation.policies import PolicyResult
 from gradatim.evaluation.steps import StepScoreResult
 from gradatim.store.files import write_json, write_text
 
-REPORT_VERSION = 1
-_RESERVED = {"report_version", "title", "settings", "differences", "search", "prm", "notes", "plots", "details"}
+REPORT_VERSION = 2
+_RESERVED = {
+    "report_version", "title", "settings", "policies", "differences", "search", "equal_accuracy", "prm", "notes",
+    "plots", "details",
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -56,9 +61,11 @@ class Report:
             "report_version": REPORT_VERSION,
             "title": self.title,
             "settings": dict(self.settings),
+            "policies": list(self.policies),
             **{name: result.to_json() for name, result in self.policies.items()},
             "differences": {name: estimate.to_json() for name, estimate in self.differences.items()},
             "search": [result.to_json() for result in self.search],
+            "equal_accuracy": equal_accuracy(self.search),
             "prm": None if self.prm is None else self.prm.to_json(),
             "notes": list(self.notes),
             "plots": dict(self.plots),
@@ -67,17 +74,8 @@ class Report:
 
     def to_markdown(self) -> str:
         """The report as a page that a person can read from top to bottom."""
-        sections = [
-            f"# {self.title}",
-            "Brackets hold 95 % bootstrap intervals over problems.",
-            *_policies_section(self.policies, self.differences),
-            *_search_section(self.search),
-            *([] if self.prm is None else _step_score_section(self.prm)),
-            *(f"![{caption}]({name})" for caption, name in self.plots.items()),
-            *(["## Notes", "\n".join(f"- {note}" for note in self.notes)] if self.notes else []),
-            *(["## Settings", _settings_table(self.settings)] if self.settings else []),
-        ]
-        return "\n\n".join(sections) + "\n"
+        value = self.to_json()
+        return markdown_page(self.title, [*figure_sections(value), *closing_sections(value)])
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write ``report.json`` and ``report.md`` into ``folder``, each whole or not at all.
@@ -89,80 +87,135 @@ class Report:
         write_text(Path(folder) / "report.md", self.to_markdown())
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A GitHub table: the first column to the left, all others (numbers) to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+def figure_sections(value: Mapping[str, Any]) -> list[Section]:
+    """The figures of a report; ``value`` is what :meth:`Report.to_json` gives."""
+    made = [_policies(value), _search(value), _step_scores(value)]
+    return [section for section in made if section is not None]
 
 
-def _policies_section(policies: Mapping[str, PolicyResult], differences: Mapping[str, Estimate]) -> list[str]:
-    if not policies:
-        return []
-    rows: dict[str, list[str]] = {"pass@1": [_percent(result.pass_at_1) for result in policies.values()]}
-    if any(result.greedy for result in policies.values()):
-        rows["greedy"] = [_percent(result.greedy) for result in policies.values()]
-    for label, name in {
-        "pass@{}": "pass_at_k", "majority of {}": "majority", "best of {}": "best_of_n",
-        "weighted majority of {}": "weighted_majority",
-    }.items():  # fmt: skip
-        by_count: list[dict[int, Estimate]] = [getattr(result, name) for result in policies.values()]
-        for count in sorted({count for part in by_count for count in part if count > 1}):
-            rows[label.format(count)] = [_percent(part.get(count)) for part in by_count]
-    rows["tokens per solved sample"] = [
-        f"{result.tokens_per_solved:,.0f}" for result in policies.values()
-    ]  # fmt: skip
-    table = markdown_table(["", *policies], [[label, *cells] for label, cells in rows.items()])
-    counts = "; ".join(f"{name}: {r.pass_at_1.n} problems, {r.samples} samples each" for name, r in policies.items())
-    sections = ["## Policies", table, f"Measured on {counts}."]
-    if differences:
-        changes = [[name, _percent(estimate, "+.1f")] for name, estimate in differences.items()]
-        sections.append(markdown_table(["paired difference", "points"], changes))
-    return sections
+def closing_sections(value: Mapping[str, Any]) -> list[Section]:
+    """What stands at the end of a page: pictures, notes and settings."""
+    pictures = [Picture(caption, name) for caption, name in value["plots"].items()]
+    settings = [[name, str(entry)] for name, entry in value["settings"].items()]
+    return [
+        Section("Plots", pictures),
+        Section("Notes", value["notes"]),
+        Section("Settings", [Table(["setting", "value"], settings, words=2)] if settings else []),
+    ]
 
 
-def _search_section(results: Sequence[MethodResult]) -> list[str]:
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """The settings of a method as part of a sentence."""
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+_BY_COUNT = {
+    "pass_at_k": "pass@{}",
+    "majority": "majority of {}",
+    "best_of_n": "best of {} by the scorer",
+    "weighted_majority": "weighted majority of {}",
+}
+
+
+def _policies(value: Mapping[str, Any]) -> Section | None:
+    """The policies side by side, and their paired differences."""
+    if not value["policies"]:
+        return None
+    results = [value[name] for name in value["policies"]]
+    first = results[0]
+    rows = [["pass@1, sampled", *(_sampled(result) for result in results)]]
+    if any("greedy" in result for result in results):
+        rows.append(["greedy", *(_optional(result, "greedy") for result in results)])
+    for name, label in _BY_COUNT.items():
+        for count in sorted({int(count) for result in results for count in result[name]} - {1}):
+            cells = [result[name].get(str(count)) for result in results]
+            rows.append(
+                [label.format(count), *(wording.share(None if c is None else Estimate.from_json(c)) for c in cells)]
+            )
+    rows.append(["tokens per solved sample", *(wording.tokens(result["tokens_per_solved"]) for result in results)])
+    samples = ", ".join(dict.fromkeys(f"{result['samples']:,}" for result in results))
+    note = f"{samples} samples each, {wording.intervals_note(first['problems'])}"
+    blocks: list[str | Table] = [Table(["", *value["policies"]], rows, note)]
+    if differences := value["differences"]:
+        changes = [[name, wording.points(Estimate.from_json(part))] for name, part in differences.items()]
+        blocks.append(Table(["paired difference", "points"], changes))
+    return Section(f"Policies on {wording.held_out(first['problems'])}", blocks)
+
+
+def _sampled(result: Mapping[str, Any]) -> str:
+    """Accuracy of a sampled solution; over few problems, right solutions are counted, not problems."""
+    estimate = Estimate.from_fields(result, "pass_at_1", result["problems"])
+    return f"{result['right']:,} of {result['solutions']:,}" if estimate.few else wording.share(estimate)
+
+
+def _optional(result: Mapping[str, Any], name: str) -> str:
+    return wording.share(Estimate.from_fields(result, name, result["problems"]) if name in result else None)
+
+
+def _search(value: Mapping[str, Any]) -> Section | None:
+    """Accuracy against tokens of every method, and what best-of-n would need for the same."""
+    results = value["search"]
     if not results:
-        return []
-    with_flops = any(result.flops is not None for result in results)
-    header = ["method", "scorer", "settings", "accuracy", "tokens per problem", "policy", "scorer"]
-    rows = [
-        [
-            result.method,
-            result.scorer,
-            ", ".join(f"{name} {value}" for name, value in result.settings.items()),
-            _percent(result.accuracy),
-            f"{result.tokens:,.0f}",
-            f"{result.spending['policy_prefill'] + result.spending['policy_generated']:,.0f}",
-            f"{result.spending['scorer_prefill'] + result.spending['scorer_generated']:,.0f}",
-            *([] if not with_flops else ["" if result.flops is None else f"{result.flops:.2e}"]),
-        ]
-        for result in results
+        return None
+    peers = {_same(row): row for row in value["equal_accuracy"]}
+    scorers = {result["scorer"] for result in results} - {"none"}
+    with_flops = any(result["flops"] is not None for result in results)
+    header = ["method", "settings", "tokens", "accuracy", "best of n needs"]
+    if several := len(scorers) > 1:
+        header.insert(1, "scorer")
+    narrow = len(header) if peers else len(header) - 1
+    header += ["ratio", "policy tokens", "scorer tokens", *(["FLOPs"] if with_flops else [])]
+    rows = []
+    for result in results:
+        peer, spending = peers.get(_same(result)), result["spending"]
+        rows.append(
+            [
+                result["method"],
+                *([result["scorer"]] if several else []),
+                ", ".join(held(f"{name} {setting}") for name, setting in result["settings"].items()),
+                f"{result['tokens']:,.0f}",
+                wording.share(Estimate.from_fields(result, "accuracy", result["problems"])),
+                *(("", "") if peer is None else _peer(peer)),
+                f"{spending['policy_prefill'] + spending['policy_generated']:,.0f}",
+                f"{spending['scorer_prefill'] + spending['scorer_generated']:,.0f}",
+                *([] if not with_flops else ["" if result["flops"] is None else f"{result['flops']:.2e}"]),
+            ]
+        )
+    by = f", by the scores of {next(iter(scorers))}" if len(scorers) == 1 else ""
+    note = f"Tokens per problem{by}; {wording.intervals_note(results[0]['problems'])}"
+    table = Table(header, rows, note, words=3 if several else 2, narrow=narrow)
+    return Section("Accuracy against tokens, base policy", [table])
+
+
+def _same(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["method"], str(row["settings"])
+
+
+def _peer(row: Mapping[str, Any]) -> tuple[str, str]:
+    """What best-of-n needs for the accuracy of a guided search, and the share of it that the search pays."""
+    needed, reached = row["best_of_n_tokens"], row["reached_tokens"]
+    if needed is None:
+        return f"> {reached:,.0f}", f"< {row['tokens'] / reached:.2f}" if reached else ""
+    return f"{needed:,.0f}", wording.number(row["ratio"], ".2f")
+
+
+def _step_scores(value: Mapping[str, Any]) -> Section | None:
+    prm = value["prm"]
+    if prm is None:
+        return None
+    if prm["auc"] is None:
+        area = "all of them are alike, so that there is nothing to tell apart"
+    else:
+        area = "AUC " + wording.number_with_interval(Estimate.from_fields(prm, "auc", prm["problems"]))
+    parts = [
+        area,
+        f"accuracy {wording.number(prm['accuracy'])} at the threshold {wording.number(prm['threshold'], '.2f')} "
+        f"({wording.percent(prm['share_good'])} % can still reach the answer)",
     ]
-    return ["## Search", markdown_table([*header, *(["FLOPs"] if with_flops else [])], rows)]
-
-
-def _step_score_section(prm: StepScoreResult) -> list[str]:
-    rows = [
-        ["AUC", "undefined: all states are alike" if prm.auc is None else f"{prm.auc:.3f}"],
-        [f"accuracy at threshold {prm.threshold:.2f}", f"{100 * prm.accuracy:.1f} %"],
-        ["states that can still reach the answer", f"{100 * prm.share_good:.1f} %"],
-    ]
-    if prm.first_error is not None:
-        found = prm.first_error
-        rows += [
-            ["first-error F1", f"{found.f1:.3f}"],
-            ["first error found in wrong solutions", f"{100 * found.error_accuracy:.1f} %"],
-            ["no error reported in right solutions", f"{100 * found.correct_accuracy:.1f} %"],
-        ]
-    return [f"## Step scores of {prm.scorer}", markdown_table([f"over {prm.states:,} partial solutions", ""], rows)]
-
-
-def _settings_table(settings: Mapping[str, Any]) -> str:
-    return markdown_table(["setting", "value"], [[name, str(value)] for name, value in settings.items()])
-
-
-def _percent(estimate: Estimate | None, spec: str = ".1f") -> str:
-    if estimate is None:
-        return ""
-    value, low, high = (format(100 * number, spec) for number in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low}, {high}]"
+    if (found := prm["first_error"]) is not None:
+        parts.append(
+            f"first-error F1 {wording.number(found['f1'])} ({wording.percent(found['error_accuracy'])} % of the first "
+            f"errors are found, {wording.percent(found['correct_accuracy'])} % of the right solutions pass)"
+        )
+    text = f"Against the oracle, {prm['states']:,} partial solutions of held-out problems: {'; '.join(parts)}."
+    return Section(f"Step scores of {prm['scorer']}", [text])

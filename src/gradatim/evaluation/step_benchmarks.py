@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,9 +14,9 @@ from gradatim.evaluation.baselines import constant_scores, length_scores, random
 from gradatim.evaluation.benchmark_rows import Source
 from gradatim.evaluation.best_of_n import best_of_n_selection, read_best_of_n
 from gradatim.evaluation.mp_bench import mp_bench, read_mp_bench
+from gradatim.evaluation.page import Section, Table, markdown_page
 from gradatim.evaluation.prmbench import prmbench, read_prmbench
 from gradatim.evaluation.process_bench import process_bench, read_process_bench
-from gradatim.evaluation.report import markdown_table
 from gradatim.evaluation.step_records import StepRecord
 from gradatim.search.selection import Aggregate
 from gradatim.store.files import write_json, write_text
@@ -116,11 +117,12 @@ class BenchmarkReport:
     settings: Mapping[str, Any]
     results: Mapping[str, BenchmarkResult]
 
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows: figures down, scorers across."""
+    def section(self) -> Section:
+        """The table: figures down, scorers across."""
         columns = [result.figures() for result in self.results.values()]
         names = list(dict.fromkeys(name for column in columns for name in column))
-        return ["", *self.results], [[name, *(_cell(name, column.get(name)) for column in columns)] for name in names]
+        rows = [[name, *(_cell(name, column.get(name)) for column in columns)] for name in names]
+        return Section(self.title, [Table(["", *self.results], rows, "Shares in percent.")])
 
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write ``report.json`` and ``report.md`` into ``folder``, each whole or not at all.
@@ -132,14 +134,8 @@ class BenchmarkReport:
         value = {"title": self.title, "settings": dict(self.settings), "results": results}
         write_json(Path(folder) / "report.json", value)
         settings = [[name, str(value)] for name, value in self.settings.items()]
-        sections = [
-            f"# {self.title}",
-            "Shares in percent.",
-            markdown_table(*self.table()),
-            "## Settings",
-            markdown_table(["setting", "value"], settings),
-        ]
-        write_text(Path(folder) / "report.md", "\n\n".join(sections) + "\n")
+        sections = [replace(self.section(), title=""), Section("Settings", [Table(["setting", "value"], settings)])]
+        write_text(Path(folder) / "report.md", markdown_page(self.title, sections))
 
 
 def benchmark_report(
@@ -179,4 +175,6 @@ def benchmark_report(
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.4g}" if name == "threshold" else f"{value:.1f}"
+    if name == "threshold":
+        return f"{value:.4g}" if math.isfinite(value) else "above all scores"
+    return f"{value:.1f}"

@@ -77,6 +77,7 @@ class StepScoreResult:
         return {
             "scorer": self.scorer,
             "states": self.states,
+            "problems": 0 if self.auc is None else self.auc.n,
             **({"auc": None, "auc_interval": None} if self.auc is None else self.auc.fields("auc")),
             "accuracy": self.accuracy,
             "threshold": self.threshold,

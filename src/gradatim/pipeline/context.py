@@ -92,7 +92,8 @@ class Run:
             scorer = load_scorer(str(self.scorer_path), self.recipe.policy)
         else:
             scorer = load_scorer(options.init, self.recipe.policy, options.layout)
-        self.folder.update("models", 0.0, scorer_parameters=scorer.tree_model.parameters)
+        layout = "own" if scorer.layout is None else scorer.layout.name
+        self.folder.update("models", 0.0, scorer_parameters=scorer.tree_model.parameters, scorer_layout=layout)
         return scorer
 
     def seed(self, name: str) -> int:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 
-import gradatim
 from gradatim.evaluation import (
     Estimate,
     MethodResult,
@@ -28,12 +25,14 @@ from gradatim.evaluation import (
     samples_of,
     scored_states,
     step_score_result,
-    tokens_to_reach,
 )
-from gradatim.evaluation.report import markdown_table
+from gradatim.evaluation.page import markdown_page
+from gradatim.pipeline.about import about, next_commands
 from gradatim.pipeline.context import BASE, Run
 from gradatim.pipeline.evaluating import policy_tokens, scorer_name, subset_spending
+from gradatim.pipeline.finding import finding
 from gradatim.pipeline.growing import VALUE
+from gradatim.pipeline.page import page_sections
 from gradatim.store.files import write_json, write_text
 from gradatim.tasks.base import Oracle
 from gradatim.tree import Tree
@@ -80,7 +79,6 @@ def write_report(
         key: {name: estimate.to_json() for name, estimate in part.items()} for key, part in comparison.items()
     }
     value["labels"] = labels
-    value["equal_accuracy"] = equal_accuracy(search)
     value["stages"] = {
         stage: {name: entry for name, entry in record.items() if name not in {"history", "done"}}
         for stage, record in run.folder.records().items()
@@ -88,8 +86,11 @@ def write_report(
     }
     value["models"] = run.folder.record("models")
     value["recipe"] = run.recipe.model_dump(mode="json")
+    value["finding"] = finding(value)
+    value["about"] = about(run, value, {"train": len(train_trees), "test": len(policies[BASE].sampled)})
+    value["next"] = next_commands(run, policies[BASE].sampled[0].problem)
     write_json(run.folder.path / "report.json", value)
-    write_text(run.folder.path / "report.md", report.to_markdown() + _more_markdown(value))
+    write_text(run.folder.path / "report.md", markdown_page(report.title, page_sections(value)))
     return value
 
 
@@ -166,34 +167,6 @@ def compare(run: Run, policies: dict[str, Measured]) -> dict[str, dict[str, Esti
     return compared
 
 
-def equal_accuracy(search: Sequence[MethodResult]) -> list[dict[str, Any]]:
-    """For every guided search, what best-of-n under the same scorer pays for the same accuracy.
-
-    ``best_of_n_tokens`` is interpolated between measured ``n``; it is ``None`` where no measured ``n`` reaches the
-    accuracy: then ``reached`` is the best accuracy that one did, with ``reached_tokens``.
-    """
-    curve = [result for result in search if result.method in {"best of n", "sampling"}]
-    rows = []
-    for result in search:
-        if result.method not in {"beam search", "MCTS"} or not curve:
-            continue
-        needed = tokens_to_reach(curve, result.accuracy.value)
-        most = max(curve, key=lambda point: point.accuracy.value)
-        rows.append(
-            {
-                "method": result.method,
-                "settings": dict(result.settings),
-                "accuracy": result.accuracy.value,
-                "tokens": result.tokens,
-                "best_of_n_tokens": needed,
-                "ratio": None if needed is None else result.tokens / needed,
-                "reached": most.accuracy.value,
-                "reached_tokens": most.tokens,
-            }
-        )
-    return rows
-
-
 def _pass(group: Sequence[Any], k: int) -> float:
     return pass_at_k(len(group), sum(sample.reward > 0.5 for sample in group), k)
 
@@ -224,10 +197,6 @@ def _settings(run: Run) -> dict[str, Any]:
         "search": ", ".join(f"{key} {value}" for key, value in recipe.search.model_dump(exclude_none=True).items()),
         "objective": "none" if recipe.objective is None else recipe.objective.name,
         "rounds": recipe.rounds,
-        "gradatim": gradatim.__version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
     }
 
@@ -263,33 +232,3 @@ def _contrast(tree: Tree) -> float:
     samples = samples_of(tree)
     share = sum(sample.reward for sample in samples) / len(samples)
     return share * (1 - share)
-
-
-def _more_markdown(value: dict[str, Any]) -> str:
-    """What the general report has no section for."""
-    sections = []
-    if labels := value["labels"]:
-        auc_text = "undefined" if labels["auc"] is None else f"{labels['auc']:.3f}"
-        sections.append(
-            "## Step labels\n\n"
-            f"Values of {labels['states']:,} grown steps against the exact oracle: accuracy {labels['accuracy']:.3f}, "
-            f"AUC {auc_text}; {100 * labels['share_good']:.1f} % of the steps can still reach the answer."
-        )
-    if value["equal_accuracy"]:
-        rows = [
-            [
-                row["method"] + " " + ", ".join(f"{key} {entry}" for key, entry in row["settings"].items()),
-                f"{100 * row['accuracy']:.1f} %",
-                f"{row['tokens']:,.0f}",
-                f"more than {row['reached_tokens']:,.0f} (reaches {100 * row['reached']:.1f} %)"
-                if row["best_of_n_tokens"] is None
-                else f"{row['best_of_n_tokens']:,.0f}",
-                f"below {row['tokens'] / row['reached_tokens']:.2f}" if row["ratio"] is None else f"{row['ratio']:.2f}",
-            ]
-            for row in value["equal_accuracy"]
-        ]
-        header = ["search", "accuracy", "tokens", "best of n needs", "ratio"]
-        sections.append("## Tokens at equal accuracy\n\n" + markdown_table(header, rows))
-    times = [[stage, f"{record['seconds']:.1f}"] for stage, record in value["stages"].items()]
-    sections.append("## Time\n\n" + markdown_table(["stage", "seconds"], times))
-    return "\n" + "\n\n".join(sections) + "\n"

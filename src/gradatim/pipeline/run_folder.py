@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -77,11 +78,11 @@ class RunFolder:
         return value
 
     def update(self, stage: str, seconds: float, **values: Any) -> None:
-        """Add to a stage's record; seconds add up over interruptions."""
+        """Add to a stage's record, with the time of day; seconds add up over interruptions."""
         record = self.record(stage)
-        write_json(
-            self._record_path(stage), {**record, **values, "seconds": round(record.get("seconds", 0.0) + seconds, 3)}
-        )
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        so_far = round(record.get("seconds", 0.0) + seconds, 3)
+        write_json(self._record_path(stage), {**record, **values, "seconds": so_far, "at": now})
 
     def records(self) -> dict[str, dict[str, Any]]:
         """The records of all stages, by name."""

@@ -1,0 +1,130 @@
+"""What a run was made of: its policy, its scorer, its data, when and with which versions; and what to type next."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import torch
+import transformers
+
+import gradatim
+from gradatim.evaluation import wording
+from gradatim.evaluation.bootstrap import Estimate
+from gradatim.pipeline.context import Run
+from gradatim.recipes.task_options import OwnTaskOptions
+from gradatim.tree import Problem
+
+_TASKS_TO_TYPE = {"countdown", "word_problems", "gsm8k", "math", "multiple_choice"}
+_LONGEST_TO_TYPE = 90  # characters of a problem that a command still shows
+
+
+def about(run: Run, value: Mapping[str, Any], used: Mapping[str, int]) -> dict[str, str]:
+    """The facts by name, each a line.
+
+    Args:
+        run: the run.
+        value: the content of ``report.json`` so far.
+        used: how many problems of each split were searched; those that stop training early are counted here.
+    """
+    counts = dict(used)
+    if run.recipe.objective is not None or (run.recipe.scorer is not None and run.recipe.scorer.train):
+        counts["validation"] = len(run.problems("validation"))
+    facts = {
+        "policy": _policy(run, value),
+        "scorer": _scorer(run, value),
+        "objective": _objective(run, value),
+        "data": f"{_task(run)}; problems used: "
+        + ", ".join(f"{split} {counts[split]:,}" for split in ("train", "validation", "test") if counts.get(split)),
+        "date": _date(value),
+        "versions": f"gradatim {gradatim.__version__}, torch {torch.__version__}, transformers "
+        f"{transformers.__version__}, Python {platform.python_version()}",
+    }
+    return {name: text for name, text in facts.items() if text}
+
+
+def next_commands(run: Run, problem: Problem) -> list[str]:
+    """Commands that go on from the run; ``problem`` is one that can be typed."""
+    folder = shlex.quote(str(run.folder.path))
+    trees = "round-1" if run.folder.trees("round-1").is_file() else "evaluate-base"
+    chosen = "" if trees == "round-1" else f" --trees {trees}"
+    commands = [
+        f"gradatim show {folder}{chosen}",
+        f"gradatim export {folder}{chosen} --format stepwise --output rows.jsonl",
+    ]
+    options = run.recipe.task
+    task = options.task if isinstance(options, OwnTaskOptions) else options.name
+    if isinstance(options, OwnTaskOptions) or task in _TASKS_TO_TYPE:
+        trained = run.recipe.objective is not None
+        policy = str(run.folder.path / "policy") if trained else run.recipe.policy.model
+        scorer = run.recipe.scorer
+        judge = "" if scorer is None or not scorer.train else f" --scorer {shlex.quote(str(run.scorer_path))}"
+        text = str(problem.data.get("question", problem.prompt)).strip()
+        if len(text) > _LONGEST_TO_TYPE or not text.isprintable():
+            text = "..."
+        given = f" --task {shlex.quote(task)} --policy {shlex.quote(policy)}{judge}"
+        commands.append(f"gradatim solve {shlex.quote(text)}{given}")
+    return commands
+
+
+def _policy(run: Run, value: Mapping[str, Any]) -> str:
+    options = run.recipe.policy
+    size = value["models"].get("policy_parameters")
+    parts = [
+        options.model,
+        *([] if size is None else [f"{size:,} parameters"]),
+        *([] if options.adapter is None else [f"with the adapter {options.adapter}"]),
+        *([] if options.chat is None else ["put its problems in its chat template"]),
+        f"sampled at temperature {options.sampling.temperature:g}",
+    ]
+    return ", ".join(parts)
+
+
+def _scorer(run: Run, value: Mapping[str, Any]) -> str:
+    """The scorer: its model, its layout, what it learned from, and how good it is."""
+    options = run.recipe.scorer
+    if options is None:
+        return "none"
+    layout = value["models"].get("scorer_layout", options.layout)
+    base = run.recipe.policy.model if options.init == "policy" else options.init
+    if not options.train:
+        parts = [f"{base} as it is, layout {layout}"]
+    else:
+        record = value["stages"].get("scorer", {})
+        parts = [f"trained here from {base} on {record.get('labels', 0):,} step labels, layout {layout}"]
+        if evaluations := record.get("evaluations"):
+            best = -evaluations[str(record["best_update"])]
+            parts.append(f"held-out loss {wording.number(-evaluations['0'])} before and {wording.number(best)} after")
+    prm = value["prm"]
+    if prm is not None and prm["auc"] is not None:
+        area = Estimate.from_fields(prm, "auc", prm["problems"])
+        parts.append(f"AUC against the oracle {wording.number_with_interval(area)}")
+    return "; ".join(parts)
+
+
+def _objective(run: Run, value: Mapping[str, Any]) -> str:
+    """How the policy was trained, round by round."""
+    if run.recipe.objective is None:
+        return ""
+    rounds = [
+        f"{record['examples']:,} examples, {record['updates']:,} updates, saved after {record['best_update']:,}"
+        for stage, record in sorted(value["stages"].items())
+        if stage.startswith("policy-")
+    ]
+    return f"{run.recipe.objective.name}: {'; '.join(rounds)}"
+
+
+def _task(run: Run) -> str:
+    options = run.recipe.task
+    source = getattr(options, "source", None)
+    name = options.task if isinstance(options, OwnTaskOptions) else options.name
+    return name if source is None else f"{name} from {source}"
+
+
+def _date(value: Mapping[str, Any]) -> str:
+    """When the last stage ended."""
+    times = [datetime.fromisoformat(record["at"]) for record in value["stages"].values() if "at" in record]
+    return max(times).strftime("%Y-%m-%d %H:%M %z") if times else ""

@@ -1,0 +1,87 @@
+"""What a run found, in one to three sentences that its report begins with; all of it follows from the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gradatim.evaluation import wording
+from gradatim.evaluation.bootstrap import Estimate
+from gradatim.evaluation.report import settings_text
+from gradatim.pipeline.context import BASE
+
+_BASE_POLICY = f"The {BASE} policy"
+
+
+def finding(value: Mapping[str, Any]) -> list[str]:
+    """The sentences; ``value`` is the content of ``report.json``."""
+    names = list(value["policies"])
+    if not any(value[name]["right"] for name in names) and not any(row["accuracy"] for row in value["search"]):
+        solutions = sum(value[name]["solutions"] for name in names)
+        problems = wording.held_out(value[BASE]["problems"])
+        return [f"Nothing was solved: none of {solutions:,} solutions of {problems} is right."]
+    sentences = [_trained(value, name) for name in names if name != BASE] or [f"{_solves(value, BASE, _BASE_POLICY)}."]
+    best = _best_method(value)
+    return [*sentences, best] if best else sentences
+
+
+def training_helped(value: Mapping[str, Any]) -> bool:
+    """Whether any round's training reached a better state than the one that it began with."""
+    records = [record for stage, record in value["stages"].items() if stage.startswith("policy-")]
+    return not records or any(record.get("best_update") != 0 for record in records)
+
+
+def _trained(value: Mapping[str, Any], name: str) -> str:
+    """A trained policy against the one that it came from."""
+    if not training_helped(value):
+        return (
+            "Training did not help: the policy before training was the best state and is what was saved. "
+            f"{_solves(value, BASE, _BASE_POLICY)}."
+        )
+    pair = f"{_solves(value, name, name)}, {BASE} {_accuracy(value[BASE])}"
+    difference = Estimate.from_json(value["comparison"][name]["pass@1"])
+    if difference.low is None or difference.high is None or difference.few:
+        return f"{pair}; so few problems show no difference."
+    change = wording.points_in_words(difference)
+    if difference.low > 0 or difference.high < 0:
+        return f"{pair}: {change}."
+    return f"No difference between {name} and {BASE} could be shown: {pair}, {change}."
+
+
+def _solves(value: Mapping[str, Any], name: str, subject: str) -> str:
+    result = value[name]
+    problems = wording.held_out(result["problems"])
+    if _few(result):
+        return f"{subject} is right in {_accuracy(result)} sampled solutions of {problems}"
+    return f"{subject} solves {_accuracy(result)} of {problems} with one sample"
+
+
+def _accuracy(result: Mapping[str, Any]) -> str:
+    if _few(result):
+        return f"{result['right']:,} of {result['solutions']:,}"
+    return f"{wording.percent(result['pass_at_1'])} %"
+
+
+def _few(result: Mapping[str, Any]) -> bool:
+    return Estimate.from_fields(result, "pass_at_1", result["problems"]).few
+
+
+def _best_method(value: Mapping[str, Any]) -> str:
+    """The best of what was compared at its cost, beside a single sample; the cheapest of equals."""
+    single = next((row for row in value["search"] if row["method"] == "sampling"), None)
+    others = [row for row in value["search"] if row is not single]
+    if single is None or not others:
+        return ""
+    best = max(others, key=lambda row: (row["accuracy"], -row["tokens"]))
+    if best["accuracy"] <= single["accuracy"]:
+        return f"Of what was compared, nothing is better than one sample, for {single['tokens']:,.0f} tokens a problem."
+    settings = settings_text(best["settings"])
+    return (
+        f"Of what was compared with the {BASE} policy, {best['method']} ({settings}) is best: {_method_accuracy(best)} "
+        f"for {best['tokens']:,.0f} tokens a problem, where one sample takes {single['tokens']:,.0f}."
+    )
+
+
+def _method_accuracy(row: Mapping[str, Any]) -> str:
+    estimate = Estimate.from_fields(row, "accuracy", row["problems"])
+    return wording.share(estimate) if estimate.few else f"{wording.percent(estimate.value)} %"
