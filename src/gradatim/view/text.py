@@ -7,7 +7,7 @@ import math
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
-from gradatim.tree import EndReason, Node, Tree
+from gradatim.tree import Node, Tree
 from gradatim.view.selection import default_score, hidden_below, select_nodes
 
 
@@ -46,7 +46,7 @@ def one_line(text: str) -> str:
 
 def mark(node: Node) -> str:
     """How a solution that ends with ``node`` turned out; empty where it goes on or was not graded."""
-    if node.step.end in {EndReason.LENGTH, EndReason.BUDGET}:
+    if node.step.end.cuts_off:
         return "✂"
     if node.children or node.reward is None:
         return ""
