@@ -273,7 +273,7 @@ def test_killed_process_goes_on_where_it_was(tmp_path: Path) -> None:
         evaluation={"samples": 8, "greedy": False},
     )
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "gradatim.cli", "run", str(recipe), "--output", str(folder)]
+    command = [sys.executable, "-m", "gradatim", "run", str(recipe), "--output", str(folder)]
     lines: list[bytes] = []
     for number in (signal.SIGINT, signal.SIGKILL):
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ)

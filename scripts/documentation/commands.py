@@ -43,7 +43,7 @@ def _label(parameter: Any) -> str:
 
 def _row(parameter: Any, hint: Any) -> str:
     text = parameter.help or ""
-    if choices := _choices(hint):
+    if (choices := _choices(hint)) and choices[-1] not in text:
         text += " One of " + ", ".join(f"`{each}`" for each in choices) + "."
     default = getattr(parameter.default, "value", parameter.default)
     shown = "" if default in (None, False, ()) or callable(default) else f"`{default}`"

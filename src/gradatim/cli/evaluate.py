@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from gradatim.cli.completion import complete_model
+from gradatim.cli.output import progress_console, result_console
 from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
     from gradatim.evaluation.record_scoring import ScoreFile
     from gradatim.evaluation.step_records import StepRecord
     from gradatim.scorers.base import Scorer
-
-_WIDTH = 120
 
 
 class BenchmarkName(StrEnum):
@@ -61,9 +61,16 @@ class AggregateName(StrEnum):
 
 def evaluate_scorer(
     scorer: Annotated[
-        str, typer.Argument(metavar="SCORER", help="A process reward model: a folder, hub id or shipped:NAME.")
+        str,
+        typer.Argument(
+            metavar="SCORER",
+            autocompletion=complete_model,
+            help="A process reward model: a folder, hub id or shipped:NAME.",
+        ),
     ],
-    benchmark: Annotated[BenchmarkName, typer.Option(help="What to measure.")],
+    benchmark: Annotated[
+        BenchmarkName, typer.Option(metavar="NAME", help=f"What to measure: {', '.join(BenchmarkName)}.")
+    ],
     data: Annotated[
         list[str],
         typer.Option(metavar="PATH_OR_HUB_ID", help="A file, a folder, a pattern or a hub id. May be repeated."),
@@ -73,17 +80,27 @@ def evaluate_scorer(
         typer.Option(help="Parts right from wrong steps; auto chooses it on ProcessBench's GSM8K subset."),
     ] = "0.5",
     aggregate: Annotated[
-        AggregateName, typer.Option(help="How a solution's score is made from its steps'.")
+        AggregateName,
+        typer.Option(
+            metavar="NAME", help=f"How a solution's score is made from its steps': {', '.join(AggregateName)}."
+        ),
     ] = AggregateName.LAST,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions of each part.")] = None,
     output: Annotated[
         Path | None, typer.Option(help="For the report and the scores; runs/BENCHMARK-SCORER by default.")
     ] = None,
     layout: Annotated[
-        LayoutName, typer.Option(help="How the model reads a solution; auto tells it from the model.")
+        LayoutName,
+        typer.Option(
+            metavar="LAYOUT",
+            help=f"How the model reads a solution; auto tells it from the model. One of {', '.join(LayoutName)}.",
+        ),
     ] = LayoutName.AUTO,
-    dtype: Annotated[NumberFormat, typer.Option(help="The number format of the weights.")] = NumberFormat.FLOAT32,
-    device: Annotated[str, typer.Option()] = "auto",
+    dtype: Annotated[
+        NumberFormat,
+        typer.Option(metavar="FORMAT", help=f"The number format of the weights: {', '.join(NumberFormat)}."),
+    ] = NumberFormat.FLOAT32,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of the random baseline and the intervals.")] = 0,
 ) -> None:
     """Measure a step scorer on a benchmark, or go on with a measurement that was stopped."""
@@ -101,11 +118,9 @@ def evaluate_scorer(
     chosen.measure(records, constant_scores(records), measurement)  # what cannot be measured is refused at once
     name = Path(scorer.removeprefix("shipped:")).resolve().name
     folder = Path("runs") / f"{benchmark.value}-{name}" if output is None else output
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)  # tables in a log file should not be broken at 80 columns
+    console = result_console()
     judge = ScorerChoice(scorer, layout.value, dtype.value, device)
-    scores = _score(records, judge, folder, console)
+    scores = _score(records, judge, folder, progress_console())
     settings = {
         "scorer": scorer, "layout": layout.value, "dtype": dtype.value, "data": ", ".join(data),
         "records": len(records), "threshold": threshold, "aggregate": aggregate.value,
@@ -139,13 +154,9 @@ class ScorerChoice:
     device: str
 
     def load(self) -> Scorer:
-        from transformers.utils import logging
-
         from gradatim.pipeline.parts import load_scorer
         from gradatim.recipes.schema import PolicyOptions
 
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
         options = PolicyOptions(model=self.model, device=self.device, dtype=self.dtype)
         return load_scorer(self.model, options, self.layout)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 import gradatim
-from gradatim.cli import evaluate, recipes, solve, trees
+from gradatim.cli import evaluate, output, recipes, solve, trees
 from gradatim.cli.advice import in_words_of
+from gradatim.cli.output import Amount
 from gradatim.errors import GradatimError
 from gradatim.store.files import file_error
 
@@ -40,7 +40,7 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from None
         except (GradatimError, OSError, RuntimeError, MemoryError) as error:
             sentence = _sentence(error, self.commands.get(ctx.invoked_subcommand))
-            if sentence is None or os.environ.get("GRADATIM_TRACEBACK"):
+            if sentence is None or output.is_verbose() or os.environ.get("GRADATIM_TRACEBACK"):
                 raise
             fail(sentence)
             raise typer.Exit(1) from error
@@ -62,24 +62,31 @@ def _sentence(error: Exception, command: Any) -> str | None:
 
 def fail(sentence: str) -> None:
     """Print an error on stderr."""
-    Console(stderr=True).print(f"[bold red]error:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
+    output.say("error", "bold red", sentence)
+
+
+class Command(TyperCommand):
+    """A command whose usage names its arguments as its help does: ``RECIPE``, not ``{RECIPE}``."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
 
 
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Search, score and train language models one step at a time.",
 )
-app.command("run")(recipes.run)
-app.command("recipes")(recipes.list_recipes)
-app.command("pretrain")(recipes.pretrain)
-app.command("solve")(solve.solve)
-app.command("evaluate-scorer")(evaluate.evaluate_scorer)
-app.command("show")(trees.show)
-app.command("export")(trees.export)
-app.command("import")(trees.import_trees)
+_PANELS: dict[str, dict[str, Callable[..., None]]] = {
+    "Runs": {"run": recipes.run, "recipes": recipes.show_recipes, "pretrain": recipes.pretrain},
+    "Models": {"solve": solve.solve, "evaluate-scorer": evaluate.evaluate_scorer},
+    "Trees": {"show": trees.show, "export": trees.export, "import": trees.import_trees},
+}
+for _panel, _commands in _PANELS.items():
+    for _name, _function in _commands.items():
+        app.command(_name, cls=Command, rich_help_panel=_panel)(_function)
 
 
 def _show_version(wanted: bool) -> None:
@@ -90,25 +97,23 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def common(
+    quiet: bool = typer.Option(False, "--quiet", "-q", help="Print errors and the result only."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Show other libraries' messages, and tracebacks."),
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
-    """Search, score and train language models one step at a time."""
+    """Search, score and train language models one step at a time.
+
+    Start with 'gradatim run quickstart', or 'gradatim recipes' for what else there is.
+    """
+    if quiet and verbose:
+        raise GradatimError("a command cannot be both quiet and verbose; leave -q or -v out")
+    output.set_amount(Amount.QUIET if quiet else Amount.VERBOSE if verbose else Amount.NORMAL)
 
 
 def main() -> None:
     """The ``gradatim`` command."""
+    output.fit_streams()
     warnings.simplefilter("ignore")  # other libraries' advice to programmers
     warnings.filterwarnings("always", category=UserWarning, module=r"gradatim(\.|$)")
-    warnings.showwarning = _show_warning
-    app()
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    Console(stderr=True).print(f"[yellow]warning:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
+    warnings.showwarning = output.show_warning
+    app(prog_name="gradatim")

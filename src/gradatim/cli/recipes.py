@@ -8,23 +8,37 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
+from gradatim.cli.completion import complete_model, complete_recipe
+from gradatim.cli.output import progress_console, result_console
 from gradatim.errors import GradatimError
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name, or a YAML file.")]
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE", autocompletion=complete_recipe, help="A shipped recipe's name, or the path of a YAML file."
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. problems.train=100. May be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one key, e.g. problems.train=100 (all: gradatim recipes --keys). May be repeated.",
+    ),
 ]
-
-_WIDTH = 120
 
 
 def run(
     recipe: RecipeArgument,
     policy: Annotated[
         str | None,
-        typer.Option(help="In place of the recipe's: shipped:NAME, a hub id, a folder, or a server's URL."),
+        typer.Option(
+            metavar="MODEL",
+            autocompletion=complete_model,
+            help="In place of the recipe's: shipped:NAME, a hub id, a folder, or a server's URL.",
+        ),
     ] = None,
     set_: SetOption = None,
     output: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
@@ -41,17 +55,56 @@ def run(
     from gradatim.pipeline import Progress, run_recipe
     from gradatim.pipeline.page import terminal_sections
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)  # tables in a log file should not be broken at 80 columns
     report = run_recipe(
-        loaded, Path("runs") / loaded.name if output is None else output, fresh=fresh, progress=Progress(console)
+        loaded,
+        Path("runs") / loaded.name if output is None else output,
+        fresh=fresh,
+        progress=Progress(progress_console()),
     )
-    print_sections(terminal_sections(report), console)
+    print_sections(terminal_sections(report), result_console())
 
 
-def list_recipes() -> None:
-    """List the recipes that come with the package."""
+def show_recipes(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECIPE", autocompletion=complete_recipe, help="Print this one; with --keys, name a section."
+        ),
+    ] = None,
+    copy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Copy the recipe into a new file, to change it.")
+    ] = None,
+    keys: Annotated[bool, typer.Option("--keys", help="Say what the keys of recipes mean.")] = False,
+) -> None:
+    """List the recipes that come with the package, print or copy one, or explain the keys of recipes."""
+    if keys:
+        if copy is not None:
+            raise GradatimError("--keys explains and --copy copies; leave one out")
+        _print_keys(recipe or "")
+    elif recipe is None:
+        if copy is not None:
+            raise GradatimError("--copy needs a recipe: write gradatim recipes RECIPE --copy FILE")
+        _list_recipes()
+    else:
+        _print_or_copy(recipe, copy)
+
+
+def _print_or_copy(recipe: str, copy: Path | None) -> None:
+    from gradatim.recipes.load import find_recipe
+
+    content = find_recipe(recipe).read_bytes()
+    if copy is None:
+        typer.echo(content, nl=False)  # byte by byte, so that it can be redirected into a file
+        return
+    try:
+        with copy.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        raise GradatimError(f"{str(copy)!r} exists already; choose another --copy or remove it") from None
+    result_console().print(f"{copy}: run it with: gradatim run {copy}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _list_recipes() -> None:
     import yaml
     from rich.table import Table
 
@@ -59,8 +112,30 @@ def list_recipes() -> None:
 
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, path in shipped_recipes().items():
-        table.add_row(f"[bold]{name}[/]", str(yaml.safe_load(path.read_text(encoding="utf-8")).get("summary", "")))
-    Console().print(table)
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        command = "pretrain" if content.get("kind") == "pretrain" else "run"
+        table.add_row(f"[bold]{name}[/]", f"[dim]{command}[/]", str(content.get("summary", "")))
+    console = Console()
+    console.print(table)
+    console.print("\ngradatim run RECIPE runs one, gradatim pretrain RECIPE one that trains from scratch;", style="dim")
+    console.print("gradatim recipes RECIPE prints one, gradatim recipes --keys says what its keys mean.", style="dim")
+
+
+def _print_keys(path: str) -> None:
+    from rich.padding import Padding
+
+    from gradatim.recipes.reference import find_sections
+
+    console = Console()
+    for section in find_sections(path):
+        title = " · ".join(part for part in (section.path or "a recipe", section.kind) if part)
+        console.print(f"[bold]{title}[/]", highlight=False)
+        for key in section.keys:
+            default = "required" if key.default is None else f"default: {key.default}"
+            console.print(Padding(f"[cyan]{key.name}[/]: {escape(' '.join(key.meaning.split()))}", (0, 0, 0, 2)))
+            values = escape(key.values.replace("`", ""))
+            console.print(Padding(f"[dim]{values}; {escape(default)}[/]", (0, 0, 0, 6)), highlight=False)
+        console.print()
 
 
 def pretrain(

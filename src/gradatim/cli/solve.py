@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from gradatim.cli.completion import complete_model
+from gradatim.cli.output import result_console
 from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
@@ -26,13 +28,23 @@ class SearchName(StrEnum):
 
 
 def solve(
-    problem: Annotated[str, typer.Argument(help='The problem, e.g. "Make 50 from 3 5 7 8".')],
-    policy: Annotated[str, typer.Option(help="shipped:NAME, a hub id, a folder or a server's URL.")],
+    problem: Annotated[str, typer.Argument(metavar="PROBLEM", help='The problem, e.g. "Make 50 from 3 5 7 8".')],
+    policy: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL", autocompletion=complete_model, help="shipped:NAME, a hub id, a folder or a server's URL."
+        ),
+    ],
     task: Annotated[
         str, typer.Option(help="What the problem is of: a task's name, or your own task's file.")
     ] = "countdown",
     scorer: Annotated[
-        str | None, typer.Option(help="A process reward model: a folder, hub id or shipped:NAME.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            autocompletion=complete_model,
+            help="A process reward model: a folder, hub id or shipped:NAME.",
+        ),
     ] = None,
     search: Annotated[
         SearchName | None, typer.Option(help="By default beam with a scorer, and sampling without.")
@@ -40,13 +52,13 @@ def solve(
     samples: Annotated[int, typer.Option(min=1, help="Solutions of sampling, or simulations of mcts.")] = 16,
     width: Annotated[int, typer.Option(min=1, help="Of beam search.")] = 4,
     branch: Annotated[int, typer.Option(min=1, help="Of beam search and mcts.")] = 4,
-    temperature: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 1.0,
     budget: Annotated[int | None, typer.Option(help="Tokens that the search may cost.")] = None,
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Steps of a solution at most; by default as in recipes.")
     ] = None,
-    seed: Annotated[int, typer.Option()] = 0,
-    device: Annotated[str, typer.Option()] = "auto",
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     limit: Annotated[int, typer.Option(min=1, help="Show at most so many steps.")] = 60,
 ) -> None:
     """Solve one problem and show the tree."""
@@ -57,8 +69,6 @@ def solve(
         raise GradatimError(f"{chosen_search.value} search needs a scorer to guide it; give --scorer, or use sampling")
     import asyncio
 
-    from transformers.utils import logging
-
     from gradatim.budget import Budget
     from gradatim.pipeline import parts, tasks
     from gradatim.recipes.schema import PolicyOptions, SamplingOptions
@@ -66,8 +76,6 @@ def solve(
     from gradatim.tree import Tree
     from gradatim.view import render
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     made = tasks.make_task(tasks.default_task_options(task))
     tree = Tree(tasks.problem_from_text(made, problem), seed=seed, budget=Budget(budget))
     sampling = (
@@ -80,7 +88,7 @@ def solve(
     asyncio.run(_search(tree, parts.load_policy(policy, options, made), judge, chosen_search, samples, width, branch))
     grade(tree, made)
     name = None if judge is None else judge.name
-    console = Console()
+    console = result_console()
     console.print(render(tree, by=name, limit=limit))
     _print_answer(tree, made, name, console)
 

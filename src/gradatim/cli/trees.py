@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from gradatim.cli.output import result_console
 from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def show(
         from gradatim.view.figure import draw_tree
 
         draw_tree(tree, figure, by=by, limit=limit)
-        Console().print(f"{figure}: problem {tree.problem.id}", highlight=False)
+        result_console().print(f"{figure}: problem {tree.problem.id}", highlight=False)
         return
     from gradatim.view import render
 
@@ -94,7 +95,9 @@ def show(
 def export(
     source: SourceArgument,
     output: Annotated[Path, typer.Option(help="The JSON lines file to write.")],
-    format: Annotated[ExportFormat, typer.Option(help="The row format.")] = ExportFormat.STEPWISE,
+    format: Annotated[
+        ExportFormat, typer.Option(metavar="FORMAT", help=f"The row format: {', '.join(ExportFormat)}.")
+    ] = ExportFormat.STEPWISE,
     trees: TreesOption = "round-1",
     value: Annotated[str, typer.Option(help="The score that says what a step is worth.")] = "value",
     hard: Annotated[bool, typer.Option("--hard", help="Labels 0 and 1 (value above 0) instead of values.")] = False,
@@ -109,7 +112,7 @@ def export(
         from gradatim.store.published import write_published
 
         count = write_published(store, output, format.value, value=value, threshold=0.0 if hard else 0.5)
-        Console().print(f"{output}: {count:,} rows from {len(store):,} trees", highlight=False)
+        result_console().print(f"{output}: {count:,} rows from {len(store):,} trees", highlight=False)
         return
     forest = list(store)
     if format is not ExportFormat.PROMPT_COMPLETION:
@@ -129,15 +132,19 @@ def export(
             else:
                 rows += supervision.stepwise_rows(labels)
     write_jsonl(rows, output)
-    Console().print(f"{output}: {len(rows):,} rows from {len(forest):,} trees", highlight=False)
+    result_console().print(f"{output}: {len(rows):,} rows from {len(forest):,} trees", highlight=False)
 
 
 def import_trees(
-    source: Annotated[str, typer.Argument(help="A file or folder of rows, or a hub data set.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A file or folder of rows, or a hub data set.")],
     output: Annotated[Path, typer.Option(help="The file of trees to write.")],
-    format: Annotated[ImportFormat, typer.Option(help="The published format; auto looks at the first row.")] = (
-        ImportFormat.AUTO
-    ),
+    format: Annotated[
+        ImportFormat,
+        typer.Option(
+            metavar="FORMAT",
+            help=f"The published format; auto looks at the first row. One of {', '.join(ImportFormat)}.",
+        ),
+    ] = ImportFormat.AUTO,
     split: Annotated[str, typer.Option(help="Which split of a hub data set.")] = "train",
     limit: Annotated[int | None, typer.Option(help="At most so many trees.")] = None,
     merge: Annotated[
@@ -170,7 +177,7 @@ def import_trees(
         for tree in forest:
             store.append(tree)
             trees, steps = trees + 1, steps + len(tree) - 1
-    Console().print(f"{output}: {trees:,} trees with {steps:,} steps", highlight=False)
+    result_console().print(f"{output}: {trees:,} trees with {steps:,} steps", highlight=False)
 
 
 def open_store(source: Path, name: str) -> TreeStore:

@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 import torch
-from transformers.utils import logging
 
 from gradatim.pipeline.context import BASE, Run
 from gradatim.pipeline.evaluating import guided_search, measure_policy, sample_solutions, sampling_methods
@@ -42,8 +41,6 @@ def run_recipe(
     Raises:
         GradatimError: if the folder holds another run, or an input cannot be used.
     """
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     torch.set_num_threads(max(1, min(torch.get_num_threads(), os.cpu_count() or 1)))
     with RunFolder(output, recipe, fresh=fresh) as folder:
         started = time.perf_counter()

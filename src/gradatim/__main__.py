@@ -1,0 +1,6 @@
+"""``python -m gradatim``."""
+
+from gradatim.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,0 @@
-"""``python -m gradatim.cli``."""
-
-from gradatim.cli.main import main
-
-main()
