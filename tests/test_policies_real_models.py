@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -123,7 +122,7 @@ def test_adapters_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     gpt2.save_pretrained(tmp_path / "gpt2")
     with pytest.raises(GradatimError, match="was made for another base"):
         policy.load_adapter(tmp_path / "gpt2", "gpt2")
-    with pytest.raises(GradatimError, match="cannot load the adapter"):
+    with pytest.raises(GradatimError, match="there is no folder"):
         policy.load_adapter(tmp_path / "nothing", "nothing")
     with pytest.raises(GradatimError, match="has no adapter 'three'"):
         policy.use_adapter("three")
@@ -167,29 +166,3 @@ def test_a_quantized_model_runs(tmp_path: Path, bits: Any) -> None:
     word_tokenizer(64).save_pretrained(tmp_path)
     leaf = rollout(TransformersPolicy.from_pretrained(tmp_path, quantization=bits))
     assert all(value <= 0 for value in log_probabilities(leaf))
-
-
-def _hub_error(kind: type[Exception], message: str) -> Exception:
-    import httpx
-
-    return kind(message, response=httpx.Response(403, request=httpx.Request("GET", "https://huggingface.co")))  # type: ignore[call-arg]
-
-
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (_hub_error(GatedRepoError, "403 Client Error. Access to model some/model is restricted."), "restricted|gated"),
-        (_hub_error(RepositoryNotFoundError, "404 Client Error."), "not a valid model identifier|404"),
-    ],
-)
-def test_gated_and_missing_models_are_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
-) -> None:
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise error
-
-    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", refuse)
-    monkeypatch.setattr("transformers.utils.hub.snapshot_download", refuse)
-    with pytest.raises(GradatimError, match=f"cannot load the model 'some/model'.*({said})") as raised:
-        TransformersPolicy.from_pretrained("some/model")
-    assert "\n" not in str(raised.value)

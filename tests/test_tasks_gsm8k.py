@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
+from gradatim.hub import Sight
 from gradatim.tasks.base import Task
 from gradatim.tasks.calculator import Finding, UnreadableError, agrees, check_annotations, evaluate
 from gradatim.tasks.gsm8k import Gsm8k, extract_answer
@@ -109,6 +110,7 @@ def test_missing_hub_id_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -
         raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{source}' doesn't exist on the Hub\nand more")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
+    monkeypatch.setattr("gradatim.records.look", lambda *_: Sight())
     with pytest.raises(
         GradatimError, match=r"cannot load the test split of 'nobody/nothing'.*on the Hub; check the id"
     ):
@@ -119,6 +121,7 @@ def test_hub_rows_without_the_fields_are_refused(tmp_path: Path, monkeypatch: py
     import datasets
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: [{"prompt": "a", "answer": "#### 1"}])
+    monkeypatch.setattr("gradatim.records.look", lambda *_: Sight())
     with pytest.raises(
         GradatimError, match="row 1 of the train split of 'some/set' has no text in the field 'question'"
     ):

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from gradatim.errors import GradatimError
+from gradatim.hub import Sight, is_hub_id, look
 
 Record = Mapping[str, Any]
 
@@ -92,14 +94,20 @@ def open_file(path: str | os.PathLike[str]) -> RecordSource:
     return JsonFiles([path]) if first == b"{" else _JsonLines(path)
 
 
-def open_hub(name: str, split: str, config: str | None = None) -> RecordSource:
+def open_hub(name: str, split: str, config: str | None = None, *, as_source: bool = False) -> RecordSource:
     """The records of one split of a data set on the hub, or of its copy in a local folder.
+
+    Args:
+        name: the data set's id or folder.
+        split: its split.
+        config: its configuration.
+        as_source: whether the caller takes a local copy as its argument ``source``, which errors then name.
 
     Raises:
         GradatimError: if it cannot be loaded.
     """
     split_name = f"the {split} split of {name!r}"
-    return _Rows(_load_dataset(split_name, name, config, split), split_name)
+    return _Rows(_load_dataset(split_name, name, config, split, as_source), split_name)
 
 
 def open_hub_splits(name: str) -> dict[str, RecordSource]:
@@ -108,7 +116,7 @@ def open_hub_splits(name: str) -> dict[str, RecordSource]:
     Raises:
         GradatimError: if it cannot be loaded.
     """
-    splits = _load_dataset(f"the data set {name!r}", name, None, None)
+    splits = _load_dataset(f"the data set {name!r}", name, None, None, False)
     return {split: _Rows(rows, f"the {split} split of {name!r}") for split, rows in splits.items()}
 
 
@@ -119,6 +127,7 @@ def check_local(source: str) -> None:
         GradatimError: if so.
     """
     meant_as_path = source.startswith((".", "/", "~")) or source.endswith((".json", ".jsonl"))
+    meant_as_path |= not is_hub_id(source) and "://" not in source
     if meant_as_path and not Path(source).expanduser().exists():
         raise GradatimError(f"there is no file or folder {source!r}; give an existing one or a hub id")
 
@@ -242,18 +251,41 @@ def _reason(error: Exception) -> str:
     return str(error).partition(":")[0]
 
 
-def _load_dataset(what: str, name: str, config: str | None, split: str | None) -> Any:
+def _load_dataset(what: str, name: str, config: str | None, split: str | None, as_source: bool) -> Any:
+    """A data set; what the hub does not give is looked for among those that were loaded from it before."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
+    what = what if config is None else f"{what}, configuration {config!r}"
+    sight = look(name, "dataset") if is_hub_id(name) and not Path(name).is_dir() else Sight()
     try:
-        return load_dataset(name, config, split=split)
+        with _without_the_hub() if sight.lack else nullcontext():
+            return load_dataset(name, config, split=split)
     except (OSError, ValueError, DatasetsError) as error:
-        configured = "" if config is None else f", configuration {config!r}"
         reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise GradatimError(
-            f"cannot load {what}{configured}: {reason}; check the id, or give a local file or folder"
-        ) from error
+        advice = "check the id"
+        if sight.lack:
+            reason, advice = f"there is no such file or folder, and {sight.lack}", sight.remedy
+        message = f"cannot load {what}: {reason}; {advice}"
+        if as_source:
+            raise GradatimError(
+                f"{message}, or give a file, or a folder with train.jsonl and test.jsonl: source='FILE.jsonl'",
+                options=("source='FILE.jsonl'",),
+            ) from error
+        raise GradatimError(f"{message}, or name a local file or folder") from error
+
+
+@contextmanager
+def _without_the_hub() -> Iterator[None]:
+    """Have ``datasets`` load what it loaded before, without asking the hub."""
+    from datasets import config
+
+    before = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = before
 
 
 def _quoted(path: str | os.PathLike[str]) -> str:

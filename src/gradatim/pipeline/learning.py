@@ -17,7 +17,7 @@ from gradatim.pipeline.growing import VALUE, grow_trees
 from gradatim.pipeline.measures import HeldOutLabels, SampledAccuracy
 from gradatim.pipeline.parts import make_chat, pick_device
 from gradatim.pipeline.saving import save_model
-from gradatim.policies.loading import load_model, load_tokenizer
+from gradatim.policies.loading import load_merged_model, load_tokenizer
 from gradatim.policies.transcript import in_tokens_of
 from gradatim.recipes.schema import DpoOptions, ObjectiveOptions, PairOptions, StepDpoOptions
 from gradatim.scorers.loading import write_layout_file
@@ -106,7 +106,9 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
     source = resolve_model(run.policy_path(round_number - 1))
     tokenizer = load_tokenizer(source)
     set_seed(run.seed(f"policy {round_number}") % 2**31)
-    model = load_model(AutoModelForCausalLM, source, dtype=torch.float32).to(pick_device(run.recipe.policy.device))
+    model = load_merged_model(AutoModelForCausalLM, source, dtype=torch.float32).to(
+        pick_device(run.recipe.policy.device)
+    )
     measure = None
     if problems := run.problems("validation"):
         measure = SampledAccuracy(run, tokenizer, problems, options.validation_samples)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from gradatim.errors import GradatimError
-from gradatim.models import resolve_model
+from gradatim.policies.adapters import load_adapter, merge_adapter
+from gradatim.policies.sources import Source, base_of, find_source, load_from, of_base
 
 Quantization = Literal["8bit", "4bit"]
+_TOKENIZER = "tokenizer_config.json"
 
 
 def placed(
@@ -61,72 +62,86 @@ def _bits(quantization: Quantization, dtype: torch.dtype) -> Any:
 def load_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
     """``auto_class.from_pretrained``, for a hub id, a local folder, or ``shipped:NAME``.
 
+    An adapter is loaded onto the base that it names, and switched on; it is called ``"default"`` there.
+
     Raises:
         GradatimError: if there is no such model, it cannot be reached, the folder does not hold one, or it lacks
             weights that this kind of model needs.
     """
-    name_or_path = _resolve(name_or_path)
-    if not (Path(name_or_path) / "adapter_config.json").is_file():  # an adapter names its base, which is loaded too
-        _check_folder(name_or_path, "config.json", "a model (it has no config.json)")
-    try:
-        loaded: tuple[PreTrainedModel, dict[str, Any]] = auto_class.from_pretrained(
-            str(name_or_path), dtype=dtype, output_loading_info=True, **options
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise GradatimError(f"cannot load the model {str(name_or_path)!r}: {first_line(error)}") from error
+    source = find_source(name_or_path)
+    base = base_of(source)
+    if base is not None:
+        model = of_base(source, base, lambda name: load_model(auto_class, name, dtype=dtype, **options))
+        load_adapter(model, source.name, "default")
+        return model
+    _check_folder(source, "config.json", "a model")
+    loaded: tuple[PreTrainedModel, dict[str, Any]] = load_from(
+        source,
+        "the model",
+        lambda name, **where: auto_class.from_pretrained(
+            name, dtype=dtype, output_loading_info=True, **where, **options
+        ),
+    )
     model, information = loaded
     missing = sorted(information["missing_keys"])
     if missing:
         raise GradatimError(
-            f"{str(name_or_path)!r} is no {type(model).__name__}: it lacks the weights {', '.join(missing[:3])}; "
+            f"{source.name!r} is no {type(model).__name__}: it lacks the weights {', '.join(missing[:3])}; "
             "name a model that was saved as one"
         )
     return model
 
 
+def load_merged_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype) -> PreTrainedModel:
+    """As :func:`load_model`, but the weights of an adapter are added to those of its base.
+
+    Raises:
+        GradatimError: as :func:`load_model` and :func:`gradatim.policies.adapters.merge_adapter`.
+    """
+    source = find_source(name_or_path)
+    base = base_of(source)
+    if base is None:
+        return load_model(auto_class, name_or_path, dtype=dtype)
+    return merge_adapter(of_base(source, base, lambda name: load_model(auto_class, name, dtype=dtype)), source.name)
+
+
 def load_config(name_or_path: str | Path) -> Any:
-    """``AutoConfig.from_pretrained``, for a hub id, a local folder, or ``shipped:NAME``; no remote code is run.
+    """``AutoConfig.from_pretrained``, for a hub id, a local folder, or ``shipped:NAME``; no remote code is run. An
+    adapter has the configuration of its base.
 
     Raises:
         GradatimError: if it cannot be loaded.
     """
-    name_or_path = _resolve(name_or_path)
-    _check_folder(name_or_path, "config.json", "a model (it has no config.json)")
-    try:
-        return AutoConfig.from_pretrained(str(name_or_path), trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise GradatimError(f"cannot load the model {str(name_or_path)!r}: {first_line(error)}") from error
+    source = find_source(name_or_path)
+    base = base_of(source)
+    if base is not None:
+        return of_base(source, base, load_config)
+    _check_folder(source, "config.json", "a model")
+    return load_from(
+        source, "the model", lambda name, **where: AutoConfig.from_pretrained(name, trust_remote_code=False, **where)
+    )
 
 
 def load_tokenizer(name_or_path: str | Path) -> PreTrainedTokenizerBase:
-    """``AutoTokenizer.from_pretrained``, for a hub id, a local folder, or ``shipped:NAME``.
+    """``AutoTokenizer.from_pretrained``, for a hub id, a local folder, or ``shipped:NAME``. An adapter without a
+    tokenizer has that of its base.
 
     Raises:
         GradatimError: if it cannot be loaded.
     """
-    name_or_path = _resolve(name_or_path)
-    _check_folder(name_or_path, "tokenizer_config.json", "a tokenizer (it has no tokenizer_config.json)")
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(name_or_path))
-    except (OSError, ValueError, KeyError) as error:
-        raise GradatimError(f"cannot load the tokenizer of {str(name_or_path)!r}: {first_line(error)}") from error
+    source = find_source(name_or_path)
+    base = None if source.has(_TOKENIZER) else base_of(source)
+    if base is not None:
+        return of_base(source, base, load_tokenizer)
+    _check_folder(source, _TOKENIZER, "a tokenizer")
+    tokenizer: PreTrainedTokenizerBase = load_from(source, "the tokenizer of", AutoTokenizer.from_pretrained)
     return tokenizer
 
 
-def _resolve(name_or_path: str | Path) -> str | Path:
-    return resolve_model(name_or_path) if isinstance(name_or_path, str) else name_or_path
-
-
-def _check_folder(name_or_path: str | Path, needed: str, what: str) -> None:
-    """Say at once that a folder is not what it should be; anything that is no folder may be a hub id."""
-    path = Path(name_or_path).expanduser()
-    looks_local = isinstance(name_or_path, Path) or str(name_or_path).startswith((".", "/", "~"))
-    if path.is_dir() and not (path / needed).is_file():
-        raise GradatimError(f"the folder {str(path)!r} does not hold {what}; name a folder made by save_pretrained")
-    if looks_local and not path.is_dir():
-        raise GradatimError(f"there is no folder {str(path)!r}; name a model folder or a hub id")
-
-
-def first_line(error: Exception) -> str:
-    """What an error of another library says, in one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _check_folder(source: Source, needed: str, what: str) -> None:
+    """Say at once that a folder is not what it should be."""
+    if source.is_folder and not source.has(needed):
+        raise GradatimError(
+            f"the folder {source.name!r} does not hold {what} (it has no {needed}); name a folder made by "
+            "save_pretrained"
+        )

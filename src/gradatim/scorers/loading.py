@@ -11,9 +11,9 @@ from torch import nn
 from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from gradatim.errors import GradatimError
-from gradatim.models import resolve_model
 from gradatim.policies.loading import load_config, load_tokenizer, placed
 from gradatim.policies.prompts import ChatFormat
+from gradatim.policies.sources import find_source, refuse_adapter
 from gradatim.scorers.layouts import (
     DialogueLayout,
     Layout,
@@ -49,7 +49,8 @@ def load_scoring_model(
     Raises:
         GradatimError: if it cannot be loaded, or its layout cannot be told.
     """
-    source = resolve_model(name_or_path) if isinstance(name_or_path, str) else str(name_or_path)
+    refuse_adapter(name_or_path)
+    source = find_source(name_or_path).name
     config = load_config(source)
     tokenizer = load_tokenizer(source)
     chosen = _detect(source, config, tokenizer) if layout == "auto" else layout

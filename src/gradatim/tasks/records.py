@@ -150,7 +150,8 @@ class ProblemSource:
             if not path.is_file():
                 raise GradatimError(f"the folder {self.source!r} has no {part}.jsonl")
             return open_file(path)
-        return open_hub(str(self._path) if self._path.is_dir() else self.source, part, self._config)
+        name = str(self._path) if self._path.is_dir() else self.source
+        return open_hub(name, part, self._config, as_source=True)
 
     def _convert(self, part: str, source: RecordSource) -> list[Problem]:
         """Turn the records of a source into problems."""

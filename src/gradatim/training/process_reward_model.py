@@ -9,9 +9,8 @@ import torch
 from transformers import AutoModelForTokenClassification
 from transformers.utils import logging
 
-from gradatim.errors import GradatimError
-from gradatim.models import resolve_model
-from gradatim.policies.loading import first_line, load_config
+from gradatim.policies.loading import load_config
+from gradatim.policies.sources import find_source, load_from, refuse_adapter
 
 
 def load_process_reward_model(
@@ -32,7 +31,8 @@ def load_process_reward_model(
     Raises:
         GradatimError: if there is no such model, or its architecture has no token classification head.
     """
-    path = resolve_model(path) if isinstance(path, str) else path
+    refuse_adapter(path)
+    source = find_source(path)
     config = load_config(path)
     is_reward_model = any("ForTokenClassification" in name for name in config.architectures or ())
     if labels is not None or not is_reward_model:
@@ -43,8 +43,12 @@ def load_process_reward_model(
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # a new head is no news here, and is reported as missing
     try:
-        return AutoModelForTokenClassification.from_pretrained(path, config=config, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise GradatimError(f"{path} cannot be loaded as a process reward model: {first_line(error)}") from error
+        return load_from(
+            source,
+            "a process reward model of",
+            lambda name, **where: AutoModelForTokenClassification.from_pretrained(
+                name, config=config, dtype=dtype, **where, **options
+            ),
+        )
     finally:
         logging.set_verbosity(verbosity)
