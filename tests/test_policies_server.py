@@ -593,6 +593,7 @@ LASTING = {
     "too many choices": (fail.events('{"choices": [{"index": 7, "text": ""}]}'), "a form that is not OpenAI's"),
     "another model": (fail.content(json.dumps(_answer("1\n") | {"model": "other"}).encode()), "answers with 'other'"),
     "error event": (fail.events('{"error": {"message": "out of memory"}}'), r"error within its answer \(out of mem"),
+    "error object": (fail.events('{"object": "error", "message": "out of memory"}'), r"its answer \(out of memory\)"),
     "strange end": (
         fail.events('{"choices": [{"index": 0, "text": "1", "finish_reason": "tool_calls"}]}'), "reason 'tool_calls'",
     ),
@@ -648,6 +649,18 @@ def test_the_only_model_is_taken_and_several_are_listed(server: FailingServer) -
     with pytest.raises(GradatimError, match="does not list its models; name one"):
         run(policy_of(server).expand([new_tree().root], 1))
     assert run(policy_of(server, model="anything").expand([new_tree().root], 1))
+
+
+def test_ends_and_counts_of_servers_that_are_not_quite_openai_s_are_read(server: FailingServer) -> None:
+    events = [
+        {"choices": [{"index": 0, "text": "1", "finish_reason": "eos_token"}]},
+        {"usage": {"completion_tokens": 2}},
+    ]
+    server.faults = [None, fail.events(*map(json.dumps, events), "[DONE]")]
+    tree = new_tree()
+    [leaf] = run(policy_of(server).expand([tree.root], 1))
+    assert steps_of(leaf) == [("1", EndReason.END_OF_TEXT)]
+    assert tree.budget.policy_generated == 2
 
 
 @pytest.mark.parametrize("answered", ["m", "m@main", "m-2024-08-06", "m:latest"])

@@ -234,7 +234,7 @@ def _object(url: str, content: bytes) -> dict[str, Any]:
         raise GradatimError(f"{url} does not answer in JSON ({begin!r}); check that it is an OpenAI API") from error
     if not isinstance(value, dict):
         raise GradatimError(f"{url} answers with a {type(value).__name__}; check that it is an OpenAI API")
-    if value.get("error"):
+    if value.get("error") or value.get("object") == "error":  # the latter as vLLM had it
         raise GradatimError(
             f"{url} reports an error within its answer ({explanation(content.decode(errors='replace'))}); "
             "look into the server's log"

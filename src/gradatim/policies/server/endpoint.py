@@ -221,6 +221,8 @@ class Endpoint:
         """
         if answer.finish in ("length", "content_filter"):
             return EndReason.LENGTH
+        if answer.finish == "eos_token":  # as text-generation-inference says that the text ended
+            return EndReason.END_OF_TEXT
         if answer.finish != "stop":
             raise GradatimError(
                 f"{self.client.url} ended an answer for the reason {answer.finish!r}, which is no end of a text; "
@@ -312,7 +314,7 @@ class Endpoint:
     def _take(self, event: Mapping[str, Any], answers: Sequence[Answer]) -> None:
         """Add what an event brings to the answers."""
         try:
-            for choice in event["choices"]:
+            for choice in () if "usage" in event and "choices" not in event else event["choices"]:
                 answer = answers[choice.get("index", 0)]
                 answer.begun = True
                 for piece in self._format.pieces(choice):
