@@ -6,11 +6,12 @@ import asyncio
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from gradatim.budget import Budget
+from gradatim.evaluation.page import printable
 from gradatim.pipeline.parts import load_policy, load_scorer
 from gradatim.pipeline.progress import Progress
 from gradatim.pipeline.run_folder import RunFolder
@@ -54,6 +55,14 @@ class Run:
     recipe: Recipe
     folder: RunFolder
     progress: Progress
+    warned: set[str] = field(default_factory=set)
+
+    def warn(self, text: str) -> None:
+        """Say what a person should change, once, however many stages find it."""
+        shown = " ".join(printable(text).split())
+        if shown not in self.warned:
+            self.warned.add(shown)
+            self.progress.warn(shown)
 
     @cached_property
     def task(self) -> Task:

@@ -21,6 +21,7 @@ from gradatim.evaluation import (
     weighted_majority,
 )
 from gradatim.pipeline.context import Run, Searcher
+from gradatim.pipeline.outcomes import note_outcomes
 from gradatim.recipes.schema import BeamMethod, SearchMethod
 from gradatim.search import beam_search, independent_sampling, mcts
 from gradatim.search.selection import best_of_n as select_by_score
@@ -52,24 +53,16 @@ def sample_solutions(run: Run, key: str, round_number: int) -> tuple[list[Tree],
         return Searcher(lambda tree: independent_sampling(tree, policy, n=1, sampling=likeliest), policy)
 
     label = key.replace("_", "-")
-    sampled = run.search_trees(
-        f"evaluate-{label}",
-        f"Evaluating {label} by sampling",
-        problems,
-        sampler,
-        seed=run.seed("evaluation"),
-        in_flight=options.in_flight,
-    )
+    name, title = f"evaluate-{label}", f"Evaluating {label} by sampling"
+    seed, in_flight = run.seed("evaluation"), options.in_flight
+    sampled = run.search_trees(name, title, problems, sampler, seed=seed, in_flight=in_flight)
+    note_outcomes(run, name, title, sampled, "test")
     if not options.greedy:
         return sampled, []
-    return sampled, run.search_trees(
-        f"evaluate-{label}-greedy",
-        f"Evaluating {label} greedily",
-        problems,
-        greedy,
-        seed=run.seed("greedy"),
-        in_flight=options.in_flight,
-    )
+    name, title, seed = f"evaluate-{label}-greedy", f"Evaluating {label} greedily", run.seed("greedy")
+    likeliest = run.search_trees(name, title, problems, greedy, seed=seed, in_flight=in_flight)
+    note_outcomes(run, name, title, likeliest, "test", temperature=0.0)
+    return sampled, likeliest
 
 
 def measure_policy(run: Run, sampled: Sequence[Tree], greedy: Sequence[Tree]) -> PolicyResult:
@@ -148,15 +141,18 @@ def guided_search(run: Run, method: SearchMethod) -> MethodResult:
 
         return Searcher(search, policy, scorer)
 
+    stage = f"search-{label}"
+    title = f"Searching by {method.method} ({', '.join(f'{key} {value}' for key, value in _telling(settings).items())})"
     trees = run.search_trees(
-        f"search-{label}",
-        f"Searching by {method.method} ({', '.join(f'{key} {value}' for key, value in _telling(settings).items())})",
+        stage,
+        title,
         run.problems("test"),
         make_searcher,
         seed=run.seed("search"),
         budget=run.recipe.evaluation.budget,
         in_flight=run.recipe.evaluation.in_flight,
     )
+    note_outcomes(run, stage, title, trees, "test")
     aggregate = method.aggregate if isinstance(method, BeamMethod) else "last"
     chosen = [select_by_score(tree, name, aggregate=aggregate) for tree in trees]
     return _result(

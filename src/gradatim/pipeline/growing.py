@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from gradatim.pipeline.context import Run, Searcher
+from gradatim.pipeline.outcomes import note_outcomes
 from gradatim.policies.base import Policy
 from gradatim.recipes.schema import BeamTreeOptions, GrowOptions, MctsTreeOptions, Recipe, RolloutValues
 from gradatim.scorers.rollouts import RolloutScorer
@@ -29,9 +30,10 @@ def grow_trees(run: Run, round_number: int, split: str, problems: Sequence[Probl
         if recipe.values.name == "backup":
             back_up_values(tree, VALUE)
 
-    return run.search_trees(
+    title = f"Growing trees, round {round_number}" + ("" if split == "train" else f", {split}")
+    trees = run.search_trees(
         name,
-        f"Growing trees, round {round_number}" + ("" if split == "train" else f", {split}"),
+        title,
         problems,
         make_searcher,
         seed=run.seed(f"trees {round_number}"),
@@ -39,6 +41,8 @@ def grow_trees(run: Run, round_number: int, split: str, problems: Sequence[Probl
         in_flight=recipe.search.in_flight,
         finish=finish,
     )
+    note_outcomes(run, name, title, trees, split, budget_key="search.budget", value=VALUE)
+    return trees
 
 
 def tree_search(recipe: Recipe, policy: Policy, task: Task) -> Callable[[Tree], Awaitable[object]]:

@@ -12,18 +12,31 @@ from gradatim.evaluation.report import closing_sections, figure_sections
 
 def page_sections(value: Mapping[str, Any]) -> list[Section]:
     """The page from top to bottom; ``value`` is the content of ``report.json``."""
-    return [_finding(value), _about(value), _next(value), *figure_sections(value), *_labels(value), _time(value)] + (
-        closing_sections(value)
-    )
+    return [
+        _finding(value),
+        _warnings(value),
+        _about(value),
+        _next(value),
+        *figure_sections(value),
+        *_labels(value),
+        _outcomes(value),
+        _solutions(value),
+        _time(value),
+        *closing_sections(value),
+    ]
 
 
 def terminal_sections(value: Mapping[str, Any]) -> list[Section]:
     """What the terminal shows of it."""
-    return [_finding(value), *figure_sections(value), *_labels(value), _next(value)]
+    return [_finding(value), _warnings(value), *figure_sections(value), *_labels(value), _next(value)]
 
 
 def _finding(value: Mapping[str, Any]) -> Section:
     return Section("", [" ".join(value["finding"])])
+
+
+def _warnings(value: Mapping[str, Any]) -> Section:
+    return Section("Warnings", [f"{place}. {text}" for place, text in enumerate(value["warnings"], start=1)])
 
 
 def _about(value: Mapping[str, Any]) -> Section:
@@ -44,6 +57,46 @@ def _labels(value: Mapping[str, Any]) -> list[Section]:
         f"{wording.percent(labels['share_good'])} % of the steps can still reach the answer."
     )
     return [Section("Step labels", [text])]
+
+
+def _outcomes(value: Mapping[str, Any]) -> Section:
+    """How the solutions of each stage ended; columns without any are left out."""
+    rows = []
+    for stage, part in value["outcomes"].items():
+        figures = {
+            "problems": f"{part['problems']:,} of {part['asked']:,}",
+            "solutions": f"{part['solutions']:,}",
+            "right": _of(part["right"], part),
+            **{f"ended by {name}": _of(count, part) for name, count in part["finished"].items()},
+            **{f"cut off by {name}": _of(count, part) for name, count in part["cut_off"].items()},
+            "left open": _of(part["open"], part),
+            "without value": "" if part["without_value"] is None else _of(part["without_value"], part),
+            "problems with identical draws": f"{part['identical']:,} of {part['repeated']:,}"
+            if part["identical"]
+            else "0",
+        }
+        rows.append([stage, *figures.values()])
+    if not rows:
+        return Section("", [])
+    header = ["stage", *figures]
+    kept = [place for place in range(len(header)) if any(row[place] not in ("", "0") for row in rows)]
+    table = Table([header[place] for place in kept], [[row[place] for place in kept] for row in rows])
+    return Section("What became of the solutions", [table])
+
+
+def _of(count: int, part: Mapping[str, Any]) -> str:
+    return f"{count:,} ({wording.percent(count / part['solutions'])} %)" if count else "0"
+
+
+def _solutions(value: Mapping[str, Any]) -> Section:
+    """A few solutions, each fenced."""
+    blocks: list[str | Verbatim] = []
+    for entry in value["solutions"]:
+        blocks.append(
+            f"{entry['problem']}, {entry['kind']}; ended by {entry['ended_by']}; the verifier says: {entry['verifier']}"
+        )
+        blocks.append(Verbatim(entry["prompt"] + entry["text"]))
+    return Section("Some solutions of the base policy", blocks)
 
 
 def _time(value: Mapping[str, Any]) -> Section:

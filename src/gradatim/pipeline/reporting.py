@@ -33,6 +33,7 @@ from gradatim.pipeline.evaluating import policy_tokens, scorer_name, subset_spen
 from gradatim.pipeline.finding import finding
 from gradatim.pipeline.growing import VALUE
 from gradatim.pipeline.page import page_sections
+from gradatim.pipeline.shown_solutions import shown_solutions
 from gradatim.store.files import write_json, write_text
 from gradatim.tasks.base import Oracle
 from gradatim.tree import Tree
@@ -79,9 +80,13 @@ def write_report(
         key: {name: estimate.to_json() for name, estimate in part.items()} for key, part in comparison.items()
     }
     value["labels"] = labels
+    records = dict(sorted(run.folder.records().items(), key=_place))
+    value["outcomes"] = {stage: record["outcomes"] for stage, record in records.items() if "outcomes" in record}
+    value["warnings"] = list(dict.fromkeys(text for record in records.values() for text in record.get("warnings", [])))
+    value["solutions"] = shown_solutions(policies[BASE].sampled, run.task, run.recipe.policy.sampling)
     value["stages"] = {
-        stage: {name: entry for name, entry in record.items() if name not in {"history", "done"}}
-        for stage, record in run.folder.records().items()
+        stage: {name: entry for name, entry in record.items() if name not in _NOT_REPORTED}
+        for stage, record in records.items()
         if stage != "models"
     }
     value["models"] = run.folder.record("models")
@@ -201,6 +206,8 @@ def _settings(run: Run) -> dict[str, Any]:
     }
 
 
+_STAGES = ("round", "scorer", "policy", "evaluate", "search")  # in the order of a run
+_NOT_REPORTED = {"history", "done", "outcomes", "warnings"}  # of a stage's record; the last two stand by themselves
 _FIGURE_NODES = 24  # a figure of more is too tall to be read on a page
 
 
@@ -225,6 +232,13 @@ def _draw(run: Run, report: Report, trees: Sequence[Tree]) -> None:
     if trees:
         telling = max(trees, key=_contrast)
         draw_tree(telling, add("One problem's tree", "tree.png"), by=scorer_name(run), limit=_FIGURE_NODES)
+
+
+def _place(stage: tuple[str, Any]) -> tuple[int, str]:
+    """Where a stage, with its record, stands in the order of a run."""
+    name = stage[0]
+    kind = name.split("-")[0]
+    return (_STAGES.index(kind) if kind in _STAGES else len(_STAGES)), name
 
 
 def _contrast(tree: Tree) -> float:
