@@ -64,7 +64,7 @@ def next_commands(run: Run, problem: Problem) -> list[str]:
         judge = "" if scorer is None or not scorer.train else f" --scorer {shlex.quote(str(run.scorer_path))}"
         text = str(problem.data.get("question", problem.prompt)).strip()
         if len(text) > _LONGEST_TO_TYPE or not text.isprintable():
-            text = "..."
+            text = "PROBLEM"
         given = f" --task {shlex.quote(task)} --policy {shlex.quote(policy)}{judge}"
         commands.append(f"gradatim solve {shlex.quote(text)}{given}")
     return commands
