@@ -301,3 +301,15 @@ def test_errors_advise_in_words_of_the_command_line(tmp_path: Path) -> None:
     rows.write_text((GOLDEN / "rlhflow.jsonl").read_text() + "{}\n")
     sentence = refused("import", str(rows), "--output", str(tmp_path / "trees.jsonl"))
     assert sentence.endswith("pass over such rows with --skip-malformed")
+
+
+def test_a_run_whose_verifier_always_fails_says_so_at_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(
+        "from gradatim.tasks.countdown import Countdown\n\n\nclass Broken(Countdown):\n"
+        "    def verify(self, problem, text):\n        return undefined\n"
+    )
+    arguments = run_small(tmp_path, task={"name": "own", "task": f"{path}:Broken"})
+    with pytest.warns(UserWarning, match=r"failed for every solution .*Broken.verify .*line 6 of broken.py"):
+        result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output

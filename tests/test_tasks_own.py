@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
 from gradatim.tasks.base import Task
+from gradatim.tasks.guarded import verifier_record
 from gradatim.tasks.loading import load_own_task, load_task_class
 from gradatim.tasks.own import OwnTask
 from gradatim.tasks.verifiers import make_verifier
@@ -271,3 +273,76 @@ def test_the_example_class_works() -> None:
     assert task.verify(problem, "25\n10\nDone").reason == "the coins add up to 35"
     assert task.verify(problem, "30\n6\nDone").reward == 0.0
     assert task.split_steps("25\n10\n") == ["25\n", "10\n"]
+
+
+# Classes that fail
+
+FAILING = """
+from gradatim.tasks.base import Verdict
+from gradatim.tree import Problem
+
+class Sums:
+    name = "sums"
+    step_end = ("\\n",)
+
+    def problems(self, split, count=None):
+        return [Problem(f"sums/{n}", "?", str(10 // n)) for n in range(0 if split == "test" else 1, 4)]
+
+    def split_steps(self, text):
+        return text.split(None, -1, "no such argument")
+
+    def verify(self, problem, text):
+        if text == "nothing":
+            return 0.5
+        return Verdict(float(int(text) == int(problem.answer)), text, "")
+"""
+
+
+def failing(tmp_path: Path) -> Any:
+    (tmp_path / "sums.py").write_text(FAILING)
+    return load_own_task(f"{tmp_path / 'sums.py'}:Sums")
+
+
+def test_a_class_that_fails_names_method_line_and_error(tmp_path: Path) -> None:
+    task = failing(tmp_path)
+    assert isinstance(task, Task)
+    with pytest.raises(GradatimError, match=r"Sums.problems failed for the split 'test' \(line 10 of sums.py\): Zero"):
+        task.problems("test")
+    with pytest.raises(GradatimError, match=r"Sums.split_steps failed for 'a b' \(line 13 of sums.py\): TypeError"):
+        task.split_steps("a b")
+
+
+def test_one_failing_verdict_does_not_end_a_run_and_is_counted(tmp_path: Path) -> None:
+    task = failing(tmp_path)
+    problem = task.problems("train")[0]
+    assert task.verify(problem, "10").reward == 1.0
+    assert verifier_record(task).sentence() is None
+    with pytest.warns(UserWarning, match=r"Sums.verify failed for problem 'sums/1' \(line 18 of sums.py\): ValueError"):
+        verdict = task.verify(problem, "ten")
+    assert (verdict.reward, verdict.answer) == (0.0, None)
+    assert verdict.reason.startswith("the verifier failed: Sums.verify")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is said twice
+        assert "gave a float for problem 'sums/1'" in task.verify(problem, "nothing").reason
+    assert "failed for 2 of 3 solutions" in str(verifier_record(task).sentence())
+
+
+def test_a_verifier_that_always_fails_is_said_plainly(tmp_path: Path) -> None:
+    task = failing(tmp_path)
+    with pytest.warns(UserWarning, match="count as wrong"):
+        task.verify(task.problems("train")[0], "ten")
+    assert "failed for every solution (1), so no figure here says anything" in str(verifier_record(task).sentence())
+
+
+def test_a_frozen_class_with_slots_can_be_a_task(tmp_path: Path) -> None:
+    path = tmp_path / "slots.py"
+    path.write_text(
+        "from dataclasses import dataclass\n\n\n@dataclass(frozen=True, slots=True)\nclass Sums:\n"
+        "    name: str = 'sums'\n    step_end: tuple = ('.',)\n\n    def problems(self, split, count=None):\n"
+        "        return []\n\n    def split_steps(self, text):\n        return [text]\n\n"
+        "    def verify(self, problem, text):\n        raise KeyError(text)\n"
+    )
+    task = load_own_task(f"{path}:Sums", {"name": "mine"})
+    assert (task.name, task.problems("train")) == ("mine", [])
+    with pytest.warns(UserWarning, match="KeyError"):
+        assert task.verify(Problem("p", "", "1"), "x").reward == 0.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from gradatim.pipeline.progress import Progress
 from gradatim.pipeline.reporting import Measured, write_report
 from gradatim.pipeline.run_folder import RunFolder
 from gradatim.recipes.schema import Recipe
+from gradatim.tasks.guarded import verifier_record
 from gradatim.tree import Tree
 
 __all__ = ["Progress", "Run", "RunFolder", "run_recipe"]
@@ -47,6 +49,8 @@ def run_recipe(
         run = Run(recipe, folder, Progress() if progress is None else progress)
         first_trees = _rounds(run)
         report = _evaluate(run, first_trees)
+        if failures := verifier_record(run.task).sentence():
+            warnings.warn(failures, stacklevel=2)
         run.progress.line(f"Report: {folder.path / 'report.md'} ({time.perf_counter() - started:.0f} s in all)")
         return report
 

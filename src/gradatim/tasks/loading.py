@@ -14,9 +14,11 @@ from typing import Any
 from gradatim.errors import GradatimError
 from gradatim.suggestions import suggestion
 from gradatim.tasks.base import Task
+from gradatim.tasks.guarded import guarded
 from gradatim.tasks.own import OwnTask
 
-_MEMBERS = ("name", "step_end", "problems", "split_steps", "verify")
+_VALUES = ("name", "step_end")
+_METHODS = ("problems", "split_steps", "verify")
 
 
 def load_own_task(reference: str, options: Mapping[str, Any] | None = None) -> Task:
@@ -31,7 +33,7 @@ def load_own_task(reference: str, options: Mapping[str, Any] | None = None) -> T
 
 
 def load_task_class(reference: str, options: Mapping[str, Any] | None = None) -> Task:
-    """An instance of a task class.
+    """An instance of a task class, with errors that name its method, problem and line (:mod:`gradatim.tasks.guarded`).
 
     Args:
         reference: ``module:Class``, or ``path/to/file.py:Class``.
@@ -51,21 +53,27 @@ def load_task_class(reference: str, options: Mapping[str, Any] | None = None) ->
     if not isinstance(found, type):
         classes = [key for key, value in vars(module).items() if isinstance(value, type)]
         raise GradatimError(f"{place!r} has no class {name!r}; {suggestion(name, classes)}")
+    if missing := [member for member in _METHODS if not callable(getattr(found, member, None))]:
+        raise _no_task(reference, missing)
     try:
-        task = found(**(options or {}))
+        task = guarded(found)(**(options or {}))
     except GradatimError:
         raise
     except Exception as error:
         raise GradatimError(
             f"cannot make the task {reference!r} with the options {dict(options or {})}: {error}"
         ) from error
-    if missing := [member for member in _MEMBERS if not hasattr(task, member)]:
-        raise GradatimError(
-            f"the class {reference!r} is no task, since it has no {' and no '.join(missing)}; "
-            "give it the members of gradatim.tasks.base.Task"
-        )
+    if missing := [member for member in _VALUES if not hasattr(task, member)]:
+        raise _no_task(reference, missing)
     assert isinstance(task, Task)  # it has all members
     return task
+
+
+def _no_task(reference: str, missing: list[str]) -> GradatimError:
+    return GradatimError(
+        f"the class {reference!r} is no task, since it has no {' and no '.join(missing)}; "
+        "give it the members of gradatim.tasks.base.Task"
+    )
 
 
 def _import_file(path: Path) -> ModuleType:

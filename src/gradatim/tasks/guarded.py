@@ -1,0 +1,117 @@
+"""A task class of one's own, with errors that name the method, the problem and the line of the file."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+import types
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradatim.errors import GradatimError
+from gradatim.tasks.base import Verdict
+from gradatim.tree import Problem
+
+_RECORD = "_gradatim_verifier_record"
+
+
+@dataclass
+class VerifierRecord:
+    """How often a verifier was asked, and how often it failed.
+
+    Attributes:
+        asked: solutions that it was to judge.
+        failed: those of them at which it raised an error or gave no verdict.
+        first: what went wrong the first time.
+    """
+
+    asked: int = 0
+    failed: int = 0
+    first: str = ""
+
+    def sentence(self) -> str | None:
+        """What a person should know at the end; ``None`` if nothing failed."""
+        if not self.failed:
+            return None
+        if self.failed == self.asked:
+            return (
+                f"the verifier failed for every solution ({self.failed:,}), so no figure here says anything: "
+                f"{self.first}; mend it and run again in another folder"
+            )
+        return (
+            f"the verifier failed for {self.failed:,} of {self.asked:,} solutions, which count as wrong: {self.first}"
+        )
+
+
+def verifier_record(task: object) -> VerifierRecord:
+    """The record of a guarded task; an empty one of any other."""
+    record = getattr(task, _RECORD, None)
+    return record if isinstance(record, VerifierRecord) else VerifierRecord()
+
+
+def guarded(cls: type) -> type:
+    """A subclass of a task class whose failures say where they come from.
+
+    An error in ``problems`` or ``split_steps`` is a :class:`~gradatim.errors.GradatimError` of one sentence. One in
+    ``verify`` does not end a run: that solution counts as wrong for the reason ``the verifier failed``. The first one
+    is warned of, and :func:`verifier_record` counts them.
+    """
+    record = VerifierRecord()
+    own: dict[str, Callable[..., Any]] = {name: getattr(cls, name) for name in ("problems", "split_steps", "verify")}
+
+    def problems(self: Any, split: str, count: int | None = None) -> list[Problem]:
+        try:
+            return list(own["problems"](self, split, count))
+        except GradatimError:
+            raise
+        except Exception as error:
+            raise GradatimError(f"{_failure(cls, 'problems', f'for the split {split!r}', error)}; mend it") from error
+
+    def split_steps(self: Any, text: str) -> list[str]:
+        try:
+            return list(own["split_steps"](self, text))
+        except GradatimError:
+            raise
+        except Exception as error:
+            raise GradatimError(f"{_failure(cls, 'split_steps', f'for {text[:60]!r}', error)}; mend it") from error
+
+    def verify(self: Any, problem: Problem, text: str) -> Verdict:
+        record.asked += 1
+        try:
+            verdict = own["verify"](self, problem, text)
+            if isinstance(verdict, Verdict):
+                return verdict
+            reason = f"{cls.__name__}.verify gave a {type(verdict).__name__} for problem {problem.id!r}, not a Verdict"
+        except Exception as error:
+            reason = _failure(cls, "verify", f"for problem {problem.id!r}", error)
+        record.failed += 1
+        if record.failed == 1:
+            record.first = reason
+            warnings.warn(f"{reason}; solutions at which it fails count as wrong", stacklevel=2)
+        return Verdict(0.0, None, f"the verifier failed: {reason}")
+
+    methods = {"problems": problems, "split_steps": split_steps, "verify": verify}
+
+    def fill(namespace: dict[str, Any]) -> None:
+        # Only methods are added: a class with slots stays as it is.
+        namespace |= {"__module__": cls.__module__, "__doc__": cls.__doc__, "__slots__": (), _RECORD: record, **methods}
+
+    return types.new_class(cls.__name__, (cls,), {}, fill)
+
+
+def _failure(cls: type, method: str, what: str, error: Exception) -> str:
+    """Which method failed, for what, where in its file, and how."""
+    return f"{cls.__name__}.{method} failed {what}{_place(cls, error)}: {type(error).__name__}: {error}".rstrip(": ")
+
+
+def _place(cls: type, error: Exception) -> str:
+    """The innermost line of the class's own file that was at work when ``error`` was raised."""
+    try:
+        file = inspect.getfile(cls)
+    except (OSError, TypeError):
+        return ""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" (line {lines[-1]} of {Path(file).name})" if lines else ""
