@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -313,3 +314,43 @@ def test_a_run_whose_verifier_always_fails_says_so_at_its_end(tmp_path: Path) ->
     with pytest.warns(UserWarning, match=r"failed for every solution .*Broken.verify .*line 6 of broken.py"):
         result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"name: mine\ntask: {name: countdown}\n", "is no file of trees but YAML"),
+        (b'{"prompt": "1", "completions": []}\n', "is no file of trees but other JSON"),
+        (b'{"prompt": "1"', "is no file of trees but other JSON"),
+        (b"\x80\x02\xff\x00binary", "is no file of trees but binary data"),
+        (b"a letter\n", "is no file of trees but other text"),
+        (b"", "is empty"),
+    ],
+)
+def test_show_and_export_refuse_what_is_no_file_of_trees(content: bytes, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert what in refused("show", str(path))
+    assert what in refused("export", str(path), "--output", str(tmp_path / "rows.jsonl"))
+    assert path.read_bytes() == content
+
+
+def test_show_refuses_unknown_scores(finished: Path) -> None:
+    assert "has the score 'valeu'; did you mean 'value'" in refused("show", str(finished), "--by", "valeu")
+
+
+def test_show_in_an_ascii_terminal(finished: Path) -> None:
+    command = [sys.executable, "-m", "gradatim", "show", str(finished)]
+    shown = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, timeout=60)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.isascii()
+    assert b"|-- " in shown.stdout or b"+-- " in shown.stdout or b"`-- " in shown.stdout
+    assert b"?" not in shown.stdout
+
+
+def test_damaged_lines_are_passed_over_when_asked_for(finished: Path, tmp_path: Path) -> None:
+    lines = (finished / "trees" / "round-1.jsonl").read_bytes().splitlines(keepends=True)
+    path = tmp_path / "trees.jsonl"
+    path.write_bytes(lines[0] + lines[1].replace(b"1", b"2") + lines[2])
+    assert "read the rest with --skip-damaged" in refused("show", str(path))
+    assert "one of 2 in" in call("show", str(path), "--skip-damaged").stdout

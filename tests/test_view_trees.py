@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
 from gradatim import EndReason, Step, Tree
+from gradatim.errors import GradatimError
 from gradatim.tasks.base import grade
 from gradatim.tasks.countdown import Countdown, make_problem
 from gradatim.view import render
@@ -82,3 +85,56 @@ def test_figure_is_written(tmp_path: Path) -> None:
     draw_tree(small_tree(), tmp_path / "part.svg", limit=2)
     assert (tmp_path / "tree.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert (tmp_path / "part.svg").stat().st_size < (tmp_path / "whole.svg").stat().st_size
+
+
+def printed(tree: Tree, width: int = 80, **options: Any) -> list[str]:
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(render(tree, **options))
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def test_a_long_chain_stays_on_the_screen() -> None:
+    tree = Tree(make_problem([3, 5, 7], 38))
+    node = tree.root
+    for number in range(60):
+        node = tree.add(node, Step((number,), f"Step {number} of a long solution in words that nobody may break.\n"))
+    for number in (60, 61):
+        tree.add(node, Step((number,), f"End {number}", end=EndReason.END_OF_TEXT))
+    lines = printed(tree)
+    assert len(lines) == 63
+    assert all(len(line) <= 80 for line in lines)
+    assert all(line.endswith("break.") for line in lines[1:61])
+    assert [line.strip("│├└─ ") for line in lines[61:]] == ["End 60", "End 61"]
+    assert lines[61].index("End") > lines[60].index("Step")  # where there is a choice, steps are set in
+
+
+def test_no_word_is_broken_at_80_columns() -> None:
+    tree = Tree(make_problem([3, 5, 7], 38))
+    text = "Altogether thirty-eight apples remain in the orchard after everybody has taken three of them home"
+    for branch in range(2):
+        node = tree.add(tree.root, Step((branch,), f"{text} {branch}\n"))
+        for number in range(2):
+            tree.add(node, Step((number,), f"{text} {number}\n"))
+    words = {word for line in printed(tree) for word in line.strip("│├└─ ").split()}
+    assert words <= {*text.split(), *tree.problem.prompt.split(), "0", "1", "│"}
+
+
+def test_without_a_reference_answer_nothing_is_marked_and_the_answer_is_shown() -> None:
+    tree = Tree(make_problem([3, 5, 7], 38))
+    leaf = tree.add(tree.root, Step((1,), " 38", end=EndReason.END_OF_TEXT))
+    leaf.answer = "38"
+    text = "\n".join(printed(tree))
+    assert "(answer: 38)" in text
+    assert "✗" not in text
+    assert "✓" not in text
+
+
+def test_unknown_scores_are_refused(tmp_path: Path) -> None:
+    tree = small_tree()
+    with pytest.raises(GradatimError, match=r"has the score 'valu'; did you mean 'value'"):
+        render(tree, by="valu")
+    with pytest.raises(GradatimError, match="has the score 'valu'"):
+        draw_tree(tree, tmp_path / "tree.png", by="valu")
+    with pytest.raises(GradatimError, match="have no scores at all"):
+        render(Tree(make_problem([1, 2], 3)), by="value")

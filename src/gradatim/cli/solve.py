@@ -89,7 +89,8 @@ def solve(
     grade(tree, made)
     name = None if judge is None else judge.name
     console = result_console()
-    console.print(render(tree, by=name, limit=limit))
+    scored = any(name in node.scores for node in tree.nodes)  # a small budget may end before the first score
+    console.print(render(tree, by=name if scored else None, limit=limit))
     _print_answer(tree, made, name, console)
 
 

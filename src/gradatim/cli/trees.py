@@ -60,6 +60,7 @@ _PUBLISHED = {
 }
 
 SourceArgument = Annotated[Path, typer.Argument(metavar="RUN_OR_TREES", help="A run folder, or a file of trees.")]
+SkipDamagedOption = Annotated[bool, typer.Option("--skip-damaged", help="Pass over lines that are damaged.")]
 TreesOption = Annotated[str, typer.Option(help="Which trees of a run folder, e.g. evaluate-base.")]
 
 
@@ -70,9 +71,10 @@ def show(
     by: Annotated[str | None, typer.Option(help="The score to show.")] = None,
     limit: Annotated[int, typer.Option(help="Show at most so many steps.")] = 60,
     figure: Annotated[Path | None, typer.Option(help="Draw the tree into this file instead (.png, .svg).")] = None,
+    skip_damaged: SkipDamagedOption = False,
 ) -> None:
     """Show one problem's tree."""
-    store = open_store(source, trees)
+    store = open_store(source, trees, skip_damaged=skip_damaged)
     tree = _choose(store, problem)
     if figure is not None:
         from gradatim.view.figure import draw_tree
@@ -89,6 +91,7 @@ def show(
         f"{tree.budget.total:,} tokens",
         style="dim",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -102,12 +105,13 @@ def export(
     value: Annotated[str, typer.Option(help="The score that says what a step is worth.")] = "value",
     hard: Annotated[bool, typer.Option("--hard", help="Labels 0 and 1 (value above 0) instead of values.")] = False,
     min_gap: Annotated[float, typer.Option(help="By how much the values of a preference pair differ at least.")] = 0.25,
+    skip_damaged: SkipDamagedOption = False,
 ) -> None:
     """Write trees as rows that other trainers read, or in the layout of a published data set."""
     from gradatim import supervision
     from gradatim.store.export import write_jsonl
 
-    store = open_store(source, trees)
+    store = open_store(source, trees, skip_damaged=skip_damaged)
     if format in _PUBLISHED:
         from gradatim.store.published import write_published
 
@@ -180,7 +184,7 @@ def import_trees(
     result_console().print(f"{output}: {trees:,} trees with {steps:,} steps", highlight=False)
 
 
-def open_store(source: Path, name: str) -> TreeStore:
+def open_store(source: Path, name: str, *, skip_damaged: bool = False) -> TreeStore:
     """The store at ``source``, or the one of that name in a run folder.
 
     Raises:
@@ -199,9 +203,10 @@ def open_store(source: Path, name: str) -> TreeStore:
         path = source / "trees" / f"{name}.jsonl"
     elif not source.is_file():
         raise GradatimError(f"there is no run folder or file {str(source)!r}; check the path")
-    store = TreeStore(path)
+    store = TreeStore(path, damaged="skip" if skip_damaged else "refuse")
     if not len(store):
-        raise GradatimError(f"{str(path)!r} holds no trees; name a file that 'gradatim run' wrote")
+        empty = "is empty" if path.stat().st_size == 0 else "holds no whole tree"
+        raise GradatimError(f"{str(path)!r} {empty}; name a file that 'gradatim run' wrote")
     return store
 
 

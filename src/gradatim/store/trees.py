@@ -14,6 +14,7 @@ writer.
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import json
 import os
@@ -30,6 +31,7 @@ from gradatim.errors import GradatimError
 from gradatim.store.files import file_error, sync_folder
 from gradatim.tree import Tree
 
+_HEAD = 4096  # bytes at the beginning of a file by which other files are told
 _LINE = re.compile(rb'\{"crc32":"([0-9a-f]{8})",("problem_id":("(?:[^"\\]|\\.)*"),"tree":.*\})')
 
 
@@ -177,6 +179,8 @@ class TreeStore:
     def _index_lines(self) -> None:
         bad: _Place | None = None
         with self.path.open("rb") as file:
+            if self._end == 0:
+                self._refuse_other_files(file.read(_HEAD))
             file.seek(self._end)
             offset, number = self._end, self._lines
             for line in file:
@@ -197,6 +201,16 @@ class TreeStore:
                 self._end, self._lines = offset, number
         if bad is not None:
             self._report_torn_line(bad)
+
+    def _refuse_other_files(self, head: bytes) -> None:
+        """Refuse a file that no store wrote, before anything is written to it.
+
+        Raises:
+            GradatimError: if ``head``, the file's beginning, is none of a store; says what the file seems to be.
+        """
+        if b'"crc32":' in head or (b"\n" not in head and b'{"crc32":"'.startswith(head[:10])):
+            return
+        raise GradatimError(f"{str(self.path)!r} is no file of trees but {_kind_of_file(head)}")
 
     def _report_damage(self, line: int) -> None:
         message = f"line {line} of {str(self.path)!r} is damaged (its checksum does not match)"
@@ -240,6 +254,21 @@ def decode_problem_id(line: bytes) -> str | None:
         return None
     problem_id = json.loads(match[3])
     return problem_id if isinstance(problem_id, str) else None
+
+
+def _kind_of_file(head: bytes) -> str:
+    """What a file that is no store seems to be, and what can be done with it."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut in two
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        return "binary data; name a file that 'gradatim run' or 'gradatim import' wrote"
+    if text.lstrip().startswith(("{", "[")):
+        return "other JSON; rows of step labels become trees by 'gradatim import'"
+    if re.search(r"^[A-Za-z_]+:", text, re.MULTILINE):
+        return "YAML; name the run folder that 'gradatim run' made of a recipe"
+    return "other text; name a file that 'gradatim run' or 'gradatim import' wrote"
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

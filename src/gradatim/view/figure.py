@@ -17,7 +17,7 @@ from matplotlib.path import Path as Curve
 from gradatim.store.files import atomic_path
 from gradatim.tree import Node, Tree
 from gradatim.view.layout import tidy_layout
-from gradatim.view.selection import default_score, hidden_below, select_nodes
+from gradatim.view.selection import check_score, default_score, hidden_below, select_nodes
 from gradatim.view.text import mark, one_line
 
 # ColorBrewer's orange-blue ends, light enough for dark text and told apart with any colour vision
@@ -68,6 +68,7 @@ def draw_tree(
     Raises:
         GradatimError: if ``limit`` is below 1 or the file cannot be written.
     """
+    check_score(tree, by)
     by = by or default_score(tree)
     shown = select_nodes(tree, limit, by)
     scores = [tree.nodes[id].scores[by] for id in shown if by is not None and by in tree.nodes[id].scores]

@@ -6,6 +6,7 @@ import heapq
 import math
 
 from gradatim.errors import GradatimError
+from gradatim.suggestions import suggestion
 from gradatim.tree import Node, Tree
 
 
@@ -57,6 +58,20 @@ def default_score(tree: Tree) -> str | None:
         for name in node.scores:
             counts[name] = counts.get(name, 0) + 1
     return min(counts, key=lambda name: (-counts[name], name)) if counts else None
+
+
+def check_score(tree: Tree, by: str | None) -> None:
+    """Refuse the name of a score that no step of ``tree`` has; ``None`` names none.
+
+    Raises:
+        GradatimError: if so; names those that there are.
+    """
+    names = sorted({name for node in tree.nodes for name in node.scores})
+    if by is not None and by not in names:
+        there = suggestion(by, names) if names else "its steps have no scores at all, so leave by out"
+        raise GradatimError(
+            f"no step of problem {tree.problem.id!r} has the score {by!r}; {there}", options=() if names else ("by",)
+        )
 
 
 def _score(node: Node, by: str | None) -> float:

@@ -8,11 +8,13 @@ from rich.text import Text
 from rich.tree import Tree as RichTree
 
 from gradatim.tree import Node, Tree
-from gradatim.view.selection import default_score, hidden_below, select_nodes
+from gradatim.view.selection import check_score, default_score, hidden_below, select_nodes
 
 
 def render(tree: Tree, *, by: str | None = None, limit: int = 200) -> RichTree:
     """A ``rich`` rendering of ``tree``: one line a step with its score, ends marked ✓ (right), ✗ (wrong), ✂ (cut off).
+
+    A step is set in below the one before it only where there is a choice, so that long solutions stay on the screen.
 
     Args:
         tree: the tree.
@@ -21,8 +23,9 @@ def render(tree: Tree, *, by: str | None = None, limit: int = 200) -> RichTree:
             counted in its place.
 
     Raises:
-        GradatimError: if ``limit`` is below 1.
+        GradatimError: if ``limit`` is below 1, or no step has the score ``by``.
     """
+    check_score(tree, by)
     by = by or default_score(tree)
     shown = select_nodes(tree, limit, by)
     hidden = hidden_below(tree, shown)
@@ -31,12 +34,23 @@ def render(tree: Tree, *, by: str | None = None, limit: int = 200) -> RichTree:
         node = tree.nodes[id]
         if node.parent is None:
             branches[id] = RichTree(Text(one_line(node.step.text), style="bold"), guide_style="dim")
+        elif _continues(node):
+            branches[id] = branches[node.parent.id]
+            label = branches[id].label
+            assert isinstance(label, Text)
+            label.append("\n").append(_line(node, by))
         else:
             branches[id] = branches[node.parent.id].add(_line(node, by))
     for id, count in hidden.items():
         if count:
             branches[id].add(Text(f"… {count:,} more", style="dim italic"))
     return branches[0]
+
+
+def _continues(node: Node) -> bool:
+    """Whether a step stands below the one before it without being set in: it is that one's only child."""
+    above = node.parent
+    return above is not None and above.parent is not None and len(above.children) == 1
 
 
 def one_line(text: str) -> str:
@@ -65,6 +79,8 @@ def _line(node: Node, by: str | None) -> Text:
         line.append(f" → {one_line(node.step.observation_text)}", style="cyan")
     if sign:
         line.append(f" {sign}", style=style)
+    elif node.answer is not None and not node.children:
+        line.append(f" (answer: {one_line(node.answer)})", style="dim")  # of a problem whose answer nobody knows
     if node.multiplicity > 1:
         line.append(f" x{node.multiplicity}", style="dim")
     return line
