@@ -55,19 +55,19 @@ def test_without_a_known_command_python_is_named() -> None:
 
 
 def raised_errors() -> Iterator[tuple[str, str, list[str]]]:
-    """Of every error that the package raises: where, its message (``X`` for what is filled in), and its options."""
+    """Of every error that the package raises: where, its message as far as it is written out, and its options."""
     for path in sorted(SOURCE.rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(call, ast.Call) or not getattr(call.func, "id", "").endswith("Error") or not call.args:
                 continue
-            parts = call.args[0].values if isinstance(call.args[0], ast.JoinedStr) else [call.args[0]]
-            message = "".join(str(each.value) if isinstance(each, ast.Constant) else "X" for each in parts)
-            options = [key.value for key in call.keywords if key.arg == "options"]
-            yield (
-                f"{path.relative_to(SOURCE)}:{call.lineno}",
-                message,
-                list(ast.literal_eval(options[0]) if options else ()),
-            )
+            options = [part for key in call.keywords if key.arg == "options" for part in constants(key.value)]
+            yield f"{path.relative_to(SOURCE)}:{call.lineno}", "".join(constants(call.args[0])), options
+
+
+def constants(expression: ast.AST) -> list[str]:
+    """The texts that are written out in an expression, in their order."""
+    found = [each for each in ast.walk(expression) if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    return [str(each.value) for each in sorted(found, key=lambda each: (each.lineno, each.col_offset))]
 
 
 def test_errors_declare_the_python_that_they_advise() -> None:

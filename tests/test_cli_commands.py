@@ -196,7 +196,7 @@ def run_small(tmp_path: Path, *arguments: str, **changes: Any) -> list[str]:
         (["--set", "search.budget=0"], "search.budget must be greater than 0"),
         (["--set", "task.name=chess"], "there is no task with the name 'chess'"),
         (["--set", "problems.trian=3"], "unknown key 'trian' in 'problems'; did you mean 'train'?"),
-        (["--set", "policy.model=./nowhere"], "there is no folder 'nowhere'"),
+        (["--set", "policy.model=./nowhere"], "there is no folder './nowhere'"),
     ],
 )
 def test_run_refuses_bad_recipes(arguments: list[str], expected: str, tmp_path: Path) -> None:

@@ -68,9 +68,10 @@ def check_score(tree: Tree, by: str | None) -> None:
     """
     names = sorted({name for node in tree.nodes for name in node.scores})
     if by is not None and by not in names:
-        there = suggestion(by, names) if names else "its steps have no scores at all, so leave by out"
         raise GradatimError(
-            f"no step of problem {tree.problem.id!r} has the score {by!r}; {there}", options=() if names else ("by",)
+            f"no step of problem {tree.problem.id!r} has the score {by!r}; "
+            f"{suggestion(by, names) if names else 'its steps have no scores at all, so leave by out'}",
+            options=() if names else ("by",),
         )
 
 

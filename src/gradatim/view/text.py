@@ -10,11 +10,14 @@ from rich.tree import Tree as RichTree
 from gradatim.tree import Node, Tree
 from gradatim.view.selection import check_score, default_score, hidden_below, select_nodes
 
+_LONG_RUN = 4  # only children one after the other that are not set in
+
 
 def render(tree: Tree, *, by: str | None = None, limit: int = 200) -> RichTree:
     """A ``rich`` rendering of ``tree``: one line a step with its score, ends marked ✓ (right), ✗ (wrong), ✂ (cut off).
 
-    A step is set in below the one before it only where there is a choice, so that long solutions stay on the screen.
+    A step is set in below the one before it, but not in a long run of steps that are only children: there it stands
+    straight below, so that long solutions stay on the screen.
 
     Args:
         tree: the tree.
@@ -48,7 +51,18 @@ def render(tree: Tree, *, by: str | None = None, limit: int = 200) -> RichTree:
 
 
 def _continues(node: Node) -> bool:
-    """Whether a step stands below the one before it without being set in: it is that one's only child."""
+    """Whether a step stands below the one before it without being set in: it is one of a long run of only children."""
+    if not _is_only_child(node):
+        return False
+    run, first, last = 1, node, node
+    while run < _LONG_RUN and first.parent is not None and _is_only_child(first.parent):
+        run, first = run + 1, first.parent
+    while run < _LONG_RUN and len(last.children) == 1:
+        run, last = run + 1, last.children[0]
+    return run >= _LONG_RUN
+
+
+def _is_only_child(node: Node) -> bool:
     above = node.parent
     return above is not None and above.parent is not None and len(above.children) == 1
 
