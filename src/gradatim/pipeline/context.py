@@ -142,7 +142,8 @@ class Run:
         with TreeStore(self.folder.trees(name)) as store:
             missing = [problem for problem in problems if problem.id not in store]
             if missing:
-                searcher = make_searcher()
+                with self.progress.loading("the model"):
+                    searcher = make_searcher()
                 started = time.perf_counter()
                 try:
                     with self.progress.stage(title, len(problems), len(problems) - len(missing)) as stage:

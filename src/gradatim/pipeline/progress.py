@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 _PLAIN_SECONDS = 30.0  # between two lines where there is no terminal
@@ -53,6 +53,12 @@ class StageProgress:
     def seconds(self) -> float:
         return time.perf_counter() - self.started
 
+    @property
+    def seconds_left(self) -> float | None:
+        """About how long the rest takes at the pace so far; ``None`` where nothing tells."""
+        done = self.done - self.done_before
+        return None if self.total is None or not done else self.seconds / done * max(0, self.total - self.done)
+
     def summary(self) -> str:
         """The stage on one line."""
         parts = []
@@ -72,7 +78,16 @@ class StageProgress:
             self._bar.update(self._task, completed=self.done, remark=self.remark or rate)
         elif self._bar is None and time.perf_counter() - self._printed > _PLAIN_SECONDS:
             self._printed = time.perf_counter()
-            self._console.print(f"… {self.summary()}", highlight=False, soft_wrap=True)
+            left = "" if self.seconds_left is None else f", about {in_words(self.seconds_left)} left"
+            self._console.print(f"… {self.summary()}{left}", highlight=False, soft_wrap=True)
+
+
+def in_words(seconds: float) -> str:
+    """A time that is only roughly known: ``40 s``, ``3 min``, ``2 h 10 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Progress:
@@ -89,6 +104,15 @@ class Progress:
         self.console.print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
     @contextmanager
+    def loading(self, what: str) -> Iterator[None]:
+        """Say that ``what`` is loaded, while it is; nothing stays on the screen."""
+        if self.console.is_terminal:
+            with self.console.status(f"Loading {what}"):
+                yield
+        else:
+            yield
+
+    @contextmanager
     def stage(self, title: str, total: int | None = None, done: int = 0) -> Iterator[StageProgress]:
         """A stage from its beginning to its end; its summary stays on the screen if it was finished."""
         if not self.console.is_terminal:
@@ -98,6 +122,7 @@ class Progress:
             columns = [TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn()]
             if total is not None:
                 columns.insert(2, MofNCompleteColumn())
+                columns.append(TimeRemainingColumn())
             columns.append(TextColumn("{task.fields[remark]}"))
             with RichProgress(*columns, console=self.console, transient=True) as bar:
                 stage = StageProgress(title, total, done, self.console, bar)
