@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 from safetensors.torch import load_file
@@ -31,7 +33,7 @@ from gradatim.supervision import sibling_pairs, step_labels
 from gradatim.tasks.countdown import Countdown
 from gradatim.training.trainer import TreeTrainer
 from gradatim.tree import Tree
-from small_runs import TREE_STORES, small_recipe, write_small_recipe
+from small_runs import TREE_STORES, small_content, small_recipe, write_small_recipe
 
 FIGURES = ("base", "step_dpo", "search", "prm", "labels", "comparison")
 
@@ -151,7 +153,7 @@ def after(calls: int, function: Callable[..., Any], error: Exception) -> Callabl
         (trees.TreeStore, "append", 3),  # while growing
         (trees.TreeStore, "append", 8),  # while growing for validation
         (TreeTrainer, "training_step", 5),  # in the scorer's training, after two checkpoints
-        (learning, "save_model", 0),  # after the scorer's training
+        (learning, "save_process_reward_model", 0),  # after the scorer's training
         (TreeTrainer, "training_step", 7),  # in the policy's training
         (trees.TreeStore, "append", 15),  # while evaluating
         (trees.TreeStore, "append", 27),  # while searching
@@ -261,6 +263,19 @@ def test_rounds_train_on_the_trees_of_the_policy_before(objective: str, tmp_path
     assert not weights[0].equal(weights[1])
     assert not weights[1].equal(weights[2])
     assert len(stored(tmp_path, "round-2")) == 4
+
+
+def test_mixed_precision_is_measured_by_held_out_problems(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole / "trees", tmp_path / "trees")
+    content = small_content()
+    for part in ("scorer", "objective"):
+        content[part]["training"]["bf16"] = True
+    report = run(small_recipe(scorer=content["scorer"], objective=content["objective"]), tmp_path)
+    for stage in ("scorer", "policy-1"):
+        assert len(report["stages"][stage]["evaluations"]) > 2
+    assert figures(tmp_path)["base"] == figures(whole)["base"]
+    for model in ("scorer", "policy"):  # in the type of the shipped policy
+        assert load_file(tmp_path / model / "model.safetensors")["model.embed_tokens.weight"].dtype == torch.bfloat16
 
 
 def test_killed_process_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ from gradatim.scorers.loading import (
     LAYOUT_FILE,
     LAYOUTS,
     load_scoring_model,
-    save_process_reward_model,
     write_layout_file,
 )
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.training.adapters import add_adapters
+from gradatim.training.saving import save_process_reward_model
 from gradatim.training.settings import LoraSettings
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from tiny_models import byte_pair_tokenizer, tiny_causal, tiny_classifier

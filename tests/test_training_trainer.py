@@ -199,6 +199,45 @@ def test_bfloat16_trains(trees: list[Tree]) -> None:
     assert result.model.dtype == torch.float32
 
 
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
+@pytest.mark.parametrize("reward", [False, True])
+def test_in_mixed_precision_a_measure_sees_the_plain_model(
+    reward: bool, lora: LoraSettings | None, trees: list[Tree]
+) -> None:
+    """In training the forward pass is bfloat16 and its outputs float32; a measure gets what it would get outside."""
+    seen: list[torch.Tensor] = []
+    tokens = torch.tensor([[3, 4, 5, 6]])
+
+    def evaluate(model: Any) -> float:
+        assert "forward" not in vars(model) or vars(model)["forward"].__func__ is type(model).forward
+        seen.append(model(input_ids=tokens).logits)
+        TreeModel(model, Spending.POLICY_PREFILL, memory_bytes=0)  # replaces the attention, as a policy does
+        return float(len(seen))
+
+    settings = replace(FAST, bf16=True, lora=lora, evaluate_every=1)
+    if reward:
+        result = train_process_reward(reward_model(), labels(trees), settings, evaluate=evaluate)
+    else:
+        result = train_step_dpo(tiny_model(), sibling_pairs(trees), settings, evaluate=evaluate)
+    assert len(seen) == result.updates + 1 > 2
+    fresh = reward_model() if reward else tiny_model()
+    torch.testing.assert_close(seen[0], fresh(input_ids=tokens).logits, atol=1e-5, rtol=0)
+    assert "forward" not in vars(result.model)
+    after = result.model(input_ids=tokens).logits
+    torch.testing.assert_close(after, seen[-1], atol=1e-5, rtol=0)  # the last value was the best
+
+
+def test_a_model_is_trained_again_in_the_precision_that_is_asked_for(trees: list[Tree]) -> None:
+    pairs, twice = sibling_pairs(trees), {}
+    for first in (True, False):
+        model = tiny_model()
+        train_step_dpo(model, pairs, replace(FAST, bf16=first, learning_rate=1e-12))
+        twice[first] = train_step_dpo(model, pairs, FAST).history
+    assert [entry["loss"] for entry in twice[True]] == pytest.approx(
+        [entry["loss"] for entry in twice[False]], abs=1e-5
+    )
+
+
 def test_resuming_ends_where_an_unbroken_run_ends(trees: list[Tree], tmp_path: Path) -> None:
     pairs = sibling_pairs(trees)
     settings = replace(FAST, epochs=3, output_dir=tmp_path / "whole", save_every=3)

@@ -14,7 +14,7 @@ from gradatim.errors import GradatimError
 from gradatim.evaluation.step_records import RecordTree, StepRecord, record_trees
 from gradatim.scorers.base import Scorer
 from gradatim.search.many import search_many
-from gradatim.store.files import file_error
+from gradatim.store.files import file_error, sync_folder
 from gradatim.tree import Node, Tree
 
 FORMAT_VERSION = 2
@@ -141,12 +141,15 @@ class ScoreFile:
         content = "".join(json.dumps(line) + "\n" for line in lines).encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("r+b" if self.path.exists() else "xb") as file:
+            is_new = not self.path.exists()
+            with self.path.open("xb" if is_new else "r+b") as file:
                 file.truncate(self._end)
                 file.seek(self._end)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            if is_new:
+                sync_folder(self.path.parent)
         except OSError as error:
             raise file_error(self.path, error) from error
         self._end += len(content)

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gradatim.pipeline.progress import StageProgress
-from gradatim.pipeline.saving import disk_errors
 from gradatim.recipes.schema import TrainingOptions
 from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, train
 from gradatim.training.examples import Example
 from gradatim.training.objectives import Objective
+from gradatim.training.saving import disk_errors
 
 
 def training_settings(options: TrainingOptions, checkpoints: Path, seed: int) -> TrainingSettings:
@@ -23,8 +25,13 @@ def training_settings(options: TrainingOptions, checkpoints: Path, seed: int) ->
             **options.lora.model_dump(exclude={"target_modules"}),
             target_modules=modules if isinstance(modules, str) else tuple(modules),
         )
-    given = options.model_dump(exclude={"lora"})
+    given = options.model_dump(exclude={"lora", "save_dtype"})
     return TrainingSettings(**given, lora=lora, output_dir=checkpoints, resume=True, seed=seed % 2**31)
+
+
+def saved_dtype(options: TrainingOptions) -> torch.dtype | None:
+    """The type that the trained weights are saved in; ``None`` for that of the model they came from."""
+    return None if options.save_dtype == "auto" else getattr(torch, options.save_dtype)
 
 
 def fit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -12,15 +12,13 @@ from transformers import AutoModelForCausalLM, set_seed
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
 from gradatim.pipeline.context import Run
-from gradatim.pipeline.fitting import curve, fit, outcome, reported, training_settings
+from gradatim.pipeline.fitting import curve, fit, outcome, reported, saved_dtype, training_settings
 from gradatim.pipeline.growing import VALUE, grow_trees
 from gradatim.pipeline.measures import HeldOutLabels, SampledAccuracy
 from gradatim.pipeline.parts import make_chat, pick_device
-from gradatim.pipeline.saving import save_model
 from gradatim.policies.loading import load_merged_model, load_tokenizer
 from gradatim.policies.transcript import in_tokens_of
 from gradatim.recipes.schema import DpoOptions, ObjectiveOptions, PairOptions, StepDpoOptions
-from gradatim.scorers.loading import write_layout_file
 from gradatim.supervision import path_pairs, right_solutions, sibling_pairs, step_dpo_pairs, step_labels
 from gradatim.supervision.labels import StepLabel
 from gradatim.supervision.pairs import StepPair
@@ -29,6 +27,7 @@ from gradatim.training.examples import Example
 from gradatim.training.model_card import Kind, write_model_card
 from gradatim.training.objectives import Dpo, Objective, ProcessReward, StepDpo, SupervisedFineTuning
 from gradatim.training.process_reward_model import load_process_reward_model
+from gradatim.training.saving import save_model, save_process_reward_model
 from gradatim.tree import Tree
 
 
@@ -74,10 +73,10 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
             evaluate=None if held_out is None else reported(stage, held_out.negative_loss, "held-out loss", -1.0),
         )
         threshold = None if held_out is None else held_out.threshold(result.model, run.task)
-        save_model(result.model, tokenizer, run.scorer_path)
-        write_layout_file(run.scorer_path, chat)
         learned = f"{len(labels):,} step labels"
-        _write_card(run, "process-reward-model", run.scorer_path, base, learned, result, threshold)
+        card = _card(run, "process-reward-model", run.scorer_path.name, base, learned, result, threshold)
+        dtype = saved_dtype(options.training)
+        save_process_reward_model(result.model, tokenizer, run.scorer_path, chat, dtype=dtype, also=card)
         stage.note(outcome(result, "held-out loss", -1.0))
     run.folder.update(
         "scorer",
@@ -122,8 +121,8 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
             stage=stage,
             evaluate=None if measure is None else reported(stage, measure, "held-out pass@1", 1.0),
         )
-        save_model(result.model, tokenizer, target)
-        _write_card(run, "policy", target, run.recipe.policy.model, f"{len(examples):,} {what}", result)
+        card = _card(run, "policy", target.name, run.recipe.policy.model, f"{len(examples):,} {what}", result)
+        save_model(result.model, tokenizer, target, dtype=saved_dtype(options.training), also=card)
         stage.note(outcome(result, "held-out pass@1", 1.0))
     run.folder.update(
         f"policy-{round_number}", time.perf_counter() - started, done=True, examples=len(examples), **curve(result)
@@ -196,24 +195,23 @@ def _is_done(run: Run, stage: str, target: Path, title: str) -> bool:
     return done
 
 
-def _write_card(
-    run: Run,
-    kind: Kind,
-    folder: Path,
-    base: str,
-    learned: str,
-    result: TrainingResult,
-    threshold: float | None = None,
-) -> None:
-    """The model card beside a model that was just saved."""
+def _card(
+    run: Run, kind: Kind, title: str, base: str, learned: str, result: TrainingResult, threshold: float | None = None
+) -> Callable[[Path], None]:
+    """Writes the model card into the folder of a trained model."""
     measure, sign = ("held-out loss", -1.0) if kind == "process-reward-model" else ("held-out pass@1", 1.0)
-    write_model_card(
-        folder,
-        kind=kind,
-        base_model=base,
-        recipe=run.recipe.model_dump(mode="json", exclude_none=True),
-        data=f"It learned from {learned} of trees of the task {run.recipe.task.name}.",
-        metrics={measure: sign * result.evaluations[result.best_update]} if result.evaluations else {},
-        labels=2 if kind == "process-reward-model" and result.model.config.num_labels == 2 else 1,
-        threshold=threshold,
-    )
+
+    def write(folder: Path) -> None:
+        write_model_card(
+            folder,
+            title=title,
+            kind=kind,
+            base_model=base,
+            recipe=run.recipe.model_dump(mode="json", exclude_none=True),
+            data=f"It learned from {learned} of trees of the task {run.recipe.task.name}.",
+            metrics={measure: sign * result.evaluations[result.best_update]} if result.evaluations else {},
+            labels=2 if kind == "process-reward-model" and result.model.config.num_labels == 2 else 1,
+            threshold=threshold,
+        )
+
+    return write

@@ -88,9 +88,8 @@ class SampledAccuracy:
         self.samples = samples
 
     def __call__(self, model: Any) -> float:
-        """Measure ``model``; its attention is left as it was."""
+        """Measure ``model``, whose attention is replaced."""
         options = self.run.recipe.policy
-        attention = model.config.get_text_config()._attn_implementation
         policy = TransformersPolicy(
             model,
             self.tokenizer,
@@ -99,17 +98,14 @@ class SampledAccuracy:
             max_branches=options.max_branches,
         )
         trees = [Tree(problem, seed=self.run.seed("validation")) for problem in self.problems]
-        try:
-            asyncio.run(
-                search_many(
-                    trees,
-                    lambda tree: policy.rollout([tree.root], self.samples),
-                    self.run.recipe.search.in_flight,
-                    policy.release,
-                )
+        asyncio.run(
+            search_many(
+                trees,
+                lambda tree: policy.rollout([tree.root], self.samples),
+                self.run.recipe.search.in_flight,
+                policy.release,
             )
-        finally:
-            model.set_attn_implementation(attention)
+        )
         for tree in trees:
             grade(tree, self.run.task)
         rewards = [(leaf.reward or 0.0) * leaf.multiplicity for tree in trees for leaf in tree.leaves()]

@@ -16,7 +16,7 @@ import yaml
 
 from gradatim.errors import GradatimError
 from gradatim.recipes.schema import Recipe
-from gradatim.store.files import file_error, write_json, write_text
+from gradatim.store.files import file_error, remove_temporaries, remove_temporaries_of, write_json, write_text
 
 _CONTENTS = ("recipe.yaml", "trees", "stages", "checkpoints", "scorer", "policy", "plots", "report.json", "report.md")
 _MISSING = object()
@@ -48,6 +48,7 @@ class RunFolder:
             raise file_error(self.path, error) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._clear_temporaries()
             if fresh:
                 self._clear()
             self._claim(recipe)
@@ -103,11 +104,18 @@ class RunFolder:
     def _record_path(self, stage: str) -> Path:
         return self.path / "stages" / f"{stage}.json"
 
+    def _clear_temporaries(self) -> None:
+        """Remove what a run that was killed here was just writing; nobody else writes while the lock is held."""
+        for name in _CONTENTS:
+            remove_temporaries_of(self.path / name)
+            if (self.path / name).is_dir():
+                remove_temporaries(self.path / name)
+
     def _clear(self) -> None:
         """Delete an earlier run, and nothing else: a folder that holds no run is left as it is."""
         if not (self.path / "recipe.yaml").is_file():
             return
-        for name in _CONTENTS:
+        for name in reversed(_CONTENTS):  # the recipe last: what is left of a run stays known as that run's
             target = self.path / name
             if target.is_dir():
                 shutil.rmtree(target)

@@ -236,6 +236,8 @@ class TrainingOptions(Section):
     """Stop after so many evaluations without a better value; `null` never stops early."""
     log_every: PositiveInt = 10
     """Updates between two entries of the training history."""
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """The type of the trained weights in their file; ``auto`` is that of the model that they came from."""
 
 
 class LabelOptions(Section):

@@ -24,6 +24,7 @@ from gradatim.scorers.layouts import (
     ValueHeadLayout,
     has_step_tag,
 )
+from gradatim.store.files import write_json
 
 LAYOUT_FILE = "step_scoring.json"
 """Beside a model that was trained here: how it reads a problem."""
@@ -62,26 +63,14 @@ def load_scoring_model(
     return placed(auto_class, source, dtype=dtype, trust_remote_code=False, **more, **options), made
 
 
-def save_process_reward_model(model: Any, tokenizer: Any, folder: str | Path, chat: ChatFormat | None = None) -> None:
-    """Save a model that was trained here, so that :func:`load_scoring_model` and any transformers program load it.
-
-    Args:
-        model: a token classifier; adapters are merged into its weights.
-        tokenizer: the one that its trees were in the tokens of.
-        folder: gets the weights, the tokenizer and :data:`LAYOUT_FILE`.
-        chat: how problems were put while it was trained; ``None`` for plain text.
-    """
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    write_layout_file(Path(folder), chat)
-
-
 def write_layout_file(folder: Path, chat: ChatFormat | None) -> None:
-    """Note beside a model that was trained here how it reads a problem."""
+    """Note beside a model that was trained here how it reads a problem.
+
+    Raises:
+        GradatimError: if the disk is full or the folder cannot be written.
+    """
     value = {"layout": OwnLayout.name, "chat": None if chat is None else chat.to_json()}
-    (folder / LAYOUT_FILE).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / LAYOUT_FILE, value)
 
 
 def _detect(source: str, config: Any, tokenizer: Any) -> str:

@@ -5,6 +5,7 @@ from gradatim.training.examples import Example, TrainingRow, build_row, plan_row
 from gradatim.training.fit import TrainingResult, train, train_dpo, train_process_reward, train_sft, train_step_dpo
 from gradatim.training.packing import PackedRow, pack_row
 from gradatim.training.process_reward_model import load_process_reward_model
+from gradatim.training.saving import save_model, save_process_reward_model
 from gradatim.training.settings import LoraSettings, TrainingSettings
 from gradatim.training.trainer import TreeTrainer
 
@@ -21,6 +22,8 @@ __all__ = [
     "load_process_reward_model",
     "pack_row",
     "plan_rows",
+    "save_model",
+    "save_process_reward_model",
     "train",
     "train_dpo",
     "train_process_reward",

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from gradatim.supervision.labels import StepLabel
 from gradatim.supervision.pairs import StepPair
 from gradatim.training.adapters import add_adapters
 from gradatim.training.attention import check_attention
+from gradatim.training.checkpoints import last_checkpoint, remove_checkpoints
 from gradatim.training.examples import Example
 from gradatim.training.objectives import Dpo, Objective, ProcessReward, StepDpo, SupervisedFineTuning
 from gradatim.training.selection import BestState, Evaluate
@@ -105,17 +105,27 @@ def train(
             reference=reference,
             callbacks=callbacks,
         )
-        checkpoint = get_last_checkpoint(str(folder)) if settings.resume and folder.is_dir() else None
-        trainer.train(resume_from_checkpoint=checkpoint)
+        checkpoint = _checkpoint(settings, selection, remove=trainer.args.should_save)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     model.eval()
     updates = trainer.state.global_step
     return TrainingResult(
         model=model,
         updates=updates,
         history=[entry for entry in trainer.state.log_history if "loss" in entry],
-        evaluations={} if selection is None else selection.values,
+        evaluations={} if selection is None else dict(sorted(selection.values.items())),
         best_update=updates if selection is None else selection.best_step,
     )
+
+
+def _checkpoint(settings: TrainingSettings, selection: BestState | None, *, remove: bool) -> Path | None:
+    """The checkpoint to go on from. Those of an earlier training that this one does not go on with are deleted."""
+    folder = settings.output_dir
+    if folder is not None and settings.resume:
+        return last_checkpoint(folder, remove=remove, **({} if selection is None else {"fault": selection.fault}))
+    if folder is not None and settings.save_every is not None and remove:
+        remove_checkpoints(folder)
+    return None
 
 
 def train_sft(

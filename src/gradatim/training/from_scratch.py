@@ -14,8 +14,11 @@ from typing import Any, Protocol
 
 import torch
 from torch.utils.data import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, Trainer, TrainingArguments, set_seed
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, TrainingArguments, set_seed
 
+from gradatim.store.files import write_json
+from gradatim.training.checkpoints import CheckpointTrainer, last_checkpoint
+from gradatim.training.saving import save_model
 from gradatim.tree import Problem
 
 
@@ -145,14 +148,14 @@ def pretrain(
         use_cpu=not torch.cuda.is_available(),
         bf16=True,
     )
-    trainer = Trainer(
+    trainer = CheckpointTrainer(
         model=model,
         args=arguments,
         train_dataset=dataset,
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
     )
-    checkpoints = output / "checkpoints"
-    trainer.train(resume_from_checkpoint=checkpoints.exists() and any(checkpoints.glob("checkpoint-*")))
+    checkpoint = last_checkpoint(output / "checkpoints")
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     log: dict[str, object] = {
         "task": json.loads(json.dumps(asdict(task.difficulty))),  # the log reads as it is written
         "size": asdict(size),
@@ -165,7 +168,9 @@ def pretrain(
             if "loss" in entry
         ],
     }
-    model.to(torch.bfloat16).save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    (output / "training_log.json").write_text(json.dumps(log, indent=1) + "\n")
+
+    def write_log(folder: Path) -> None:
+        write_json(folder / "training_log.json", log)
+
+    save_model(model, tokenizer, output, dtype=torch.bfloat16, also=write_log)
     return log

@@ -108,6 +108,7 @@ def write_model_card(
     recipe: Mapping[str, Any],
     data: str,
     metrics: Mapping[str, float],
+    title: str | None = None,
     labels: Literal[1, 2] = 1,
     threshold: float | None = None,
     license: str | None = None,
@@ -115,12 +116,13 @@ def write_model_card(
     """Write ``README.md`` into a saved model's folder, whole or not at all.
 
     Args:
-        folder: where the model was saved; its name is the card's title.
+        folder: where the model was saved.
         kind: what the model is.
         base_model: what it was trained from. It becomes part of the metadata if it is a hub id.
         recipe: everything that made the model, its seed included, as plain values.
         data: what it was trained on, as one sentence.
         metrics: what was measured, by names that readers understand.
+        title: heads the card; by default the folder's name.
         labels: outputs of a process reward model.
         threshold: the score above which a step is best called right, where it was measured.
         license: the license's identifier on the hub, where there is one.
@@ -145,7 +147,7 @@ def write_model_card(
     use = (_POLICY_USE if is_policy else _REWARD_MODEL_USE).format(place=_PLACE, probabilities=_PROBABILITIES[labels])
     sections = [
         f"---\n{metadata}\n---",
-        f"# {path.resolve().name}",
+        f"# {title or path.resolve().name}",
         introduction,
         f"## Use\n\n{use}",
         f"## Training\n\nTrained with Gradatim from {_code(base_model)}. {data}",

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from gradatim.store.files import atomic_path
+from gradatim.training.precision import plain_forward
 
 Evaluate = Callable[[Any], float]
 
+_FILE = "best.safetensors"
 
-class BestState(TrainerCallback):
+
+class BestState(TrainerCallback, ExportableState):
     """Calls an evaluation function as training goes on, and keeps the weights that did best.
 
     The model before the first update is evaluated too, so training never returns something worse than it was given.
-    Only weights that are trained are kept. With a folder, the best state is also written there, so that a resumed
-    training still knows it.
+    Only weights that are trained are kept. With a folder, the best state is also written there, and every checkpoint
+    says what had been measured by then, so that a resumed training stops and chooses as an unbroken one does.
 
     Args:
         evaluate: given the model in evaluation mode, returns a number; higher is better.
         every: updates between two calls.
         patience: stop after so many calls without a better value; ``None`` never stops.
         folder: where the best state is kept on disk.
-        resume: take up the best state found there.
+        resume: take up the best state found there; without, it is deleted.
     """
 
     def __init__(
@@ -43,75 +52,117 @@ class BestState(TrainerCallback):
         self.evaluate = evaluate
         self.every = every
         self.patience = patience
-        self.folder = folder
+        self.file = None if folder is None else folder / _FILE
         self.values: dict[int, float] = {}  # update -> value
         self.best_step = -1
+        self.best_value = -math.inf
         self.weights: dict[str, Tensor] = {}
-        if resume:
-            self._load()
+        self._values_of_file: dict[int, float] = {}  # for checkpoints of versions that kept none
+        if self.file is not None and resume:
+            self._load(self.file)
+        elif self.file is not None:
+            self.file.unlink(missing_ok=True)
 
-    @property
-    def best_value(self) -> float:
-        return self.values[self.best_step]
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the values measured so far, by update."""
+        return {"args": {}, "attributes": {"values": dict(self.values)}}
+
+    def fault(self, state: TrainerState) -> str | None:
+        """Why training cannot go on from a checkpoint of this state: the best state so far is lost. Else ``None``."""
+        values = self._values_at(state)
+        if not values:
+            return None
+        best = max(values, key=lambda step: values[step])  # of equal ones the first, as they are measured in order
+        if self.best_step == best or (self.best_step > state.global_step and self.best_value > values[best]):
+            return None
+        return f"{_FILE} does not hold the best state so far, of update {best}"
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # Whatever was measured after the checkpoint that training resumes from will be measured again.
-        self.values = {step: self.values[step] for step in self.values if step <= state.global_step}
-        if self.best_step not in self.values:
-            self.best_step = -1
-        self._measure(kwargs["model"], state, control)
+        # Whatever was measured after the checkpoint that training resumes from will be measured again. The best state
+        # is kept even so: it was reached, and an equal value does not take its place.
+        self.values = self._values_at(state)
+        state.stateful_callbacks.setdefault(type(self).__name__, self.state())  # an older checkpoint had no such entry
+        if not self.values or state.global_step % self.every == 0:
+            self._measure(kwargs["model"], state)
+        self._stop_early(control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step % self.every == 0:
-            self._measure(kwargs["model"], state, control)
+            self._measure(kwargs["model"], state)
+            self._stop_early(control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._measure(kwargs["model"], state, control)
+        self._measure(kwargs["model"], state)
+        self.values[self.best_step] = self.best_value
         parameters = dict(kwargs["model"].named_parameters())
         with torch.no_grad():
             for name, value in self.weights.items():
                 parameters[name].copy_(value)
 
-    def _measure(self, model: nn.Module, state: TrainerState, control: TrainerControl) -> None:
+    def _values_at(self, state: TrainerState) -> dict[int, float]:
+        kept = state.stateful_callbacks.get(type(self).__name__)
+        values = self._values_of_file if kept is None else kept["attributes"]["values"]
+        return {int(step): value for step, value in values.items() if int(step) <= state.global_step}
+
+    def _measure(self, model: nn.Module, state: TrainerState) -> None:
         step = state.global_step
         if step in self.values:
             return
-        training = model.training
-        model.eval()
-        with torch.no_grad():
+        with _as_given(model):
             self.values[step] = float(self.evaluate(model))
-        model.train(training)
         if self.best_step < 0 or self.values[step] > self.best_value:
-            self.best_step = step
+            self.best_step, self.best_value = step, self.values[step]
             self.weights = {
                 name: parameter.detach().to("cpu", copy=True)
                 for name, parameter in model.named_parameters()
                 if parameter.requires_grad
             }
             self._save()
-        since = sum(1 for later in self.values if later > self.best_step)
+
+    def _stop_early(self, control: TrainerControl) -> None:
+        since = sum(1 for step in self.values if step > self.best_step)
         if self.patience is not None and since >= self.patience:
             control.should_training_stop = True
 
     def _save(self) -> None:
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        metadata = {"step": str(self.best_step), "values": json.dumps(self.values)}
-        partial = self.folder / "best.safetensors.partial"
-        save_file(self.weights, partial, metadata)
-        os.replace(partial, self.folder / "best.safetensors")
+        if self.file is not None:
+            metadata = {"step": str(self.best_step), "value": repr(self.best_value)}
+            with atomic_path(self.file) as temporary:
+                save_file(self.weights, temporary, metadata)
 
-    def _load(self) -> None:
-        path = None if self.folder is None else self.folder / "best.safetensors"
-        if path is None or not path.exists():
+    def _load(self, path: Path) -> None:
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata()
+            if "values" in metadata:  # as versions wrote it whose checkpoints kept no values
+                self._values_of_file = {int(step): value for step, value in json.loads(metadata["values"]).items()}
+            step = int(metadata["step"])
+            value = self._values_of_file[step] if self._values_of_file else float(metadata["value"])
+            self.weights = load_file(path)
+        except FileNotFoundError:
             return
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        self.best_step = int(header["__metadata__"]["step"])
-        self.values = {int(step): value for step, value in json.loads(header["__metadata__"]["values"]).items()}
-        self.weights = load_file(path)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            warnings.warn(f"the best state {str(path)!r} is passed over: it cannot be read ({error})", stacklevel=2)
+            return
+        self.best_step, self.best_value = step, value
+
+
+@contextmanager
+def _as_given(model: Any) -> Iterator[None]:
+    """The model as whoever evaluates it may expect it: in evaluation mode, and without what training laid around it.
+
+    What evaluation changes is put right afterwards: a policy that ran the model has replaced its attention.
+    """
+    training, attention = model.training, model.config.get_text_config()._attn_implementation
+    model.eval()
+    try:
+        with torch.no_grad(), plain_forward(model):
+            yield
+    finally:
+        model.train(training)
+        if model.config.get_text_config()._attn_implementation != attention:
+            model.set_attn_implementation(attention)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from gradatim.errors import GradatimError
 from gradatim.training.attention import blockwise_attention
+from gradatim.training.checkpoints import CheckpointTrainer
 from gradatim.training.examples import Example, TrainingRow, build_row, plan_rows
 from gradatim.training.forward import step_logits, token_log_probabilities
 from gradatim.training.objectives.base import Objective, StepQuantities
+from gradatim.training.precision import mixed_precision_removed
 
 Reference = Literal["tree", "initial", "base"] | nn.Module
 
 
-class TreeTrainer(Trainer):
+class TreeTrainer(CheckpointTrainer):
     """A :class:`transformers.Trainer` whose batches are packed rows of trees.
 
     The examples are divided into rows once (:func:`~gradatim.training.examples.plan_rows`); the order of the rows is
@@ -86,8 +88,8 @@ class TreeTrainer(Trainer):
             self.eval_dataset = self._with_reference(held_out, reference) or None
 
     def train(self, *args: Any, **options: Any) -> Any:
-        """Train, as in the base class."""
-        with blockwise_attention(self.model):
+        """Train, as in the base class; afterwards the model computes as it did before."""
+        with blockwise_attention(self.model), mixed_precision_removed(self.model):
             return super().train(*args, **options)
 
     def compute_loss(
@@ -142,6 +144,15 @@ class TreeTrainer(Trainer):
             logs = {**logs, **{name: float(value / weight) for name, value in self._metric_sums.items()}}
             self._metric_sums, self._metric_weight = {}, 0.0
         super().log(logs, start_time)
+
+    def _sums(self) -> dict[str, Any]:
+        metrics = {name: float(value) for name, value in self._metric_sums.items()}
+        return {**super()._sums(), "metrics": metrics, "weight": float(self._metric_weight)}
+
+    def _take_sums(self, sums: Mapping[str, Any]) -> None:
+        super()._take_sums(sums)
+        self._metric_sums = {name: self._tr_loss.new_tensor(value) for name, value in sums["metrics"].items()}
+        self._metric_weight = self._tr_loss.new_tensor(sums["weight"])
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
         """The normalizer of one update, over all its rows and all processes."""

@@ -1,0 +1,35 @@
+"""Mixed precision, which accelerate wraps around a model's forward pass and leaves there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def plain_forward(model: Any) -> Iterator[None]:
+    """Let the model compute in the type of its weights while this lasts, as it did before it was to be trained."""
+    wrapped, plain = vars(model).get("forward"), vars(model).get("_original_forward")
+    if plain is None:
+        yield
+        return
+    model.forward = plain
+    try:
+        yield
+    finally:
+        model.forward = wrapped
+
+
+@contextmanager
+def mixed_precision_removed(model: Any) -> Iterator[None]:
+    """Leave the model as it was before accelerate prepared it, once this is over; another training prepares it anew."""
+    before = vars(model).get("forward")
+    try:
+        yield
+    finally:
+        if vars(model).pop("_original_forward", None) is not None:
+            del model.forward
+            if before is not None:
+                model.forward = before
+        vars(model).pop("_is_accelerate_prepared", None)
