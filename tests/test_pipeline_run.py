@@ -272,7 +272,7 @@ def test_mixed_precision_is_measured_by_held_out_problems(whole: Path, tmp_path:
         content[part]["training"]["bf16"] = True
     report = run(small_recipe(scorer=content["scorer"], objective=content["objective"]), tmp_path)
     for stage in ("scorer", "policy-1"):
-        assert len(report["stages"][stage]["evaluations"]) > 2
+        assert len(report["stages"][stage]["evaluations"]) > 1
     assert figures(tmp_path)["base"] == figures(whole)["base"]
     for model in ("scorer", "policy"):  # in the type of the shipped policy
         assert load_file(tmp_path / model / "model.safetensors")["model.embed_tokens.weight"].dtype == torch.bfloat16
