@@ -191,7 +191,7 @@ def test_options_are_those_of_what_they_configure() -> None:
     check(task_options.Gsm8kOptions, Gsm8k, {"name", "template"})
     check(s.SamplingOptions, Sampling, set())
     check(s.LoraOptions, LoraSettings, set())
-    check(s.TrainingOptions, TrainingSettings, {"save_every"})
+    check(s.TrainingOptions, TrainingSettings, {"save_every", "save_dtype"})
     check(s.ModelShape, ModelSize, set())
     check(s.PretrainingOptions, PretrainingSettings, set())
     assert {field.name for field in dataclasses.fields(TrainingSettings)} - set(s.TrainingOptions.model_fields) == {
