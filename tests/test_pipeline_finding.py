@@ -29,6 +29,8 @@ def value(
     return {
         **report.to_json(),
         "comparison": compared,
+        "compared_with": {name: "base" for name in compared},
+        "searched": "base",
         "stages": {"policy-1": {"best_update": best_update}, "round-1": {}},
     }
 
@@ -95,3 +97,26 @@ def test_nothing_better_than_one_sample_and_nothing_solved() -> None:
     assert finding(value([0] * 40, [0] * 40)) == [
         "Nothing was solved: none of 320 solutions of 40 held-out problems is right."
     ]
+
+
+def test_every_policy_is_told_against_the_one_that_it_was_trained_from() -> None:
+    fine_tuned = value([0] * 40, [2] * 40)
+    told = {
+        **fine_tuned,
+        "policies": ["base", "fine_tuned", "step_dpo"],
+        "fine_tuned": fine_tuned["dpo"],
+        "step_dpo": value([0] * 40, [3] * 40)["dpo"],
+        "comparison": {
+            "fine_tuned": {"pass@1": difference([0] * 40, [2] * 40)},
+            "step_dpo": {"pass@1": difference([2] * 40, [3] * 40)},
+        },
+        "compared_with": {"fine_tuned": "base", "step_dpo": "fine_tuned"},
+        "searched": "fine_tuned",
+        "stages": {"fine-tuning": {"best_update": 4}, "policy-1": {"best_update": 3}},
+    }
+    first, second = finding(told)
+    assert first.startswith("fine_tuned solves 50.0 % of 40 held-out problems with one sample, base 0.0 %: +50.0 ")
+    assert second.startswith("step_dpo solves 75.0 % of 40 held-out problems with one sample, fine_tuned 50.0 %: +25.")
+    first, second = finding({**told, "stages": {"fine-tuning": {"best_update": 4}, "policy-1": {"best_update": 0}}})
+    assert first.startswith("fine_tuned solves 50.0 %")
+    assert second.startswith("Training did not help") and "The fine_tuned policy solves 50.0 %" in second

@@ -1,4 +1,4 @@
-"""The loop that runs a recipe: grow trees, learn from them, go round again, evaluate.
+"""The loop that runs a recipe: fine-tune, grow trees, learn from them, go round again, evaluate.
 
 Every stage is skipped as far as it was done before, so the same call on the same folder goes on where it was stopped.
 """
@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from gradatim.pipeline.context import BASE, Run
+from gradatim.pipeline.context import BASE, FINE_TUNED, Run
 from gradatim.pipeline.evaluating import guided_search, measure_policy, sample_solutions, sampling_methods
+from gradatim.pipeline.fine_tuning import fine_tune
 from gradatim.pipeline.growing import grow_trees
 from gradatim.pipeline.learning import train_policy, train_scorer
 from gradatim.pipeline.progress import Progress
@@ -57,6 +58,7 @@ def run_recipe(
 
 def _rounds(run: Run) -> list[Tree]:
     """All growing and learning; returns the training trees of the first round, which the first policy grew."""
+    fine_tune(run)
     first: list[Tree] = []
     for number in range(1, run.recipe.rounds + 1):
         trees = grow_trees(run, number, "train", run.problems("train"))
@@ -68,13 +70,15 @@ def _rounds(run: Run) -> list[Tree]:
 
 
 def _evaluate(run: Run, first_trees: list[Tree]) -> dict[str, Any]:
-    rounds = {BASE: 0}
+    models = {BASE: run.recipe.policy.model}
+    if run.recipe.fine_tuning is not None:
+        models[FINE_TUNED] = run.policy_path(0)
     if run.recipe.objective is not None:
-        rounds[run.recipe.objective.name] = run.recipe.rounds
+        models[run.recipe.objective.name] = run.policy_path(run.recipe.rounds)
     policies: dict[str, Measured] = {}
-    for key, number in rounds.items():
-        sampled, greedy = sample_solutions(run, key, number)
+    for key, model in models.items():
+        sampled, greedy = sample_solutions(run, key, model)
         policies[key] = Measured(measure_policy(run, sampled, greedy), sampled)
-    search = sampling_methods(run, policies[BASE].sampled)
+    search = sampling_methods(run, policies[run.first_policy].sampled)
     search += [guided_search(run, method) for method in run.recipe.evaluation.search]
     return write_report(run, policies, search, first_trees)

@@ -31,11 +31,13 @@ def about(run: Run, value: Mapping[str, Any], used: Mapping[str, int]) -> dict[s
         used: how many problems of each split were searched; those that stop training early are counted here.
     """
     counts = dict(used)
-    if run.recipe.objective is not None or (run.recipe.scorer is not None and run.recipe.scorer.train):
+    fitted = run.recipe.objective is not None or run.recipe.fine_tuning is not None
+    if fitted or (run.recipe.scorer is not None and run.recipe.scorer.train):
         counts["validation"] = len(run.problems("validation"))
     facts = {
         "policy": _policy(run, value),
         "scorer": _scorer(run, value),
+        "fine-tuning": _fine_tuning(value),
         "objective": _objective(run, value),
         "data": f"{_task(run)}; problems used: "
         + ", ".join(f"{split} {counts[split]:,}" for split in ("train", "validation", "test") if counts.get(split)),
@@ -58,8 +60,7 @@ def next_commands(run: Run, problem: Problem) -> list[str]:
     options = run.recipe.task
     task = options.task if isinstance(options, OwnTaskOptions) else options.name
     if isinstance(options, OwnTaskOptions) or task in _TASKS_TO_TYPE:
-        trained = run.recipe.objective is not None
-        policy = str(run.folder.path / "policy") if trained else run.recipe.policy.model
+        policy = run.policy_path(0 if run.recipe.objective is None else run.recipe.rounds)
         scorer = run.recipe.scorer
         judge = "" if scorer is None or not scorer.train else f" --scorer {shlex.quote(str(run.scorer_path))}"
         text = str(problem.data.get("question", problem.prompt)).strip()
@@ -103,6 +104,16 @@ def _scorer(run: Run, value: Mapping[str, Any]) -> str:
         area = Estimate.from_fields(prm, "auc", prm["problems"])
         parts.append(f"AUC against the oracle {wording.number_with_interval(area)}")
     return "; ".join(parts)
+
+
+def _fine_tuning(value: Mapping[str, Any]) -> str:
+    """What the policy was taught before anything was searched."""
+    record = value["stages"].get("fine-tuning")
+    if record is None:
+        return ""
+    return (
+        f"{record['examples']:,} worked solutions, {record['updates']:,} updates, saved after {record['best_update']:,}"
+    )
 
 
 def _objective(run: Run, value: Mapping[str, Any]) -> str:

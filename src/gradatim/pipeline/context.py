@@ -26,6 +26,7 @@ from gradatim.tasks.base import Task, grade
 from gradatim.tree import Problem, Tree
 
 BASE = "base"
+FINE_TUNED = "fine_tuned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +76,28 @@ class Run:
         return list({problem.id: problem for problem in problems}.values())
 
     def policy_path(self, round_number: int) -> str:
-        """The model of the policy after so many rounds; 0 is the one that the recipe names."""
+        """The model of the policy after so many rounds; 0 is the first that is searched."""
         if round_number == 0:
-            return self.recipe.policy.model
+            return self.recipe.policy.model if self.recipe.fine_tuning is None else str(self.fine_tuned_path)
         if round_number == self.recipe.rounds:
             return str(self.folder.path / "policy")
         return str(self.folder.path / "checkpoints" / f"round-{round_number}" / "policy")
 
     @property
+    def first_policy(self) -> str:
+        """What the report calls the first policy that is searched."""
+        return BASE if self.recipe.fine_tuning is None else FINE_TUNED
+
+    @property
+    def fine_tuned_path(self) -> Path:
+        return self.folder.path / "fine-tuned"
+
+    @property
     def scorer_path(self) -> Path:
         return self.folder.path / "scorer"
 
-    def load_policy(self, round_number: int) -> PolicyEngine:
-        policy = load_policy(self.policy_path(round_number), self.recipe.policy, self.task)
+    def load_policy(self, model: str) -> PolicyEngine:
+        policy = load_policy(model, self.recipe.policy, self.task)
         if isinstance(policy, TransformersPolicy):  # of others, nobody here knows the size
             self.folder.update("models", 0.0, policy_parameters=policy.tree_model.parameters)
         return policy

@@ -28,8 +28,8 @@ from gradatim.search.selection import best_of_n as select_by_score
 from gradatim.tree import Tree
 
 
-def sample_solutions(run: Run, key: str, round_number: int) -> tuple[list[Tree], list[Tree]]:
-    """Sampled and greedy solutions of the test problems by the policy after ``round_number`` rounds.
+def sample_solutions(run: Run, key: str, model: str) -> tuple[list[Tree], list[Tree]]:
+    """Sampled and greedy solutions of the test problems by the policy ``model``, which the report calls ``key``.
 
     All steps of the sampled solutions are scored where there is a scorer. Both policies of a comparison draw with the
     same seeds, which makes paired differences sharper. The greedy trees are empty where the recipe wants none.
@@ -38,7 +38,7 @@ def sample_solutions(run: Run, key: str, round_number: int) -> tuple[list[Tree],
     problems = run.problems("test")
 
     def sampler() -> Searcher:
-        policy, scorer = run.load_policy(round_number), run.load_scorer()
+        policy, scorer = run.load_policy(model), run.load_scorer()
         return Searcher(
             lambda tree: independent_sampling(
                 tree, policy, scorer, n=options.samples, wave=options.samples, score="steps"
@@ -48,7 +48,7 @@ def sample_solutions(run: Run, key: str, round_number: int) -> tuple[list[Tree],
         )
 
     def greedy() -> Searcher:
-        policy = run.load_policy(round_number)
+        policy = run.load_policy(model)
         likeliest = replace(policy.sampling, temperature=0.0)
         return Searcher(lambda tree: independent_sampling(tree, policy, n=1, sampling=likeliest), policy)
 
@@ -131,7 +131,7 @@ def guided_search(run: Run, method: SearchMethod) -> MethodResult:
     assert name is not None, "the recipe was checked: guided searches have a scorer"
 
     def make_searcher() -> Searcher:
-        policy, scorer = run.load_policy(0), run.load_scorer()
+        policy, scorer = run.load_policy(run.policy_path(0)), run.load_scorer()
         assert scorer is not None
 
         def search(tree: Tree) -> Awaitable[Tree]:

@@ -8,7 +8,7 @@ from typing import Any
 from gradatim.evaluation import wording
 from gradatim.evaluation.bootstrap import Estimate
 from gradatim.evaluation.report import settings_text
-from gradatim.pipeline.context import BASE
+from gradatim.pipeline.context import BASE, FINE_TUNED
 
 _BASE_POLICY = f"The {BASE} policy"
 
@@ -20,32 +20,34 @@ def finding(value: Mapping[str, Any]) -> list[str]:
         solutions = sum(value[name]["solutions"] for name in names)
         problems = wording.held_out(value[BASE]["problems"])
         return [f"Nothing was solved: none of {solutions:,} solutions of {problems} is right."]
-    sentences = [_trained(value, name) for name in names if name != BASE] or [f"{_solves(value, BASE, _BASE_POLICY)}."]
+    sentences = [_trained(value, name) for name in value["compared_with"]] or [f"{_solves(value, BASE, _BASE_POLICY)}."]
     best = _best_method(value)
     return [*sentences, best] if best else sentences
 
 
-def training_helped(value: Mapping[str, Any]) -> bool:
-    """Whether any round's training reached a better state than the one that it began with."""
-    records = [record for stage, record in value["stages"].items() if stage.startswith("policy-")]
+def training_helped(value: Mapping[str, Any], name: str) -> bool:
+    """Whether any training of the policy ``name`` reached a better state than the one that it began with."""
+    stages = "fine-tuning" if name == FINE_TUNED else "policy-"
+    records = [record for stage, record in value["stages"].items() if stage.startswith(stages)]
     return not records or any(record.get("best_update") != 0 for record in records)
 
 
 def _trained(value: Mapping[str, Any], name: str) -> str:
     """A trained policy against the one that it came from."""
-    if not training_helped(value):
+    before = value["compared_with"][name]
+    if not training_helped(value, name):
         return (
             "Training did not help: the policy before training was the best state and is what was saved. "
-            f"{_solves(value, BASE, _BASE_POLICY)}."
+            f"{_solves(value, before, f'The {before} policy')}."
         )
-    pair = f"{_solves(value, name, name)}, {BASE} {_accuracy(value[BASE])}"
+    pair = f"{_solves(value, name, name)}, {before} {_accuracy(value[before])}"
     difference = Estimate.from_json(value["comparison"][name]["pass@1"])
     if difference.low is None or difference.high is None or difference.few:
         return f"{pair}; so few problems show no difference."
     change = wording.points_in_words(difference)
     if difference.low > 0 or difference.high < 0:
         return f"{pair}: {change}."
-    return f"No difference between {name} and {BASE} could be shown: {pair}, {change}."
+    return f"No difference between {name} and {before} could be shown: {pair}, {change}."
 
 
 def _solves(value: Mapping[str, Any], name: str, subject: str) -> str:
@@ -76,8 +78,9 @@ def _best_method(value: Mapping[str, Any]) -> str:
     if best["accuracy"] <= single["accuracy"]:
         return f"Of what was compared, nothing is better than one sample, for {single['tokens']:,.0f} tokens a problem."
     settings = settings_text(best["settings"])
+    method = f"{best['method']} ({settings})"
     return (
-        f"Of what was compared with the {BASE} policy, {best['method']} ({settings}) is best: {_method_accuracy(best)} "
+        f"Of what was compared with the {value['searched']} policy, {method} is best: {_method_accuracy(best)} "
         f"for {best['tokens']:,.0f} tokens a problem, where one sample takes {single['tokens']:,.0f}."
     )
 

@@ -23,7 +23,7 @@ def grow_trees(run: Run, round_number: int, split: str, problems: Sequence[Probl
     name = f"round-{round_number}" if split == "train" else f"round-{round_number}-{split}"
 
     def make_searcher() -> Searcher:
-        policy = run.load_policy(round_number - 1)
+        policy = run.load_policy(run.policy_path(round_number - 1))
         return Searcher(tree_search(recipe, policy, run.task), policy)
 
     def finish(tree: Tree) -> None:

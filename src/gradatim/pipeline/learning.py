@@ -18,7 +18,7 @@ from gradatim.pipeline.measures import HeldOutLabels, SampledAccuracy
 from gradatim.pipeline.parts import make_chat, pick_device
 from gradatim.policies.loading import load_merged_model, load_tokenizer
 from gradatim.policies.transcript import in_tokens_of
-from gradatim.recipes.schema import DpoOptions, ObjectiveOptions, PairOptions, StepDpoOptions
+from gradatim.recipes.schema import DpoOptions, ObjectiveOptions, PairOptions, PolicyTraining, StepDpoOptions
 from gradatim.supervision import path_pairs, right_solutions, sibling_pairs, step_dpo_pairs, step_labels
 from gradatim.supervision.labels import StepLabel
 from gradatim.supervision.pairs import StepPair
@@ -40,9 +40,9 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
     options = run.recipe.scorer
     if options is None or not options.train:
         return
-    if _is_done(run, "scorer", run.scorer_path, "Training the process reward model"):
+    if is_done(run, "scorer", run.scorer_path, "Training the process reward model"):
         return
-    base = run.recipe.policy.model if options.init == "policy" else options.init
+    base = run.policy_path(0) if options.init == "policy" else options.init
     source = resolve_model(base)
     tokenizer, chat = load_tokenizer(source), make_chat(run.recipe.policy)
     if not tokenizer.chat_template:
@@ -73,7 +73,7 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
             evaluate=None if held_out is None else reported(stage, held_out.negative_loss, "held-out loss", -1.0),
         )
         threshold = None if held_out is None else held_out.threshold(result.model, run.task)
-        learned = f"{len(labels):,} step labels"
+        learned = f"{len(labels):,} step labels of trees"
         card = _card(run, "process-reward-model", run.scorer_path.name, base, learned, result, threshold)
         dtype = saved_dtype(options.training)
         save_process_reward_model(result.model, tokenizer, run.scorer_path, chat, dtype=dtype, also=card)
@@ -93,18 +93,58 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
     options = run.recipe.objective
     title = f"Training the policy by {'' if options is None else options.name}, round {round_number}"
     target = Path(run.policy_path(round_number))
-    if options is None or _is_done(run, f"policy-{round_number}", target, title):
+    if options is None or is_done(run, f"policy-{round_number}", target, title):
         return
-    started = time.perf_counter()
     objective, examples, what = policy_examples(options, run.recipe.supervision.pairs, trees)
     if not examples:
         raise GradatimError(
             f"the trees hold no {what} to learn from; grow more trees, lower supervision.pairs.min_gap, or use "
             "problems that the policy sometimes solves"
         )
-    source = resolve_model(run.policy_path(round_number - 1))
+    fit_policy(
+        run,
+        stage_name=f"policy-{round_number}",
+        title=title,
+        source=resolve_model(run.policy_path(round_number - 1)),
+        target=target,
+        checkpoints=run.folder.path / "checkpoints" / f"round-{round_number}" / "training",
+        objective=objective,
+        examples=examples,
+        what=f"{what} of trees",
+        options=options,
+    )
+
+
+def fit_policy(
+    run: Run,
+    *,
+    stage_name: str,
+    title: str,
+    source: str,
+    target: Path,
+    checkpoints: Path,
+    objective: Objective,
+    examples: Sequence[Example],
+    what: str,
+    options: PolicyTraining,
+) -> None:
+    """Train the policy ``source`` on ``examples`` and save it as ``target``, with its card and the stage's record.
+
+    Where there are validation problems, the state that solves most of them is the one that is kept.
+
+    Args:
+        run: the run.
+        stage_name: of the stage's record, and of its seed.
+        title: what the progress line says.
+        source, target: the model before, and the folder of the model after.
+        checkpoints: where training leaves what it needs to go on.
+        objective, examples: what is learned.
+        what: what the examples are called, in the plural.
+        options: how.
+    """
+    started = time.perf_counter()
     tokenizer = load_tokenizer(source)
-    set_seed(run.seed(f"policy {round_number}") % 2**31)
+    set_seed(run.seed(stage_name.replace("-", " ")) % 2**31)
     model = load_merged_model(AutoModelForCausalLM, source, dtype=torch.float32).to(
         pick_device(run.recipe.policy.device)
     )
@@ -112,7 +152,6 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
     if problems := run.problems("validation"):
         measure = SampledAccuracy(run, tokenizer, problems, options.validation_samples)
     with run.progress.stage(f"{title}, on {len(examples):,} {what}") as stage:
-        checkpoints = run.folder.path / "checkpoints" / f"round-{round_number}" / "training"
         result = fit(
             model,
             objective,
@@ -124,9 +163,7 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
         card = _card(run, "policy", target.name, run.recipe.policy.model, f"{len(examples):,} {what}", result)
         save_model(result.model, tokenizer, target, dtype=saved_dtype(options.training), also=card)
         stage.note(outcome(result, "held-out pass@1", 1.0))
-    run.folder.update(
-        f"policy-{round_number}", time.perf_counter() - started, done=True, examples=len(examples), **curve(result)
-    )
+    run.folder.update(stage_name, time.perf_counter() - started, done=True, examples=len(examples), **curve(result))
 
 
 def policy_examples(
@@ -188,7 +225,8 @@ def _labels(run: Run, trees: Sequence[Tree]) -> list[StepLabel]:
     return [label for tree in trees for label in step_labels(tree, value=VALUE, **options.model_dump())]
 
 
-def _is_done(run: Run, stage: str, target: Path, title: str) -> bool:
+def is_done(run: Run, stage: str, target: Path, title: str) -> bool:
+    """Whether a stage that makes the folder ``target`` was done before; then a line says so."""
     done = bool(run.folder.record(stage).get("done")) and target.is_dir()
     if done:
         run.progress.line(f"{title}: done before")
@@ -208,7 +246,7 @@ def _card(
             kind=kind,
             base_model=base,
             recipe=run.recipe.model_dump(mode="json", exclude_none=True),
-            data=f"It learned from {learned} of trees of the task {run.recipe.task.name}.",
+            data=f"It learned from {learned} of the task {run.recipe.task.name}.",
             metrics={measure: sign * result.evaluations[result.best_update]} if result.evaluations else {},
             labels=2 if kind == "process-reward-model" and result.model.config.num_labels == 2 else 1,
             threshold=threshold,

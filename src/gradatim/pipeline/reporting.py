@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,20 +58,22 @@ def write_report(
 ) -> dict[str, Any]:
     """Write ``report.json``, ``report.md`` and the plots; returns the content of ``report.json``."""
     labels = label_agreement(run, train_trees)
-    step_scores = step_score_quality(run, policies[BASE].sampled)
-    comparison = compare(run, policies)
+    step_scores = step_score_quality(run, policies[run.first_policy].sampled)
+    comparison, before = compare(run, policies), predecessors(policies)
     report = Report(
         title=f"Run {run.recipe.name}",
         settings=_settings(run),
         policies={key: measured.result for key, measured in policies.items()},
         differences={
-            f"{key} - {BASE}: {name}": estimate for key, part in comparison.items() for name, estimate in part.items()
+            f"{key} - {before[key]}: {name}": estimate
+            for key, part in comparison.items()
+            for name, estimate in part.items()
         },
         search=search,
         prm=None if step_scores is None else step_scores[0],
         notes=[],
     )
-    _draw(run, report, policies[BASE].sampled)
+    _draw(run, report, policies[run.first_policy].sampled)
     value = report.to_json()
     for key, measured in policies.items():
         value[key].update(_costs(run, measured))
@@ -79,6 +82,8 @@ def write_report(
     value["comparison"] = {
         key: {name: estimate.to_json() for name, estimate in part.items()} for key, part in comparison.items()
     }
+    value["compared_with"] = before
+    value["searched"] = run.first_policy
     value["labels"] = labels
     records = dict(sorted(run.folder.records().items(), key=_place))
     value["outcomes"] = {stage: record["outcomes"] for stage, record in records.items() if "outcomes" in record}
@@ -156,13 +161,12 @@ def step_score_quality(run: Run, sampled: Sequence[Tree]) -> tuple[StepScoreResu
 
 
 def compare(run: Run, policies: dict[str, Measured]) -> dict[str, dict[str, Estimate]]:
-    """Every trained policy against the base, paired by problem: pass@1, and pass@k for the recipe's ``k``."""
-    before = [samples_of(tree) for tree in policies[BASE].sampled]
+    """Every trained policy against the one that its training began with, paired by problem: pass@1, and pass@k for the
+    recipe's ``k``."""
     compared: dict[str, dict[str, Estimate]] = {}
-    for key, measured in policies.items():
-        if key == BASE:
-            continue
-        after = [samples_of(tree) for tree in measured.sampled]
+    for key, earlier in predecessors(policies).items():
+        before = [samples_of(tree) for tree in policies[earlier].sampled]
+        after = [samples_of(tree) for tree in policies[key].sampled]
         compared[key] = {
             f"pass@{k}": bootstrap_difference(
                 [_pass(group, k) for group in before], [_pass(group, k) for group in after], seed=run.recipe.seed
@@ -170,6 +174,11 @@ def compare(run: Run, policies: dict[str, Measured]) -> dict[str, dict[str, Esti
             for k in sorted({1, *run.recipe.evaluation.pass_at})
         }
     return compared
+
+
+def predecessors(policies: Mapping[str, Measured]) -> dict[str, str]:
+    """The policy that each one was trained from; ``policies`` are in the order in which they came about."""
+    return {later: earlier for earlier, later in pairwise(policies)}
 
 
 def _pass(group: Sequence[Any], k: int) -> float:

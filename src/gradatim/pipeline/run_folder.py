@@ -18,7 +18,18 @@ from gradatim.errors import GradatimError
 from gradatim.recipes.schema import Recipe
 from gradatim.store.files import file_error, remove_temporaries, remove_temporaries_of, write_json, write_text
 
-_CONTENTS = ("recipe.yaml", "trees", "stages", "checkpoints", "scorer", "policy", "plots", "report.json", "report.md")
+_CONTENTS = (
+    "recipe.yaml",
+    "trees",
+    "stages",
+    "checkpoints",
+    "fine-tuned",
+    "scorer",
+    "policy",
+    "plots",
+    "report.json",
+    "report.md",
+)
 _MISSING = object()
 
 
@@ -26,9 +37,9 @@ class RunFolder:
     """A run folder, held by one process at a time.
 
     ``recipe.yaml`` is the recipe with every default written out; ``trees/*.jsonl`` are the trees, each stored the
-    moment it was finished; ``stages/*.json`` say what is finished and how long it took; ``scorer/`` and ``policy/``
-    are the trained models, ``checkpoints/`` what training needs to go on; ``report.json``, ``report.md`` and
-    ``plots/`` are the outcome. The same command on the same folder goes on where it was stopped.
+    moment it was finished; ``stages/*.json`` say what is finished and how long it took; ``scorer/``, ``policy/``
+    and ``fine-tuned/`` are the trained models, ``checkpoints/`` what training needs to go on; ``report.json``,
+    ``report.md`` and ``plots/`` are the outcome. The same command on the same folder goes on where it was stopped.
 
     Args:
         path: the folder; made if it is missing.

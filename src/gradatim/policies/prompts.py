@@ -84,6 +84,28 @@ def step_tokens(tokenizer: Any, text: str, *, finished: bool) -> list[int]:
     return [*tokens, int(tokenizer.eos_token_id)] if finished and tokenizer.eos_token_id is not None else tokens
 
 
+def solution_tokens(tokenizer: Any, text: str, chat: ChatFormat | None = None) -> list[int]:
+    """The tokens of a whole solution behind its prompt, with the token that ends it.
+
+    Raises:
+        GradatimError: if there is no end token.
+    """
+    end = tokenizer.eos_token_id if chat is None else _end_of_turn(tokenizer)
+    if end is None:
+        raise GradatimError("the tokenizer has no end token, so no solution could end; set its eos_token")
+    return [*continuation_tokens(tokenizer, text), int(end)]
+
+
+def _end_of_turn(tokenizer: Any) -> int | None:
+    """The special token that the chat template writes behind an answer; the end token, where it writes none."""
+    turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+    rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    behind = tokenizer.encode(rendered.rsplit("answer", 1)[-1], add_special_tokens=False)
+    special = set(tokenizer.all_special_ids)
+    found: int | None = next((token for token in behind if token in special), tokenizer.eos_token_id)
+    return found
+
+
 def _plain_tokens(tokenizer: Any, problem: Problem) -> list[int]:
     tokens = list(tokenizer(problem.prompt)["input_ids"])
     while len(tokens) > 1 and tokens[-1] == tokenizer.eos_token_id:

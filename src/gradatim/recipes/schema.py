@@ -338,6 +338,13 @@ class SftOptions(PolicyTraining):
 ObjectiveOptions = Annotated[StepDpoOptions | DpoOptions | SftOptions, Field(discriminator="name")]
 
 
+class FineTuningOptions(PolicyTraining):
+    """Imitation of the task's own worked solutions, before anything is searched."""
+
+    demonstrations: PositiveInt
+    """How many worked solutions; of training problems that trees are not grown on, if there are enough."""
+
+
 class BeamMethod(Section):
     """Step beam search guided by the scorer."""
 
@@ -407,7 +414,8 @@ class EvaluationOptions(Section):
 
 
 class Recipe(Section):
-    """A whole run: grow trees, learn from them, evaluate. ``rounds`` repeats the first two with the new policy."""
+    """A whole run: fine-tune, grow trees, learn from them, evaluate. ``rounds`` repeats growing and learning with the
+    new policy."""
 
     kind: Literal["run"] = "run"
     """A run: grow trees, learn from them, evaluate."""
@@ -423,6 +431,8 @@ class Recipe(Section):
     """The model that proposes steps, and how it runs."""
     problems: ProblemCounts
     """How many problems are used for what."""
+    fine_tuning: FineTuningOptions | None = None
+    """Worked solutions that the policy learns first; `null` for none."""
     search: SearchOptions
     """How trees are grown to learn from."""
     values: ValueOptions = BackupValues()
@@ -446,8 +456,9 @@ class Recipe(Section):
             raise ValueError("evaluation.search needs a scorer to guide it: add a scorer section or empty the list")
         if self.policy.adapter is not None and (self.policy.is_server or self.policy.engine == "vllm"):
             raise ValueError("policy.adapter is loaded by the transformers engine alone: name it to the server instead")
-        if self.objective is not None and (reason := self._why_untrainable()):
-            raise ValueError(f"objective trains the policy, but {reason}; remove the objective section")
+        for name in ("fine_tuning", "objective"):
+            if getattr(self, name) is not None and (reason := self._why_untrainable()):
+                raise ValueError(f"{name} trains the policy, but {reason}; remove the {name} section")
         if self.scorer is not None and self.scorer.init == "policy":
             if self.policy.is_server:
                 raise ValueError("scorer.init is the policy, which is a server's: name a model to start from")
