@@ -29,7 +29,7 @@ def value(
     return {
         **report.to_json(),
         "comparison": compared,
-        "compared_with": {name: "base" for name in compared},
+        "compared_with": dict.fromkeys(compared, "base"),
         "searched": "base",
         "stages": {"policy-1": {"best_update": best_update}, "round-1": {}},
     }
@@ -119,4 +119,5 @@ def test_every_policy_is_told_against_the_one_that_it_was_trained_from() -> None
     assert second.startswith("step_dpo solves 75.0 % of 40 held-out problems with one sample, fine_tuned 50.0 %: +25.")
     first, second = finding({**told, "stages": {"fine-tuning": {"best_update": 4}, "policy-1": {"best_update": 0}}})
     assert first.startswith("fine_tuned solves 50.0 %")
-    assert second.startswith("Training did not help") and "The fine_tuned policy solves 50.0 %" in second
+    assert second.startswith("Training did not help")
+    assert "The fine_tuned policy solves 50.0 %" in second

@@ -33,6 +33,8 @@ from gradatim.tasks.templates import Template, fields_of
 from gradatim.tasks.verifiers import ANSWER_ENDS, Verifier, make_verifier
 from gradatim.tree import Problem
 
+_SOLUTION = "solution"  # the field of a record that holds a worked solution
+
 
 class OwnTask:
     """Problems from records, judged by a verifier of :mod:`gradatim.tasks.verifiers`.
@@ -126,7 +128,8 @@ class OwnTask:
         """The first ``count`` problems of ``"train"``, ``"validation"`` or ``"test"``, always the same.
 
         A problem's ``data`` holds the ``fields`` that the template shows, and as ``question`` what a model in
-        conversation is asked: the one field's text, or the whole prompt where the template shows several.
+        conversation is asked: the one field's text, or the whole prompt where the template shows several. A worked
+        ``solution`` of the record, if it has one, is kept to fine-tune on.
 
         Raises:
             GradatimError: if the split is unknown or empty, the source is missing or malformed, or a record lacks a
@@ -160,7 +163,10 @@ class OwnTask:
         shown = {field: _value(record, field) for field in self._template.fields}
         prompt = self._template.fill(shown)
         question = next(iter(shown.values())) if len(shown) == 1 else prompt
-        return Problem(id, prompt, _value(record, self._answer_field), {"fields": shown, "question": question})
+        data: dict[str, Any] = {"fields": shown, "question": question}
+        if isinstance(record.get(_SOLUTION), str) and _SOLUTION not in shown:
+            data[_SOLUTION] = record[_SOLUTION]
+        return Problem(id, prompt, _value(record, self._answer_field), data)
 
 
 def _make_verifier(verifier: str | Mapping[str, Any]) -> tuple[str, Verifier]:
