@@ -96,7 +96,7 @@ def _solutions(value: Mapping[str, Any]) -> Section:
             f"{entry['problem']}, {entry['kind']}; ended by {entry['ended_by']}; the verifier says: {entry['verifier']}"
         )
         blocks.append(Verbatim(entry["prompt"] + entry["text"]))
-    return Section("Some solutions of the base policy", blocks)
+    return Section(f"Some solutions of the {value['searched']} policy", blocks)
 
 
 def _time(value: Mapping[str, Any]) -> Section:

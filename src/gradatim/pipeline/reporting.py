@@ -88,7 +88,7 @@ def write_report(
     records = dict(sorted(run.folder.records().items(), key=_place))
     value["outcomes"] = {stage: record["outcomes"] for stage, record in records.items() if "outcomes" in record}
     value["warnings"] = list(dict.fromkeys(text for record in records.values() for text in record.get("warnings", [])))
-    value["solutions"] = shown_solutions(policies[BASE].sampled, run.task, run.recipe.policy.sampling)
+    value["solutions"] = shown_solutions(policies[run.first_policy].sampled, run.task, run.recipe.policy.sampling)
     value["stages"] = {
         stage: {name: entry for name, entry in record.items() if name not in _NOT_REPORTED}
         for stage, record in records.items()
