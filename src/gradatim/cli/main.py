@@ -12,14 +12,14 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import gradatim
-from gradatim.cli import evaluate, output, recipes, solve, trees
+from gradatim.cli import evaluate, output, recipes, solve, train_scorer, trees
 from gradatim.cli.advice import in_words_of
 from gradatim.cli.output import Amount
 from gradatim.errors import GradatimError
 from gradatim.store.files import file_error
 
 _INTERRUPTED = 130  # what shells report for Ctrl-C
-_RESUMABLE = {"run", "pretrain", "evaluate-scorer"}
+_RESUMABLE = {"run", "pretrain", "evaluate-scorer", "train-scorer"}
 
 
 class Commands(TyperGroup):
@@ -81,7 +81,11 @@ app = typer.Typer(
 )
 _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Runs": {"run": recipes.run, "recipes": recipes.show_recipes, "pretrain": recipes.pretrain},
-    "Models": {"solve": solve.solve, "evaluate-scorer": evaluate.evaluate_scorer},
+    "Models": {
+        "solve": solve.solve,
+        "train-scorer": train_scorer.train_scorer,
+        "evaluate-scorer": evaluate.evaluate_scorer,
+    },
     "Trees": {"show": trees.show, "export": trees.export, "import": trees.import_trees},
 }
 for _panel, _commands in _PANELS.items():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gradatim.pipeline.progress import StageProgress
+from gradatim.pipeline.progress import StageProgress, in_words
 from gradatim.recipes.schema import TrainingOptions
 from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, train
 from gradatim.training.examples import Example
@@ -49,6 +50,16 @@ def fit(
         GradatimError: as :func:`gradatim.training.train`; also if a checkpoint cannot be written.
     """
     assert settings.output_dir is not None, "a command keeps checkpoints"
+    first: list[tuple[int, float]] = []  # the first update of this process and its time: a resumed training has others
+
+    def show(made: int, planned: int) -> None:
+        now = time.perf_counter()
+        first[:] = first or [(made, now)]
+        left = ""
+        if made > first[0][0]:
+            left = f", about {in_words((now - first[0][1]) / (made - first[0][0]) * (planned - made))} left"
+        stage.note(f"update {made:,} of {planned:,}{left}")
+
     with disk_errors(settings.output_dir):
         return train(
             model,
@@ -56,7 +67,7 @@ def fit(
             examples,
             settings,
             evaluate=evaluate,
-            on_update=lambda made, planned: stage.note(f"update {made:,} of {planned:,}"),
+            on_update=show,
         )
 
 

@@ -119,7 +119,9 @@ class Progress:
             stage = StageProgress(title, total, done, self.console, None)
             yield stage
         else:
-            columns = [TextColumn("{task.description}"), BarColumn(bar_width=30), TimeElapsedColumn()]
+            # Without a total the bar only shows that something moves: the remark needs the room at 80 columns.
+            bar_width = 30 if total is not None else 6
+            columns = [TextColumn("{task.description}"), BarColumn(bar_width=bar_width), TimeElapsedColumn()]
             if total is not None:
                 columns.insert(2, MofNCompleteColumn())
                 columns.append(TimeRemainingColumn())

@@ -57,7 +57,7 @@ def load_scoring_model(
     chosen = _detect(source, config, tokenizer) if layout == "auto" else layout
     if chosen not in LAYOUTS:
         raise GradatimError(f"there is no layout {layout!r} of reward models; choose one of: {', '.join(LAYOUTS)}")
-    own = _read_layout_file(source)
+    own = read_layout_file(source)
     made: Layout = OwnLayout(tokenizer, own) if chosen == OwnLayout.name else LAYOUTS[chosen](tokenizer)
     auto_class, more = _model_class(made, config)
     return placed(auto_class, source, dtype=dtype, trust_remote_code=False, **more, **options), made
@@ -96,7 +96,12 @@ def _detect(source: str, config: Any, tokenizer: Any) -> str:
     )
 
 
-def _read_layout_file(source: str) -> ChatFormat | None:
+def read_layout_file(source: str) -> ChatFormat | None:
+    """How a model in a folder that was trained here puts a problem; ``None`` for plain text, or where nothing is noted.
+
+    Raises:
+        GradatimError: if the file is damaged.
+    """
     path = Path(source) / LAYOUT_FILE
     if not path.is_file():
         return None

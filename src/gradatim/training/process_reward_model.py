@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForTokenClassification
 from transformers.utils import logging
 
+from gradatim.errors import GradatimError
 from gradatim.policies.loading import load_config
 from gradatim.policies.sources import find_source, load_from, refuse_adapter
 
@@ -37,6 +38,11 @@ def load_process_reward_model(
     is_reward_model = any("ForTokenClassification" in name for name in config.architectures or ())
     if labels is not None or not is_reward_model:
         config.num_labels = labels or 1
+    if config.num_labels not in (1, 2):
+        raise GradatimError(
+            f"a process reward model has one label or two, but {path} is a classifier of {config.num_labels}; name a "
+            "decoder, or a model that was trained to judge steps"
+        )
     # A new head drops features by default; scores of one step would then differ from pass to pass.
     if getattr(config, "classifier_dropout", None) is None:
         config.classifier_dropout = 0.0

@@ -1,0 +1,145 @@
+"""``gradatim train-scorer``: a process reward model from rows of labelled steps."""
+
+from __future__ import annotations
+
+import shlex
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from gradatim.cli.output import progress_console, result_console
+from gradatim.cli.trees import ImportFormat, Neutral
+
+if TYPE_CHECKING:
+    from gradatim.evaluation.bootstrap import Estimate
+    from gradatim.pipeline.scorer_from_rows import TrainedScorer
+
+
+class LabelKind(StrEnum):
+    """What is learned of a label."""
+
+    SOFT = "soft"
+    HARD = "hard"
+
+
+def train_scorer(
+    rows: Annotated[
+        list[str],
+        typer.Argument(metavar="ROWS", help="Files, folders, patterns or hub ids of rows; a run folder."),
+    ],
+    init: Annotated[str, typer.Option(help="The model to start from: a hub id, a folder or shipped:NAME.")],
+    output: Annotated[Path | None, typer.Option(help="The model's folder; runs/scorer-ROWS by default.")] = None,
+    format: Annotated[ImportFormat, typer.Option(help="Of the rows; auto looks at the first.")] = ImportFormat.AUTO,
+    split: Annotated[str, typer.Option(help="Which split of a hub data set.")] = "train",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many trees.")] = None,
+    neutral: Annotated[Neutral | None, typer.Option(help="What rating 0 of PRM800K means; good by default.")] = None,
+    skip_malformed: Annotated[bool, typer.Option("--skip-malformed", help="Pass over malformed rows.")] = False,
+    trees: Annotated[str, typer.Option(help="Which trees of a run folder.")] = "round-1",
+    value: Annotated[str | None, typer.Option(help="The score of trees to learn; label or value by default.")] = None,
+    labels: Annotated[LabelKind, typer.Option(help="As they are, or 0 and 1.")] = LabelKind.SOFT,
+    threshold: Annotated[float, typer.Option(help="Hard labels are 1 above this.")] = 0.0,
+    validation: Annotated[float, typer.Option(help="Share of questions held out; 0 for none.")] = 0.05,
+    epochs: Annotated[float, typer.Option(help="Passes over the labels.")] = 2.0,
+    learning_rate: Annotated[float | None, typer.Option(help="By the model's size if it is not given.")] = None,
+    tokens_per_batch: Annotated[int, typer.Option(help="Tokens in one forward pass.")] = 4096,
+    gradient_accumulation: Annotated[int, typer.Option(help="Forward passes per update.")] = 1,
+    lora: Annotated[bool, typer.Option("--lora", help="Train adapters, merged in the end.")] = False,
+    bf16: Annotated[bool | None, typer.Option(help="Mixed precision; on where an accelerator can.")] = None,
+    chat: Annotated[bool | None, typer.Option(help="Problems as conversations; if the model has a template.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of the new head, the order and what is held out.")] = 0,
+    evaluate_every: Annotated[int | None, typer.Option(help="Updates; ten times in all by default.")] = None,
+    save_every: Annotated[int | None, typer.Option(help="Updates; as often as is measured by default.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many measurements without a gain.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier training first.")] = False,
+) -> None:
+    """Train a process reward model on labelled steps, or go on with a training that was stopped."""
+    from gradatim.pipeline.labelled_rows import RowOptions
+    from gradatim.pipeline.progress import Progress
+    from gradatim.pipeline.scorer_from_rows import ScorerOptions, train_scorer_from_rows
+
+    result = train_scorer_from_rows(
+        rows,
+        init,
+        Path("runs") / f"scorer-{_name(rows[0])}" if output is None else output,
+        rows=RowOptions(
+            format=format.value,
+            split=split,
+            limit=limit,
+            neutral=None if neutral is None else neutral.value,
+            malformed="skip" if skip_malformed else "refuse",
+            trees=trees,
+            value=value,
+        ),
+        options=ScorerOptions(
+            labels=labels.value,
+            threshold=threshold,
+            validation=validation,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            tokens_per_batch=tokens_per_batch,
+            gradient_accumulation=gradient_accumulation,
+            lora=lora,
+            bf16=bf16,
+            chat=chat,
+            device=device,
+            seed=seed,
+            evaluate_every=evaluate_every,
+            save_every=save_every,
+            patience=patience,
+        ),
+        fresh=fresh,
+        progress=Progress(progress_console()),
+    )
+    _print(result, result_console())
+
+
+def _name(source: str) -> str:
+    """A folder's name for what was learned from ``source``, which may be a pattern."""
+    stem = Path(source).stem
+    return "".join(sign if sign.isalnum() or sign in "-_." else "" for sign in stem).strip("-_.") or "rows"
+
+
+def _print(result: TrainedScorer, console: Console) -> None:
+    from rich.table import Table
+
+    if result.before:
+        console.print(f"trained before: {result.summary}", highlight=False, soft_wrap=True)
+    best, constant = result.trained, result.constant
+    if best is not None and constant is not None:
+        table = Table(
+            title=f"{best.steps:,} held-out steps of {best.questions:,} questions, 95 % intervals",
+            title_justify="left",
+        )
+        for column in ("", "trained", "one score for all"):
+            table.add_column(column, justify="right" if column else "left")
+        table.add_row("loss (lower is better)", _shown(best.loss), _shown(constant.loss))
+        table.add_row("AUC", _shown(best.auc), _shown(constant.auc))
+        table.add_row("accuracy", _shown(best.accuracy), _shown(constant.accuracy))
+        table.add_row("first-error F1", _shown(best.first_error_f1), _shown(constant.first_error_f1))
+        console.print(table)
+    threshold = None
+    if best is not None and best.threshold is not None:
+        console.print(f"a step is best called right from a score of {best.threshold:.3f}", highlight=False)
+    if best is not None and best.first_error_threshold is not None:
+        threshold = f"{best.first_error_threshold:.3f}"
+        console.print(f"first errors are best found below a score of {threshold}", highlight=False)
+    console.print(f"model: {result.folder}\nnext:", highlight=False, soft_wrap=True)
+    folder = shlex.quote(str(result.folder))
+    chosen = "" if threshold is None else f" --threshold {threshold}"
+    console.print(
+        f"  gradatim evaluate-scorer {folder} --benchmark processbench --data Qwen/ProcessBench{chosen}\n"
+        f"  gradatim run RECIPE --set scorer.init={folder} --set scorer.train=false",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _shown(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "undefined"
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
