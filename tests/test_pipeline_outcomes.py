@@ -154,7 +154,7 @@ def test_a_run_warns_and_reports(tmp_path: Path) -> None:
     recipe = small_recipe(
         policy={"model": "shipped:countdown", "device": "cpu", "sampling": {"max_step_tokens": 16, "max_steps": 2}},
         problems={"train": 2, "test": 3},
-        search={"name": "grow", "branching": [2]},
+        search={"name": "grow", "branching": [2], "rollouts": 0},
         scorer=None,
         objective=None,
         evaluation={"samples": 8, "in_flight": 1},

@@ -75,7 +75,8 @@ def write_answer(text: str, seed: int) -> list[str]:
 def report(source: Path, policy: str, output: Path) -> dict[str, Any]:
     sizes = ["problems.train=3", "problems.test=4", "evaluation.samples=4", "policy.sampling.max_step_tokens=8"]
     more = ["policy.sampling.max_steps=3", "evaluation.pass_at=[1, 4]", "evaluation.majority=[4]"]
-    settings = [f"task.source={source}", "task.validation_fraction=0.4", "policy.dtype=float32", *sizes, *more]
+    grown = "search={name: grow, branching: [4, 2, 2]}"
+    settings = [grown, f"task.source={source}", "task.validation_fraction=0.4", "policy.dtype=float32", *sizes, *more]
     arguments = [part for setting in settings for part in ("--set", setting)]
     result = CliRunner().invoke(app, ["run", "gsm8k", "--policy", policy, *arguments, "--output", str(output)])
     assert result.exit_code == 0, result.output

@@ -65,7 +65,7 @@ def test_run_folder_holds_everything(whole: Path) -> None:
         assert (whole / name).stat().st_size > 0
     for plot in ("accuracy-against-tokens.png", "tree.png"):
         assert (whole / "plots" / plot).read_bytes().startswith(b"\x89PNG")
-    assert yaml.safe_load((whole / "recipe.yaml").read_text())["search"]["rollouts"] == 0, "defaults are written out"
+    assert yaml.safe_load((whole / "recipe.yaml").read_text())["search"]["rollouts"] == 1, "defaults are written out"
 
 
 def test_trees_are_graded_and_valued(whole: Path) -> None:
@@ -194,17 +194,14 @@ def test_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(stored(tmp_path, "round-1")) == 2
 
 
-def test_another_recipe_is_refused_and_fresh_deletes(whole: Path, tmp_path: Path) -> None:
+def test_fresh_deletes_the_earlier_run_and_nothing_else(tmp_path: Path) -> None:
     recipe = small_recipe(problems={"train": 2, "test": 2}, scorer=None, objective=None, evaluation={"samples": 8})
     run(recipe, tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
-    changed = recipe.model_copy(update={"seed": 1})
-    with pytest.raises(GradatimError, match=r"seed was 0 and is now 1.*--output.*--fresh"):
-        run(changed, tmp_path)
-    assert len(stored(tmp_path, "round-1")) == 2
-    run(changed, tmp_path, fresh=True)
+    run(recipe.model_copy(update={"seed": 1}), tmp_path, fresh=True)
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["seed"] == 1
+    assert not (tmp_path / "superseded").exists()
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The loop that runs a recipe: fine-tune, grow trees, learn from them, go round again, evaluate.
 
-Every stage is skipped as far as it was done before, so the same call on the same folder goes on where it was stopped.
+Every stage is skipped as far as it was done before, so the same call on the same folder goes on where it was stopped,
+and after a change of the recipe only what depends on it is done anew.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from gradatim.pipeline.context import BASE, FINE_TUNED, Run
 from gradatim.pipeline.evaluating import guided_search, measure_policy, sample_solutions, sampling_methods
 from gradatim.pipeline.fine_tuning import fine_tune
-from gradatim.pipeline.growing import grow_trees
+from gradatim.pipeline.growing import training_trees
 from gradatim.pipeline.learning import train_policy, train_scorer
 from gradatim.pipeline.progress import Progress
 from gradatim.pipeline.reporting import Measured, write_report
@@ -42,7 +43,7 @@ def run_recipe(
         The content of ``report.json``.
 
     Raises:
-        GradatimError: if the folder holds another run, or an input cannot be used.
+        GradatimError: if another process uses the folder, or an input cannot be used.
     """
     torch.set_num_threads(max(1, min(torch.get_num_threads(), os.cpu_count() or 1)))
     with RunFolder(output, recipe, fresh=fresh) as folder:
@@ -61,7 +62,7 @@ def _rounds(run: Run) -> list[Tree]:
     fine_tune(run)
     first: list[Tree] = []
     for number in range(1, run.recipe.rounds + 1):
-        trees = grow_trees(run, number, "train", run.problems("train"))
+        trees = training_trees(run, number)
         if number == 1:
             first = trees
             train_scorer(run, trees)

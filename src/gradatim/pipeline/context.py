@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from gradatim.budget import Budget
 from gradatim.evaluation.page import printable
 from gradatim.pipeline.parts import load_policy, load_scorer
 from gradatim.pipeline.progress import Progress
 from gradatim.pipeline.run_folder import RunFolder
+from gradatim.pipeline.stages import dependencies, stages_of
 from gradatim.pipeline.tasks import make_task
 from gradatim.policies.base import PolicyEngine
 from gradatim.policies.transformers import TransformersPolicy
@@ -119,6 +121,17 @@ class Run:
         """A seed for a part of the run; parts of different names draw independently."""
         return zlib.crc32(f"{self.recipe.seed} {name}".encode())
 
+    def begin(self, stage: str, *outputs: Path) -> None:
+        """Begin a stage, or go on with it; an outcome of other options is set aside, and a line says so."""
+        reason = self.folder.begin(stage, dependencies(self.recipe, stage), outputs)
+        if reason is not None:
+            self.progress.line(f"The stage {stage} is done anew: {reason}")
+
+    def stage_records(self) -> dict[str, dict[str, Any]]:
+        """What is known of each stage that ran, in the order of the stages."""
+        records = {name: self.folder.record(name) for name in stages_of(self.recipe)}
+        return {name: record for name, record in records.items() if "seconds" in record}
+
     def search_trees(
         self,
         name: str,
@@ -149,6 +162,7 @@ class Run:
             The trees in the order of ``problems``.
         """
         found: dict[str, Tree] = {}
+        self.begin(name, self.folder.trees(name))
         with TreeStore(self.folder.trees(name)) as store:
             missing = [problem for problem in problems if problem.id not in store]
             if missing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,6 +21,7 @@ from gradatim.evaluation import (
 )
 from gradatim.pipeline.context import Run, Searcher
 from gradatim.pipeline.outcomes import note_outcomes
+from gradatim.pipeline.stages import search_name
 from gradatim.recipes.schema import BeamMethod, SearchMethod
 from gradatim.search import beam_search, independent_sampling, mcts
 from gradatim.search.selection import best_of_n as select_by_score
@@ -126,7 +126,6 @@ def sampling_methods(run: Run, sampled: Sequence[Tree]) -> list[MethodResult]:
 def guided_search(run: Run, method: SearchMethod) -> MethodResult:
     """One guided search over the test problems with the first policy; the scorer alone chooses the solution."""
     settings = {name: value for name, value in method.model_dump().items() if name != "method"}
-    label = "-".join([method.method, *(re.sub(r"\W+", "x", str(value)).strip("x") for value in settings.values())])
     name = scorer_name(run)
     assert name is not None, "the recipe was checked: guided searches have a scorer"
 
@@ -141,7 +140,7 @@ def guided_search(run: Run, method: SearchMethod) -> MethodResult:
 
         return Searcher(search, policy, scorer)
 
-    stage = f"search-{label}"
+    stage = search_name(method)
     title = f"Searching by {method.method} ({', '.join(f'{key} {value}' for key, value in _telling(settings).items())})"
     trees = run.search_trees(
         stage,

@@ -31,7 +31,8 @@ def fine_tune(run: Run) -> None:
         GradatimError: if the task has too few worked solutions.
     """
     options = run.recipe.fine_tuning
-    if options is None or is_done(run, _STAGE, run.fine_tuned_path, _TITLE):
+    checkpoints = run.folder.path / "checkpoints" / _STAGE
+    if options is None or is_done(run, _STAGE, run.fine_tuned_path, checkpoints, _TITLE):
         return
     demonstrations = find_demonstrations(run.recipe, run.task)
     grown = {problem.id for problem in run.problems("train")}
@@ -45,7 +46,7 @@ def fine_tune(run: Run) -> None:
         title=_TITLE,
         source=source,
         target=run.fine_tuned_path,
-        checkpoints=run.folder.path / "checkpoints" / _STAGE,
+        checkpoints=checkpoints,
         objective=objective,
         examples=objective.examples(solution_nodes(demonstrations, tokenizer, make_chat(run.recipe.policy))),
         what="worked solutions",

@@ -2,24 +2,82 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
+from pathlib import Path
 
+from gradatim.errors import GradatimError
 from gradatim.pipeline.context import Run, Searcher
 from gradatim.pipeline.outcomes import note_outcomes
 from gradatim.policies.base import Policy
-from gradatim.recipes.schema import BeamTreeOptions, GrowOptions, MctsTreeOptions, Recipe, RolloutValues
+from gradatim.recipes.schema import (
+    BeamTreeOptions,
+    GrowOptions,
+    MctsTreeOptions,
+    Recipe,
+    RolloutValues,
+    SamplingSearchOptions,
+    StoredTrees,
+)
 from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.search import back_up_values, beam_search, grow, independent_sampling, mcts
-from gradatim.tasks.base import Task, grade_node
+from gradatim.store.trees import TreeStore
+from gradatim.tasks.base import Task, grade, grade_node
 from gradatim.tree import Node, Problem, Tree
 
 VALUE = "value"  # the name under which trees keep what a step is worth
 _GUIDE = "guide"
 
 
+def training_trees(run: Run, round_number: int) -> list[Tree]:
+    """The trees that a round learns from, grown or stored; none where the recipe has no search."""
+    options = run.recipe.search
+    if options is None:
+        return []
+    if run.recipe.learner is None:
+        run.progress.line("Nothing in this recipe learns from trees; they are grown since it has a search section")
+    if isinstance(options, StoredTrees):
+        return stored_trees(run, Path(options.trees))
+    return grow_trees(run, round_number, "train", run.problems("train"))
+
+
+def stored_trees(run: Run, source: Path) -> list[Tree]:
+    """The trees at ``source``, each step with its value under :data:`VALUE`; copied into the run as its first round.
+
+    Trees of the test problems are left out. What has a value keeps it.
+
+    Raises:
+        GradatimError: if there are no trees at ``source``, or none that can be used.
+    """
+    path = source / "trees" / "round-1.jsonl" if source.is_dir() else source
+    if not path.is_file():
+        raise GradatimError(f"search.trees names {str(source)!r}, where there are no trees; name a run or a trees file")
+    name, held_out = "round-1", {problem.prompt for problem in run.problems("test")}
+    run.begin(name, run.folder.trees(name))
+    started = time.perf_counter()
+    wanted = run.recipe.problems.train or None
+    with TreeStore(path) as given, TreeStore(run.folder.trees(name)) as store:
+        ids = list(islice((tree.problem.id for tree in given if tree.problem.prompt not in held_out), wanted))
+        with run.progress.stage(f"Taking the trees of {path}", len(ids), sum(id in store for id in ids)) as stage:
+            for id in ids:
+                if id not in store and (tree := given.get(id)) is not None:
+                    if not any(VALUE in node.scores for node in tree.nodes[1:]):
+                        grade(tree, run.task)
+                        back_up_values(tree, VALUE)
+                    store.append(tree)
+                    stage.advance()
+        if not ids:
+            raise GradatimError(f"{str(path)!r} holds no trees but of test problems; name trees of other problems")
+        run.folder.update(name, time.perf_counter() - started, problems=len(ids))
+        return [tree for id in ids if (tree := store.get(id)) is not None]
+
+
 def grow_trees(run: Run, round_number: int, split: str, problems: Sequence[Problem]) -> list[Tree]:
     """Trees of ``problems`` grown with the policy of the round before, each step with its value under :data:`VALUE`."""
     recipe = run.recipe
+    assert recipe.search is not None, "the recipe was checked: who asks for trees has a search"
+    assert not isinstance(recipe.search, StoredTrees), "the recipe was checked: stored trees are not grown"
     name = f"round-{round_number}" if split == "train" else f"round-{round_number}-{split}"
 
     def make_searcher() -> Searcher:
@@ -77,6 +135,7 @@ def tree_search(recipe: Recipe, policy: Policy, task: Task) -> Callable[[Tree], 
                 terminal_value=lambda node: _reward(node, task),
             )
         else:
+            assert isinstance(options, SamplingSearchOptions), "the recipe was checked: who grows trees has a search"
             await independent_sampling(tree, policy, n=options.n)
         if valuer is not None:
             await value_by_depth(tree, valuer)

@@ -40,7 +40,8 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
     options = run.recipe.scorer
     if options is None or not options.train:
         return
-    if is_done(run, "scorer", run.scorer_path, "Training the process reward model"):
+    checkpoints = run.folder.path / "checkpoints" / "scorer"
+    if is_done(run, "scorer", run.scorer_path, checkpoints, "Training the process reward model"):
         return
     base = run.policy_path(0) if options.init == "policy" else options.init
     source = resolve_model(base)
@@ -68,7 +69,7 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
             model,
             objective,
             objective.examples(labels),
-            training_settings(options.training, run.folder.path / "checkpoints" / "scorer", run.recipe.seed),
+            training_settings(options.training, checkpoints, run.recipe.seed),
             stage=stage,
             evaluate=None if held_out is None else reported(stage, held_out.negative_loss, "held-out loss", -1.0),
         )
@@ -93,7 +94,8 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
     options = run.recipe.objective
     title = f"Training the policy by {'' if options is None else options.name}, round {round_number}"
     target = Path(run.policy_path(round_number))
-    if options is None or is_done(run, f"policy-{round_number}", target, title):
+    checkpoints = run.folder.path / "checkpoints" / f"round-{round_number}" / "training"
+    if options is None or is_done(run, f"policy-{round_number}", target, checkpoints, title):
         return
     objective, examples, what = policy_examples(options, run.recipe.supervision.pairs, trees)
     if not examples:
@@ -107,7 +109,7 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
         title=title,
         source=resolve_model(run.policy_path(round_number - 1)),
         target=target,
-        checkpoints=run.folder.path / "checkpoints" / f"round-{round_number}" / "training",
+        checkpoints=checkpoints,
         objective=objective,
         examples=examples,
         what=f"{what} of trees",
@@ -225,8 +227,9 @@ def _labels(run: Run, trees: Sequence[Tree]) -> list[StepLabel]:
     return [label for tree in trees for label in step_labels(tree, value=VALUE, **options.model_dump())]
 
 
-def is_done(run: Run, stage: str, target: Path, title: str) -> bool:
-    """Whether a stage that makes the folder ``target`` was done before; then a line says so."""
+def is_done(run: Run, stage: str, target: Path, checkpoints: Path, title: str) -> bool:
+    """Whether a stage that makes the model ``target`` was done before; then a line says so. Else it begins."""
+    run.begin(stage, target, checkpoints)
     done = bool(run.folder.record(stage).get("done")) and target.is_dir()
     if done:
         run.progress.line(f"{title}: done before")

@@ -102,7 +102,7 @@ class SampledAccuracy:
             search_many(
                 trees,
                 lambda tree: policy.rollout([tree.root], self.samples),
-                self.run.recipe.search.in_flight,
+                self.run.recipe.evaluation.in_flight,
                 policy.release,
             )
         )

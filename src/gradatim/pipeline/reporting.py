@@ -35,6 +35,7 @@ from gradatim.pipeline.finding import finding
 from gradatim.pipeline.growing import VALUE
 from gradatim.pipeline.page import page_sections
 from gradatim.pipeline.shown_solutions import shown_solutions
+from gradatim.recipes.task_options import Section
 from gradatim.store.files import write_json, write_text
 from gradatim.tasks.base import Oracle
 from gradatim.tree import Tree
@@ -85,14 +86,13 @@ def write_report(
     value["compared_with"] = before
     value["searched"] = run.first_policy
     value["labels"] = labels
-    records = dict(sorted(run.folder.records().items(), key=_place))
+    records = run.stage_records()
     value["outcomes"] = {stage: record["outcomes"] for stage, record in records.items() if "outcomes" in record}
     value["warnings"] = list(dict.fromkeys(text for record in records.values() for text in record.get("warnings", [])))
     value["solutions"] = shown_solutions(policies[run.first_policy].sampled, run.task, run.recipe.policy.sampling)
     value["stages"] = {
         stage: {name: entry for name, entry in record.items() if name not in _NOT_REPORTED}
         for stage, record in records.items()
-        if stage != "models"
     }
     value["models"] = run.folder.record("models")
     value["recipe"] = run.recipe.model_dump(mode="json")
@@ -205,18 +205,23 @@ def _settings(run: Run) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "task": ", ".join(f"{key} {value}" for key, value in recipe.task.model_dump(exclude_none=True).items()),
+        "task": _written(recipe.task),
         "policy": recipe.policy.model,
-        "problems": ", ".join(f"{split} {count}" for split, count in recipe.problems.model_dump().items()),
-        "search": ", ".join(f"{key} {value}" for key, value in recipe.search.model_dump(exclude_none=True).items()),
+        "problems": _written(recipe.problems),
+        "search": "none" if recipe.search is None else _written(recipe.search),
         "objective": "none" if recipe.objective is None else recipe.objective.name,
         "rounds": recipe.rounds,
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
     }
 
 
-_STAGES = ("round", "scorer", "policy", "evaluate", "search")  # in the order of a run
-_NOT_REPORTED = {"history", "done", "outcomes", "warnings"}  # of a stage's record; the last two stand by themselves
+_NOT_REPORTED = {"history", "done", "depends", "outcomes", "warnings"}  # of a stage's record
+
+
+def _written(section: Section) -> str:
+    return ", ".join(f"{key} {value}" for key, value in section.model_dump(exclude_none=True).items())
+
+
 _FIGURE_NODES = 24  # a figure of more is too tall to be read on a page
 
 
@@ -233,7 +238,7 @@ def _draw(run: Run, report: Report, trees: Sequence[Tree]) -> None:
         accuracy_against_tokens(report.search, add("Accuracy against tokens", "accuracy-against-tokens.png"))
     if report.prm is not None and report.prm.calibration:
         reliability(report.prm.calibration, add("Reliability of the step scores", "reliability.png"))
-    for stage, record in run.folder.records().items():
+    for stage, record in run.stage_records().items():
         history = [(float(entry["step"]), float(entry["loss"])) for entry in record.get("history", [])]
         if len(history) > 1:
             caption = f"Training loss, {stage}"
@@ -241,13 +246,6 @@ def _draw(run: Run, report: Report, trees: Sequence[Tree]) -> None:
     if trees:
         telling = max(trees, key=_contrast)
         draw_tree(telling, add("One problem's tree", "tree.png"), by=scorer_name(run), limit=_FIGURE_NODES)
-
-
-def _place(stage: tuple[str, Any]) -> tuple[int, str]:
-    """Where a stage, with its record, stands in the order of a run."""
-    name = stage[0]
-    kind = name.split("-")[0]
-    return (_STAGES.index(kind) if kind in _STAGES else len(_STAGES)), name
 
 
 def _contrast(tree: Tree) -> float:

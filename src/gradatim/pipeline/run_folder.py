@@ -6,8 +6,9 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,31 +16,28 @@ from typing import Any
 import yaml
 
 from gradatim.errors import GradatimError
+from gradatim.pipeline.stages import first_difference
 from gradatim.recipes.schema import Recipe
 from gradatim.store.files import file_error, remove_temporaries, remove_temporaries_of, write_json, write_text
 
 _CONTENTS = (
-    "recipe.yaml",
-    "trees",
-    "stages",
-    "checkpoints",
-    "fine-tuned",
-    "scorer",
-    "policy",
-    "plots",
-    "report.json",
-    "report.md",
-)
-_MISSING = object()
+    "recipe.yaml", "trees", "stages", "checkpoints", "fine-tuned", "scorer", "policy", "plots", "superseded",
+    "report.json", "report.md",
+)  # fmt: skip
+_UNKNOWN = "it does not say what it was made with"
 
 
 class RunFolder:
     """A run folder, held by one process at a time.
 
     ``recipe.yaml`` is the recipe with every default written out; ``trees/*.jsonl`` are the trees, each stored the
-    moment it was finished; ``stages/*.json`` say what is finished and how long it took; ``scorer/``, ``policy/``
-    and ``fine-tuned/`` are the trained models, ``checkpoints/`` what training needs to go on; ``report.json``,
-    ``report.md`` and ``plots/`` are the outcome. The same command on the same folder goes on where it was stopped.
+    moment it was finished; ``stages/*.json`` say what is finished and how long it took; ``scorer/``, ``policy/`` and
+    ``fine-tuned/`` are the trained models, ``checkpoints/`` what training needs to go on; ``report.json``,
+    ``report.md`` and ``plots/`` are the outcome.
+
+    The same command on the same folder goes on where it was stopped. After a change of the recipe, every stage that
+    does not depend on what was changed is used again; what is no longer of the recipe is set aside in ``superseded/``
+    when its stage begins, and never deleted.
 
     Args:
         path: the folder; made if it is missing.
@@ -47,7 +45,7 @@ class RunFolder:
         fresh: delete an earlier run in the folder first.
 
     Raises:
-        GradatimError: if the folder has a run of another recipe, or another process uses it.
+        GradatimError: if the folder cannot be written, or another process uses it.
     """
 
     def __init__(self, path: str | os.PathLike[str], recipe: Recipe, *, fresh: bool = False) -> None:
@@ -62,7 +60,10 @@ class RunFolder:
             self._clear_temporaries()
             if fresh:
                 self._clear()
-            self._claim(recipe)
+            resolved = recipe.model_dump(mode="json")
+            write_text(
+                self.path / "recipe.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=110)
+            )
         except BlockingIOError:
             self.close()
             raise GradatimError(
@@ -89,16 +90,43 @@ class RunFolder:
             raise file_error(self._record_path(stage), error) from error
         return value
 
+    def begin(self, stage: str, depends: Mapping[str, Any], outputs: Sequence[Path]) -> str | None:
+        """Begin a stage, or go on with it; what was made of other options is set aside before.
+
+        Args:
+            stage: the stage.
+            depends: the recipe's keys that its outcome depends on, with their values.
+            outputs: the files and folders that it makes.
+
+        Returns:
+            Where an earlier outcome was set aside and why, in words; ``None`` if there is none or it is of use.
+        """
+        record, present = self.record(stage), [output for output in outputs if output.exists()]
+        reason = first_difference(record["depends"], depends) if "depends" in record else _UNKNOWN
+        if reason is None:
+            return None
+        if present:
+            place = self._free_place(stage)
+            for output in present:
+                aside = place / output.relative_to(self.path)
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(output, aside)
+            write_json(place / "stage.json", record)
+            reason = f"{reason}; what was there is kept in {place.relative_to(self.path)}"
+        write_json(self._record_path(stage), {"depends": dict(depends)})
+        return reason if present else None
+
+    def _free_place(self, stage: str) -> Path:
+        """A folder for what is set aside that does not exist yet."""
+        places = (self.path / "superseded" / f"{stage}-{number}" for number in count(1))
+        return next(place for place in places if not place.exists())
+
     def update(self, stage: str, seconds: float, **values: Any) -> None:
         """Add to a stage's record, with the time of day; seconds add up over interruptions."""
         record = self.record(stage)
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         so_far = round(record.get("seconds", 0.0) + seconds, 3)
         write_json(self._record_path(stage), {**record, **values, "seconds": so_far, "at": now})
-
-    def records(self) -> dict[str, dict[str, Any]]:
-        """The records of all stages, by name."""
-        return {path.stem: self.record(path.stem) for path in sorted((self.path / "stages").glob("*.json"))}
 
     def close(self) -> None:
         """Let other processes use the folder."""
@@ -132,43 +160,3 @@ class RunFolder:
                 shutil.rmtree(target)
             else:
                 target.unlink(missing_ok=True)
-
-    def _claim(self, recipe: Recipe) -> None:
-        """Write the recipe, or see that the one that is there says the same."""
-        path = self.path / "recipe.yaml"
-        resolved = recipe.model_dump(mode="json")
-        if not path.is_file():
-            write_text(path, yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=110))
-            return
-        try:
-            earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError):
-            earlier = None
-        different = "everything" if not isinstance(earlier, dict) else first_difference(earlier, resolved)
-        if different is not None:
-            raise GradatimError(
-                f"{str(self.path)!r} holds a run of a different recipe ({different}); choose another --output, or "
-                "delete that run with --fresh"
-            )
-
-
-def first_difference(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """The first key in which two recipes differ, with both values; the summary does not count."""
-    before, after = dict(_flat(earlier)), dict(_flat(now))
-    for key in [*after, *before]:
-        left, right = before.get(key, _MISSING), after.get(key, _MISSING)
-        if key != "summary" and left != right:
-            return f"{key} was {_shown(left)} and is now {_shown(right)}"
-    return None
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, value
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value is _MISSING or value is None else str(value)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from gradatim.errors import GradatimError
-from gradatim.pipeline.run_folder import first_difference
+from gradatim.pipeline.stages import first_difference
 from gradatim.store.files import file_error, write_json
 
 RECORD_FILE = "training.json"

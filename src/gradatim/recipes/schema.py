@@ -100,8 +100,8 @@ class PolicyOptions(Section):
 class ProblemCounts(Section):
     """How many problems of each split are used."""
 
-    train: PositiveInt
-    """Problems to grow trees on."""
+    train: NonNegativeInt = 0
+    """Problems to grow trees on; of stored trees, how many are used at most (0 for all)."""
     validation: NonNegativeInt = 0
     """Problems to stop training early by; 0 for none."""
     test: PositiveInt
@@ -124,8 +124,8 @@ class GrowOptions(TreeSearch):
     """Grow level by level: a fixed number of steps below every open node."""
     branching: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default=[8, 4, 4])
     """Steps that are drawn below a node, for each depth from the root's."""
-    rollouts: NonNegativeInt = 0
-    """Solutions that are completed below each node left open at the last level."""
+    rollouts: NonNegativeInt = 1
+    """Solutions that are completed below each node left open at the last level; with 0 such a node has no value."""
     skip_decided: bool = False
     """Expand no step whose rollouts are all right or all wrong; needs `values.name: rollouts`."""
 
@@ -170,8 +170,17 @@ class MctsTreeOptions(GuidedSearch):
     """The constant of the rule: more explores more."""
 
 
+class StoredTrees(Section):
+    """Trees that are there already, in the place of grown ones."""
+
+    name: Literal["stored"]
+    """Take trees that another run grew, or that were imported."""
+    trees: str
+    """A run folder, whose first round's trees are meant, or a file of trees."""
+
+
 SearchOptions = Annotated[
-    GrowOptions | SamplingSearchOptions | BeamTreeOptions | MctsTreeOptions, Field(discriminator="name")
+    GrowOptions | SamplingSearchOptions | BeamTreeOptions | MctsTreeOptions | StoredTrees, Field(discriminator="name")
 ]
 
 
@@ -433,8 +442,8 @@ class Recipe(Section):
     """How many problems are used for what."""
     fine_tuning: FineTuningOptions | None = None
     """Worked solutions that the policy learns first; `null` for none."""
-    search: SearchOptions
-    """How trees are grown to learn from."""
+    search: SearchOptions | None = None
+    """How trees are grown to learn from; `null` where nothing learns."""
     values: ValueOptions = BackupValues()
     """How the worth of a step is told from the trees."""
     scorer: ProcessRewardOptions | None = None
@@ -448,8 +457,17 @@ class Recipe(Section):
     evaluation: EvaluationOptions = EvaluationOptions()
     """What is measured on the test problems."""
 
+    @property
+    def learner(self) -> str | None:
+        """What learns from trees first: ``"scorer"``, ``"objective"`` or nothing."""
+        if self.scorer is not None and self.scorer.train:
+            return "scorer"
+        return None if self.objective is None else "objective"
+
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
+        if self.learner is not None:
+            self._check_trees(self.learner)
         if isinstance(self.search, GrowOptions) and self.search.skip_decided and self.values.name != "rollouts":
             raise ValueError("search.skip_decided needs values known while growing: set values.name to rollouts")
         if self.evaluation.search and self.scorer is None:
@@ -467,6 +485,23 @@ class Recipe(Section):
         if self.rounds > 1 and self.objective is None:
             raise ValueError("more than one round needs an objective that trains the policy between them")
         return self
+
+    def _check_trees(self, learner: str) -> None:
+        """See that there are trees for what learns from them."""
+        if self.search is None:
+            raise ValueError(f"{learner} learns from trees: add a search section, such as search: {{name: grow}}")
+        if isinstance(self.search, StoredTrees):
+            if self.rounds > 1:
+                raise ValueError("stored trees serve one round: set rounds to 1, or let search grow trees")
+            if self.values.name == "rollouts":
+                raise ValueError("stored trees are not sampled from: set values.name to backup")
+            if self.problems.validation and learner == "scorer":
+                raise ValueError(
+                    "stored trees have none of validation problems, by which the scorer's training would be stopped: "
+                    "set problems.validation to 0"
+                )
+        elif not self.problems.train:
+            raise ValueError(f"{learner} learns from trees: say how many problems to grow them on in problems.train")
 
     def _why_untrainable(self) -> str | None:
         policy = self.policy

@@ -1,0 +1,232 @@
+"""What a changed recipe does to a run that is there: what does not depend on the change is used again."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from gradatim.errors import GradatimError
+from gradatim.pipeline import Progress, run_recipe
+from gradatim.pipeline.growing import VALUE
+from gradatim.pipeline.stages import NO_RESULT, REPORT_ONLY, claims, dependencies, first_difference, flat, stages_of
+from gradatim.recipes import Recipe, load_recipe, shipped_recipes
+from gradatim.store import TreeStore
+from gradatim.tree import Problem, Tree
+from small_runs import small_content, small_recipe
+
+SMALL: dict[str, Any] = {"problems": {"train": 3, "test": 3}, "scorer": None, "objective": None}
+SAMPLED = {"samples": 4, "pass_at": [1, 4], "best_of": [1], "majority": [4], "in_flight": 1}
+
+
+def run(recipe: Recipe, folder: Path) -> str:
+    """Run it; returns what a person saw."""
+    seen = io.StringIO()
+    run_recipe(recipe, folder, progress=Progress(Console(file=seen, width=400)))
+    return seen.getvalue()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in (folder / "trees").glob("*.jsonl")}
+
+
+def redone(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "superseded").glob("*"))
+
+
+def full_recipe() -> Recipe:
+    """A recipe with every section, so that every key is there."""
+    content = small_content()
+    lora = {"lora": {"rank": 4}}
+    content["scorer"]["training"] |= lora
+    content["objective"]["training"] |= lora
+    content["policy"] |= {"chat": {"system": "s"}}
+    content["fine_tuning"] = {"demonstrations": 3, "training": lora}
+    content["evaluation"]["search"] += [{"method": "mcts", "simulations": 2}]
+    return small_recipe(**content, rounds=2)
+
+
+def test_every_key_of_a_recipe_has_its_place() -> None:
+    recipe = full_recipe()
+    keys = dict(flat(recipe.model_dump(mode="json")))
+    claimed = {key for name in stages_of(recipe) for key in dependencies(recipe, name)}
+    for key in keys:
+        places = [key in claimed, claims(NO_RESULT, key), claims(REPORT_ONLY, key)]
+        assert sum(places) == 1, f"{key}: a stage depends on it, or no result does, or the report alone; {places}"
+
+
+def test_every_shipped_recipe_has_stages() -> None:
+    for name in shipped_recipes():
+        recipe = load_recipe(name)
+        if isinstance(recipe, Recipe):
+            for stage in stages_of(recipe):
+                assert dependencies(recipe, stage)["seed"] == recipe.seed or stage == "scorer"
+
+
+@pytest.mark.parametrize(
+    ("change", "anew"),
+    [
+        ({"summary": "other"}, []),
+        ({"policy.max_branches": 3}, []),
+        ({"problems.test": 9}, []),
+        ({"evaluation.majority": [2]}, []),
+        ({"evaluation.samples": 5}, ["evaluate-base", "evaluate-step-dpo"]),
+        ({"evaluation.budget": 100}, ["search-beam-2-2-last"]),
+        ({"objective.beta": 0.7}, ["policy-1", "evaluate-step-dpo", "evaluate-step-dpo-greedy"]),
+        ({"supervision.pairs.min_gap": 0.3}, ["policy-1", "evaluate-step-dpo", "evaluate-step-dpo-greedy"]),
+        (
+            {"scorer.training.epochs": 2},
+            ["scorer", "evaluate-base", "evaluate-step-dpo", "search-beam-2-2-last"],
+        ),
+        ({"search.rollouts": 3}, [name for name in stages_of(small_recipe()) if name != "evaluate-base-greedy"]),
+        ({"seed": 4}, list(stages_of(small_recipe()))),
+        ({"task.largest_number": 15}, list(stages_of(small_recipe()))),
+    ],
+)
+def test_a_change_concerns_the_stages_that_depend_on_it(change: dict[str, Any], anew: list[str]) -> None:
+    content = small_recipe().model_dump(mode="json")
+    for key, value in change.items():
+        *sections, last = key.split(".")
+        place = content
+        for section in sections:
+            place = place[section]
+        place[last] = value
+    before, after = small_recipe(), small_recipe(**content)
+    changed = [
+        name
+        for name in stages_of(before)
+        if first_difference(dependencies(before, name), dependencies(after, name)) is not None
+    ]
+    assert sorted(changed) == sorted(anew)
+
+
+def test_another_round_keeps_the_first_ones_trees_and_measures_the_new_policy() -> None:
+    one, two = small_recipe(), small_recipe(rounds=2)
+    same = {name for name in stages_of(one) if dependencies(one, name) == dependencies(two, name)}
+    assert {"round-1", "round-1-validation", "scorer", "evaluate-base"} <= same
+    assert "evaluate-step-dpo" not in same
+    assert dependencies(one, "policy-1")["rounds"] == 1
+    assert dependencies(two, "policy-2")["rounds"] == 2
+
+
+def test_what_is_compatible_is_reused_and_what_is_not_is_said_and_kept(tmp_path: Path) -> None:
+    run(small_recipe(**SMALL, evaluation=SAMPLED), tmp_path)
+    first = contents(tmp_path)
+    seen = run(small_recipe(**SMALL, evaluation=SAMPLED | {"samples": 5}), tmp_path)
+    assert "The stage evaluate-base is done anew: evaluation.samples was 4 and is now 5" in seen
+    assert "kept in superseded/evaluate-base-1" in seen
+    assert seen.count("done anew") == 1
+    second = contents(tmp_path)
+    assert {name for name in first if first[name] != second[name]} == {"evaluate-base"}
+    kept = tmp_path / "superseded" / "evaluate-base-1" / "trees" / "evaluate-base.jsonl"
+    assert kept.read_bytes() == first["evaluate-base"]
+    more = small_recipe(**SMALL | {"problems": {"train": 3, "test": 5}}, evaluation=SAMPLED | {"samples": 5})
+    assert "done anew" not in run(more, tmp_path)
+    third = contents(tmp_path)
+    assert third["evaluate-base"].startswith(second["evaluate-base"])
+    assert len(third["evaluate-base"].splitlines()) == 5
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["recipe"]["problems"]["test"] == 5
+
+
+def test_trees_that_a_changed_recipe_left_half_grown_are_not_mixed(tmp_path: Path) -> None:
+    with TreeStore(tmp_path / "trees" / "evaluate-base.jsonl") as store:
+        store.append(Tree(Problem("other", "of another time")))
+    seen = run(small_recipe(**SMALL, evaluation=SAMPLED), tmp_path)
+    assert "The stage evaluate-base is done anew: it does not say what it was made with" in seen
+    assert redone(tmp_path) == ["evaluate-base-1"]
+    assert "other" not in TreeStore(tmp_path / "trees" / "evaluate-base.jsonl")
+
+
+def test_a_run_that_failed_before_its_first_result_goes_on_with_the_corrected_recipe(tmp_path: Path) -> None:
+    wrong = small_recipe(**SMALL | {"policy": {"model": str(tmp_path / "nowhere")}}, evaluation=SAMPLED)
+    with pytest.raises(GradatimError):
+        run(wrong, tmp_path / "run")
+    seen = run(small_recipe(**SMALL, evaluation=SAMPLED), tmp_path / "run")
+    assert "done anew" not in seen
+    assert redone(tmp_path / "run") == []
+
+
+def test_trained_models_are_retrained_when_their_trees_change(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "problems": {"train": 4, "test": 2},
+        "scorer": None,
+        "evaluation": SAMPLED | {"greedy": False},
+    }
+    changes["objective"] = {"name": "sft", "training": {"learning_rate": 1e-3, "epochs": 3, "tokens_per_batch": 128}}
+    run(small_recipe(**changes), tmp_path)
+    before = (tmp_path / "policy" / "model.safetensors").read_bytes()
+    content = small_content()["search"] | {"branching": [3, 3, 2]}
+    seen = run(small_recipe(**changes, search=content), tmp_path)
+    assert redone(tmp_path) == ["evaluate-sft-1", "policy-1-1", "round-1-1"]
+    assert "The stage policy-1 is done anew: search.branching was [4, 3, 2] and is now [3, 3, 2]" in seen
+    assert (tmp_path / "superseded" / "policy-1-1" / "policy" / "model.safetensors").read_bytes() == before
+    assert (tmp_path / "policy" / "model.safetensors").read_bytes() != before
+
+
+# Trees that are there already
+
+
+def test_another_runs_trees_are_learned_from(tmp_path: Path) -> None:
+    run(small_recipe(**SMALL, evaluation=SAMPLED), tmp_path / "grown")
+    changes = {"scorer": None, "problems": {"test": 2}, "evaluation": SAMPLED | {"greedy": False}}
+    for number, source in enumerate((tmp_path / "grown", tmp_path / "grown" / "trees" / "round-1.jsonl")):
+        folder = tmp_path / f"learned-{number}"
+        seen = run(small_recipe(**changes, search={"name": "stored", "trees": str(source)}), folder)
+        assert "Growing" not in seen
+        assert contents(folder)["round-1"] == contents(tmp_path / "grown")["round-1"]
+        assert (folder / "policy").is_dir()
+
+
+def test_stored_trees_get_values_and_those_of_test_problems_are_left_out(tmp_path: Path) -> None:
+    run(small_recipe(**SMALL, evaluation=SAMPLED), tmp_path / "grown")
+    source = tmp_path / "bare.jsonl"
+    with TreeStore(source) as store:
+        for name in ("round-1", "evaluate-base"):
+            for tree in TreeStore(tmp_path / "grown" / "trees" / f"{name}.jsonl"):
+                for node in tree.nodes:
+                    node.scores.clear()
+                    node.counts.clear()
+                store.append(tree)
+    recipe = small_recipe(
+        search={"name": "stored", "trees": str(source)}, scorer=None, problems={"test": 3}, evaluation=SAMPLED
+    )
+    run(recipe, tmp_path / "run")
+    taken = list(TreeStore(tmp_path / "run" / "trees" / "round-1.jsonl"))
+    assert len(taken) == 3
+    assert all(VALUE in tree.root.scores for tree in taken)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"search": None}, "scorer learns from trees: add a search section"),
+        ({"search": None, "scorer": None}, "objective learns from trees: add a search section"),
+        ({"problems": {"test": 2}}, "say how many problems to grow them on in problems.train"),
+        ({"search": {"name": "stored", "trees": "x"}, "rounds": 2}, "stored trees serve one round"),
+        ({"search": {"name": "stored", "trees": "x"}}, "set problems.validation to 0"),
+    ],
+)
+def test_a_recipe_that_learns_says_from_which_trees(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(GradatimError, match=said):
+        small_recipe(**changes)
+
+
+def test_trees_that_are_not_there_are_said(tmp_path: Path) -> None:
+    recipe = small_recipe(
+        search={"name": "stored", "trees": str(tmp_path / "no")}, scorer=None, problems={"test": 1}, evaluation=SAMPLED
+    )
+    with pytest.raises(GradatimError, match="where there are no trees; name a run or a trees file"):
+        run(recipe, tmp_path / "run")
+
+
+def test_nothing_is_grown_that_nothing_uses(tmp_path: Path) -> None:
+    recipe = load_recipe("gsm8k")
+    assert isinstance(recipe, Recipe)
+    assert recipe.search is None
+    run(small_recipe(problems={"test": 2}, search=None, scorer=None, objective=None, evaluation=SAMPLED), tmp_path)
+    assert set(contents(tmp_path)) == {"evaluate-base", "evaluate-base-greedy"}
