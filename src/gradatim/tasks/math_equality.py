@@ -1,72 +1,69 @@
-r"""Whether two mathematical answers are equal, and one normal form for equal ones.
+r"""Whether two mathematical answers are equal, and one form that equal ones share.
 
-Answers are compared by ``math-verify``, which reads LaTeX into sympy expressions: fractions, intervals, sets, matrices,
-equations, equivalent expressions. What it would judge too kindly or not at all is decided here before: equal text,
-plain numbers (exactly), words, times of day, number bases, and the order in tuples.
+Both come from one reading of each answer, so that verdicts and votes cannot disagree: two answers are equal if and only
+if they have one form. Only three things are judged by more than that, since no vote can know them: what a writing
+leaves open (a per cent sign that one side leaves out, a list that may be a tuple), a decimal that rounds the other
+answer, and names that differ (``x=5`` has the form of 5, and ``y=5`` too, but they are not equal).
+
+Formulas are read by ``math-verify`` in a process of their own (see :mod:`gradatim.tasks.math_worker`); plain numbers,
+words, times of day and numbers with a base are read here.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from itertools import accumulate
 
 from gradatim.tasks.calculator import agrees
+from gradatim.tasks.math_notation import LONGEST_ANSWER, plain_number, tidy
 from gradatim.tasks.math_process import ask
 
-LONGEST_ANSWER = 500
-"""Longest answer, in characters, that is read: what is longer is a derivation."""
+__all__ = ["FEWEST_DIGITS", "LONGEST_ANSWER", "equal_answers", "normal_form", "tidy"]
 
 FEWEST_DIGITS = 6
 """Significant digits with which a decimal may stand for a value that it only approximates (0.333333 for 1/3)."""
 
-_MACROS = [
-    (re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![a-zA-Z])\.?|\\!\s*|\\displaystyle(?![a-zA-Z])"), ""),
-    (re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\s+"), " "),
-    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
-    (re.compile(r"\{([^{}\\]*)\\over(?![a-zA-Z])([^{}\\]*)\}"), r"\\frac{\1}{\2}"),
-    (re.compile(r"\\varnothing(?![a-zA-Z])"), r"\\emptyset"),
-    (re.compile(r"\u2212"), "-"),
-    (re.compile(r"(?<=\d)\{,\}(?=\d)"), ","),
-    (re.compile(r"(?<=\d)\^?\{?\s*\\text\s*\{(?:st|nd|rd|th)\}\s*\}?"), ""),
-]
-_ONE_NUMBER = re.compile(r"[^(){}\[\]]*\Z")
-_THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3})((?:,\d{3})+)(?![\d,])")
-_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mbox|mathrm|mathbf)\s*\{([^{}]*)\}")
-_DROPPED = re.compile(r"\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\})|\\degrees?(?![a-zA-Z])|°|\\?[$%]")
+_TEXT = re.compile(r"\\(?:text|mbox|mathrm|mathbf)\s*\{([^{}]*)\}")
+_WHOLLY_TEXT = re.compile(r"\A\\(?:text|mbox)\s*\{([^{}]*)\}\Z")
+_UPRIGHT_WORDS = re.compile(r"(?:\\(?:text|mbox)\s*\{[^{}0-9]*\}\s*)+")
+_PLAIN_WORDS = re.compile(r"[^\W\d_]+(?:[ ,.'-]+[^\W_]+)*")
+_LONE_LETTER = re.compile(r"\(?\s*([A-Za-z])\s*\)?")
+_PRODUCT = re.compile(r"[a-z]{1,3}")
+_SHORT_WORDS = frozenset(["yes", "no", "odd", "one", "two", "six", "ten", "all"])
+"""Words that are short enough to be products of letters, as ``ab`` is."""
+_BASE = re.compile(r"([-+]?[0-9A-Z]+(?:\.[0-9A-Z]+)?)_\{?(\d+)\}?")
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?!\d)(?P<half>.*)", re.DOTALL)
+_HALF = re.compile(r"([ap])\.?m\.?", re.IGNORECASE)
+_MARKS = re.compile(r"\\?[$%]|\^\\circ(?![a-zA-Z])")
 
-_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
-_RATIONAL = re.compile(
-    r"(?P<sign>[-+]?)\s*(?:\\?[$€£]\s*)?(?:(?P<whole>\d+)(?:\s*(?=\\frac)|\s+(?=\d+/\d)))?"
-    rf"(?:\\frac\s*(?:\{{\s*(?P<above>-?\s*{_NUMBER})\s*\}}|(?P<above_digit>\d))\s*"
-    rf"(?:\{{\s*(?P<below>{_NUMBER})\s*\}}|(?P<below_digit>\d))"
-    rf"|(?P<number>{_NUMBER})(?:\s*/\s*(?P<denominator>\d+))?)"
-    r"(?:\s*(?P<percent>\\?%|percent\b))?(?P<unit>.*)",
-    re.ASCII | re.DOTALL,
-)
-_DEGREE_UNIT = re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degrees?|°")
-_UNIT = re.compile(r"[A-Za-z]{2,}(?:[ /.-]+[A-Za-z]{2,})*\.?(?:\s*\^\s*\{?[23]\}?)?")
-# Words after which a number goes on or is no plain number; what is none of them is a unit.
-_NO_UNIT = re.compile(
-    r"\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|root|pi|mod|choose|over|times|plus|minus|and|or|to|of|at|by|more|less|"
-    r"than|half|hundred|thousand|million|billion|dozen|if|not|[a-z]{2})\b",
-    re.IGNORECASE,
-)
-_SHORT_UNIT = re.compile(r"\b(?:mm|cm|km|ft|in|yd|mi|mg|kg|lb|oz|ml|hr|sq)\b", re.IGNORECASE)
-_WORDS = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|mbox|mathrm)\s*\{[^{}0-9]*\}")
-_PLAIN_WORDS = re.compile(r"[^\W\d_]{2,}(?:[ ,.'-]+[^\W_]+)*")
-_BASE = re.compile(r"[0-9A-Z]+_\{?(\d+)\}?")
-_CLOCK = re.compile(r"\d{1,2}:\d{2}(?!\d)")
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What an answer is read as (see :class:`gradatim.tasks.math_forms.Form`).
+
+    Attributes:
+        form: the first reading.
+        others: further readings that its writing leaves open.
+        relation: all of an equation, in one form.
+        decimal: its text if it is written as a decimal, else empty.
+        value: the value of a real constant, to many digits.
+    """
+
+    form: str
+    others: tuple[str, ...] = ()
+    relation: str | None = None
+    decimal: str = ""
+    value: Fraction | None = None
 
 
 def equal_answers(reference: str, answer: str) -> bool:
-    """Whether an answer is the reference answer, perhaps written in another way. Never raises on any text.
+    """Whether an answer is the reference answer, perhaps written in another way. Never raises on any text. Symmetric.
 
     Units, currency signs, degrees and per cent signs may be left out. Numbers must be equal exactly, but a decimal with
-    at least :data:`FEWEST_DIGITS` digits may stand for the value that it rounds. Not symmetric: ``x=5`` and ``5`` are
-    equal, whichever is the reference, but only a reference interval is equal to an inequality.
+    at least :data:`FEWEST_DIGITS` digits may stand for the value that it rounds.
 
     Raises:
         GradatimError: if ``math-verify`` is not installed.
@@ -74,146 +71,90 @@ def equal_answers(reference: str, answer: str) -> bool:
     reference, answer = tidy(reference), tidy(answer)
     if not reference or not answer or max(len(reference), len(answer)) > LONGEST_ANSWER:
         return False
-    if _compact(reference) == _compact(answer):
-        return True
-    judged = _judge_plainly(reference, answer)
-    if judged is not None:
-        return judged
-    aligned = _with_brackets_of(reference, answer)
-    return aligned is not None and _equal_by_algebra(reference, aligned)
+    left, right = _read(reference), _read(answer)
+    if left.relation is not None and right.relation is not None:
+        return left.relation == right.relation
+    return (
+        left.form == right.form
+        or left.form in right.others
+        or right.form in left.others
+        or left.relation in (right.form, *right.others)
+        or _rounds(left, right)
+        or _rounds(right, left)
+    )
 
 
 def normal_form(answer: str) -> str:
-    """A form that answers of equal value share, for numbers, words and what computer algebra can read. Never raises.
+    """A form that answers of equal value share. Never raises.
 
     Rational numbers are whole numbers or fractions in lowest terms, without units (as in
-    :func:`gradatim.tasks.number_answers.extract_answer`); other mathematics is as sympy writes it, ``2*sqrt(3)``; words
-    are in small letters. What cannot be read stays as it was written, without its spaces.
+    :func:`gradatim.tasks.number_answers.extract_answer`); other mathematics is written as sympy does, ``2*sqrt(3)``;
+    words are in small letters. What cannot be read stays as it was written, without its spaces.
+
+    Raises:
+        GradatimError: if ``math-verify`` is not installed.
     """
-    latex = tidy(answer)
-    if (number := _read_rational(latex)) is not None:
-        return str(number.value)
-    plain = _TEXT.sub(r"\1", latex).strip("() .")
-    if _PLAIN_WORDS.fullmatch(plain):
-        return plain.casefold()
-    return (None if len(latex) > LONGEST_ANSWER else _algebraic_form(latex)) or _compact(latex)
+    return _read(tidy(answer)).form
 
 
-def tidy(latex: str) -> str:
-    """The answer without delimiters, and one spelling of what has no meaning: spaces, sizes, kinds of fractions."""
-    latex = latex[: 4 * LONGEST_ANSWER]
-    for pattern, replacement in _MACROS:
-        latex = pattern.sub(replacement, latex)
-    latex = (
-        re.sub(r"\A(?:\\[(\[]|(?<!\\)\$)+|(?:\\[)\]]|(?<!\\)\$)+\Z", "", latex.strip()).strip().rstrip(".,;").strip()
-    )
-    if _ONE_NUMBER.match(latex):
-        latex = _THOUSANDS.sub(lambda number: number[1] + number[2].replace(",", ""), latex)
-    return latex
+@lru_cache(maxsize=1 << 16)
+def _read(latex: str) -> _Reading:
+    """The reading of a tidied answer."""
+    if len(latex) > LONGEST_ANSWER:
+        return _Reading(_compact(latex))
+    if (number := plain_number(_WHOLLY_TEXT.sub(r"\1", latex).strip())) is not None:
+        others = (str(number.value),) if number.percent else ()
+        value = number.value / 100 if number.percent else number.value
+        return _Reading(str(value), others, None, number.decimal, value)
+    return _read_words(latex) or _read_clock(latex) or _read_based(latex) or _read_formula(latex)
 
 
-def _judge_plainly(reference: str, answer: str) -> bool | None:
-    """The verdict on answers that need no algebra; ``None`` for those that do."""
-    numbers = _read_rational(reference), _read_rational(answer)
-    if numbers[0] is not None and numbers[1] is not None:
-        return _equal_numbers(numbers[0], numbers[1])
-    if _WORDS.fullmatch(reference):
-        return _letters(reference) == _letters(answer) != ""
-    clocks = _CLOCK.search(reference), _CLOCK.search(answer)
-    if clocks[0] is not None and clocks[1] is not None:
-        halves = {_letters(reference), _letters(answer)} - {clocks[0][0].replace(":", "")}
-        return clocks[0][0] == clocks[1][0] and len(halves) < 2
-    bases = _BASE.fullmatch(_compact(reference)), _BASE.fullmatch(_compact(answer))
-    if bases[0] is not None and bases[1] is not None and bases[0][1] != bases[1][1]:
-        return False
+def _read_words(latex: str) -> _Reading | None:
+    words = " ".join(_TEXT.sub(r" \1 ", latex).strip("() .").split()).strip("() .")
+    if (letter := _LONE_LETTER.fullmatch(words)) is not None:
+        return None if letter[1] in "ei" and words == latex else _Reading(letter[1].casefold())
+    if _UPRIGHT_WORDS.fullmatch(latex) and words:
+        return _Reading(" ".join(re.findall(r"[^\W_]+", words.casefold())))
+    if _PLAIN_WORDS.fullmatch(words) and (words.casefold() in _SHORT_WORDS or not _PRODUCT.fullmatch(words)):
+        return _Reading(" ".join(re.findall(r"[^\W_]+", words.casefold())))
     return None
 
 
-def _compact(latex: str) -> str:
-    return _DROPPED.sub("", _TEXT.sub(r"\1", latex)).replace(" ", "")
-
-
-def _letters(latex: str) -> str:
-    return "".join(filter(str.isalnum, _TEXT.sub(r"\1", latex))).casefold()
-
-
-@dataclass(frozen=True, slots=True)
-class _Rational:
-    """A rational number, its text if it is written as a decimal (else empty), and whether it is a percentage."""
-
-    value: Fraction
-    decimal: str
-    percent: bool
-
-
-def _read_rational(latex: str) -> _Rational | None:
-    match = _RATIONAL.fullmatch(_TEXT.sub(r" \1", latex).strip())
-    if match is None or len(latex) > LONGEST_ANSWER or not _is_unit(match["unit"]):
+def _read_clock(latex: str) -> _Reading | None:
+    """A time of day; the half of the day may be left out."""
+    clock = _CLOCK.fullmatch(_TEXT.sub(r"\1", latex).strip())
+    if clock is None:
         return None
-    above = Fraction((match["above"] or match["above_digit"] or match["number"]).replace(" ", ""))
-    below = Fraction(match["below"] or match["below_digit"] or match["denominator"] or 1)
-    if not below:
-        return None
-    value = int(match["whole"] or 0) + above / below
-    decimal = match["number"] if match["number"] and "." in match["number"] and not match["denominator"] else ""
-    return _Rational(-value if match["sign"] == "-" else value, decimal, bool(match["percent"]))
+    time, half = f"{int(clock[1])}:{clock[2]}", clock["half"].strip()
+    if not half:
+        return _Reading(time)
+    named = _HALF.fullmatch(half)
+    return None if named is None else _Reading(f"{time} {named[1].lower()}m", (time,))
 
 
-def _is_unit(text: str) -> bool:
-    """Whether what follows a number is only its unit. Variables are no unit: ``5xyz`` is not 5."""
-    text = _SHORT_UNIT.sub(" unit", _DEGREE_UNIT.sub("", text)).rstrip()
-    return not text or (text[0] == " " and _UNIT.fullmatch(text.strip()) is not None and _NO_UNIT.search(text) is None)
+def _read_based(latex: str) -> _Reading | None:
+    """A number that is written in a base, which belongs to it."""
+    based = _BASE.fullmatch(_compact(latex))
+    return None if based is None else _Reading(f"{based[1]}_{based[2]}")
 
 
-def _equal_numbers(reference: _Rational, answer: _Rational) -> bool:
-    """Whether two numbers agree; one that alone has a per cent sign may count in per cent or as a share."""
-    if _states(reference, answer.value) or _states(answer, reference.value):
-        return True
-    if reference.percent == answer.percent:
-        return False
-    percentage, share = (reference, answer) if reference.percent else (answer, reference)
-    return percentage.value / 100 == share.value
+def _read_formula(latex: str) -> _Reading:
+    reply = ask(answer=latex)
+    if "form" not in reply:
+        return _Reading(_compact(latex))
+    value = None if reply["value"] is None else Fraction(reply["value"])
+    with contextlib.suppress(ValueError, ZeroDivisionError):  # the form is no fraction
+        value = Fraction(reply["form"]) if value is None else value
+    return _Reading(reply["form"], tuple(reply["others"]), reply["relation"], "", value)
 
 
-def _states(number: _Rational, value: Fraction) -> bool:
-    if number.value == value:
-        return True
+def _rounds(number: _Reading, exact: _Reading) -> bool:
+    """Whether a decimal of many digits states the value of the other answer."""
     digits = number.decimal.replace(".", "").lstrip("0")
-    return len(digits) >= FEWEST_DIGITS and number.value * value > 0 and agrees(abs(value), number.decimal)
-
-
-def _with_brackets_of(reference: str, answer: str) -> str | None:
-    """The answer as a tuple or a list as the reference is one; ``None`` if one is a tuple and the other a set.
-
-    To algebra a list without brackets is a set, so the order of coordinates would not count.
-    """
-    wanted, given = _list_kind(reference), _list_kind(answer)
-    if wanted is None or given is None or wanted == given:
-        return answer
-    if wanted == "tuple":
-        return f"({answer})" if given == "list" else None
-    return answer[1:-1] if given == "tuple" else answer
-
-
-def _list_kind(latex: str) -> str | None:
-    r"""``"tuple"`` for ``(a, b)``, ``"set"`` for ``\{a, b\}``, ``"list"`` for ``a, b``; ``None`` for all else."""
-    body = latex.replace("\\{", "{").replace("\\}", "}")
-    depths = list(accumulate((character in "([{") - (character in ")]}") for character in body))
-    commas = {depth for character, depth in zip(body, depths, strict=True) if character == ","}
-    if 0 in commas:
-        return "list"
-    enclosed = min(depths[:-1], default=0) > 0
-    return {"()": "tuple", "{}": "set"}.get(body[0] + body[-1]) if enclosed and 1 in commas else None
-
-
-@lru_cache(maxsize=1 << 16)
-def _equal_by_algebra(reference: str, answer: str) -> bool:
-    if _algebraic_form(answer) is None:  # not even read in time: comparing it would take as long again
+    if len(digits) < FEWEST_DIGITS or exact.value is None or number.value is None or number.others:
         return False
-    return bool(ask(reference=reference, answer=answer).get("equal", False))
+    return number.value * exact.value > 0 and agrees(abs(exact.value), number.decimal)
 
 
-@lru_cache(maxsize=1 << 16)
-def _algebraic_form(latex: str) -> str | None:
-    form = ask(answer=latex).get("form")
-    return None if form is None else str(form)
+def _compact(latex: str) -> str:
+    return _MARKS.sub("", _TEXT.sub(r"\1", latex)).replace(" ", "")

@@ -22,6 +22,8 @@ CLOCK_SECONDS = 60.0
 """After this long the process is ended whatever it does; its own limit of processor time comes first."""
 
 _WORKER = Path(__file__).with_name("math_worker.py")
+_PACKAGES = Path(__file__).parents[2]
+"""The folder that holds this package, which the worker imports from wherever this program has it."""
 
 
 class MathProcess:
@@ -56,9 +58,14 @@ class MathProcess:
             self._end()
             # -P keeps the worker's own folder off its path, whose math.py would hide the standard library's.
             command = [sys.executable, "-P", str(_WORKER)]
+            paths = [str(_PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
             try:
                 self._process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
                 )
             except OSError as error:
                 raise GradatimError(f"cannot start the process that compares answers: {error.strerror}") from error

@@ -1,9 +1,8 @@
-"""The process in which ``math-verify`` compares answers; started by :mod:`gradatim.tasks.math_answers`.
+"""The process in which answers are read; started by :mod:`gradatim.tasks.math_process`.
 
-Computer algebra on a model's text can take for ever or all memory (``9^{9^{9^9}}``), inside calls that no signal
-handler and no thread can stop. So it runs in a process of its own, which the system ends when a request used up its
-processor time. Requests and replies are lines of JSON. This file imports nothing of the package: it starts fast, and
-from anywhere.
+Computer algebra on a model's text can take for ever or all memory. A request that used up its processor time is given
+up by a signal; but there are calls in which no signal handler runs, so all of it happens in a process of its own, which
+the system ends a little later. Requests and replies are lines of JSON.
 """
 
 from __future__ import annotations
@@ -14,10 +13,14 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-CPU_SECONDS = 3.0
+CPU_SECONDS = 1.5
 """Processor time of one request. Time on the clock would make verdicts depend on what else the machine does."""
+
+LAST_CPU_SECONDS = 2.5
+"""Processor time after which the process is ended."""
 
 MEMORY_BYTES = 4 << 30
 
@@ -29,55 +32,24 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     import math_verify
 
+    from gradatim.tasks.math_forms import read_answer
+
+    read_answer("(x+1)^{2}")  # what is loaded with the first formula is not on that formula's time
     _limit_memory()
     _reply(replies, {"ready": math_verify.__name__})
     for line in requests:
         request = json.loads(line)
-        with _limited_time():
-            try:
-                reply = _answer(**request)
-            except Exception as error:  # math-verify and sympy raise anything on a model's text
-                reply = {"error": type(error).__name__}
+        try:
+            with _limited_time():
+                read = read_answer(request["answer"])
+                reply = {"form": read.form, "others": read.others, "relation": read.relation, "value": read.value}
+        except (Exception, _OutOfTimeError) as error:  # the reader and sympy raise anything on a model's text
+            reply = {"error": type(error).__name__}
         _reply(replies, reply)
 
 
-def _answer(answer: str, reference: str | None = None) -> dict[str, Any]:
-    """Whether an answer equals the reference, or without a reference its normal form."""
-    if reference is None:
-        return {"form": _form(answer)}
-    from math_verify import verify
-
-    return {
-        "equal": bool(verify(_parse(reference), _parse(answer), allow_set_relation_comp=True, timeout_seconds=None))
-    }
-
-
-def _parse(latex: str) -> list[Any]:
-    from math_verify import LatexExtractionConfig, parse
-
-    config = LatexExtractionConfig(boxed_match_priority=-1)
-    return list(parse(f"${latex}$", extraction_config=[config], parsing_timeout=None))
-
-
-def _form(latex: str) -> str | None:
-    """The expression as sympy writes it after evaluation; ``None`` where it reads none."""
-    import sympy
-
-    parsed = _parse(latex)
-    if not parsed or isinstance(parsed[0], str):
-        return None
-    expression = parsed[0]
-    with contextlib.suppress(Exception):  # what sympy cannot evaluate keeps its form
-        evaluated = expression.doit()
-        expression = expression if evaluated in (True, False) else evaluated
-    if isinstance(expression, sympy.Expr) and expression.atoms(sympy.Float):
-        expression = sympy.nsimplify(expression, rational=True)
-    if expression.has(sympy.zoo, sympy.nan):
-        return None
-    if isinstance(expression, sympy.Interval):  # also an ordered pair, which looks the same
-        left, right = "(" if expression.left_open else "[", ")" if expression.right_open else "]"
-        return f"{left}{expression.start}, {expression.end}{right}"
-    return str(expression)
+class _OutOfTimeError(BaseException):
+    """The request used up its time. No ``Exception``: those are caught within the libraries."""
 
 
 def _reply(replies: BinaryIO, value: dict[str, Any]) -> None:
@@ -86,14 +58,28 @@ def _reply(replies: BinaryIO, value: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _limited_time() -> Any:
-    """End the process when the block took too much processor time. (Windows has only the parent's clock.)"""
-    if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-    yield
-    if hasattr(signal, "setitimer"):
+def _limited_time() -> Iterator[None]:
+    """Give the block up when it took too much processor time. (Windows has only the parent's clock.)
+
+    Raises:
+        _OutOfTimeError: if so. If that does not help, the process ends.
+    """
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    signal.signal(signal.SIGPROF, _give_up)
+    signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, LAST_CPU_SECONDS)
+    try:
+        yield
+    finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def _give_up(*_: object) -> None:
+    raise _OutOfTimeError
 
 
 def _limit_memory() -> None:
