@@ -172,7 +172,7 @@ def test_empty_file_and_empty_split_are_refused(tmp_path: Path) -> None:
         (b"\xff\xfe", "is not UTF-8 text"),
         (b"[" * 100_000, "is not valid JSON"),
         (b"[1, 2]", "is not a JSON object"),
-        (b'{"question": "a"}', "has no text in the field 'answer'"),
+        (b'{"question": "a"}', "has neither text nor a number in the field 'answer'"),
         (b'{"question": 3, "answer": "#### 3"}', "has no text in the field 'question'"),
         (b'{"question": "a", "answer": "none"}', "has an answer without a final number"),
     ],

@@ -148,7 +148,7 @@ def test_plain_numbers_are_compared_exactly(left: Any, right: Any) -> None:
     ("form", "spellings"),
     [
         ("1/2", [r"\frac12", "0.5", r"\frac{1}{2}", "0.50", ".5"]),
-        ("80", ["80", r"80\%", r"80^\circ", r"\$80", "80 apples", r"80\text{ cm}^2"]),
+        ("80", ["80", r"80^\circ", r"\$80", "80 apples", r"80\text{ cm}^2"]),
         ("2*sqrt(3)", [r"2\sqrt3", r"\sqrt{12}", r"\frac{6}{\sqrt{3}}"]),
         ("3*pi/4", [r"\frac{3\pi}{4}", r"0.75\pi"]),
         ("{1, 2}", ["1,2", r"\{2, 1\}"]),
@@ -286,11 +286,11 @@ def test_answers_are_compared_in_any_thread() -> None:
 def test_a_worker_that_died_is_replaced() -> None:
     process = math_process.MathProcess()
     try:
-        assert process.ask(answer="x+x") == {"form": "2*x"}
+        assert process.ask(answer="x+x")["form"] == "2*x"
         assert process._process is not None
         process._process.kill()
         process._process.wait()
-        assert process.ask(reference="x", answer="x") == {"equal": True}
+        assert process.ask(answer="x")["form"] == "x"
     finally:
         process.close()
 
@@ -308,7 +308,7 @@ def test_an_interrupted_request_leaves_no_reply_behind(monkeypatch: pytest.Monke
             patch.setattr(math_process.MathProcess, "_exchange", staticmethod(interrupt))
             with pytest.raises(KeyboardInterrupt):
                 process.ask(answer="y+y")
-        assert process.ask(answer="x+x") == {"form": "2*x"}
+        assert process.ask(answer="x+x")["form"] == "2*x"
     finally:
         process.close()
 
@@ -390,7 +390,7 @@ def test_by_default_training_and_test_problems_come_from_their_own_sets(monkeypa
     ("fields", "complaint"),
     [
         ({"problem": "?", "solution": "no box"}, "has neither an answer nor a solution with one"),
-        ({"problem": "?", "answer": 3}, "has no text in the field 'answer'"),
+        ({"problem": "?", "answer": [3]}, "has neither text nor a number in the field 'answer'"),
         ({"solution": "\\boxed{1}"}, "has no text in the field 'problem'"),
     ],
 )

@@ -8,6 +8,7 @@ and data sets are gone through without being held in memory; only a file that is
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -141,6 +142,20 @@ def text_field(record: Record, name: str) -> str:
     value = record.get(name)
     if not isinstance(value, str):
         raise MalformedRecordError(f"has no text in the field {name!r}")
+    return value
+
+
+def text_or_number_field(record: Record, name: str) -> str:
+    """The text in a field of a record, also of a number: answers are written as either.
+
+    Raises:
+        MalformedRecordError: if there is no such field or it holds neither.
+    """
+    value = record.get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return str(value)
+    if not isinstance(value, str):
+        raise MalformedRecordError(f"has neither text nor a number in the field {name!r}")
     return value
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from gradatim.tasks.base import NO_REFERENCE, Verdict
-from gradatim.tasks.math_answers import last_boxed
+from gradatim.tasks.math_answers import boxed_answer
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -61,7 +61,7 @@ def extract_choice(text: str, choices: Sequence[str] = ()) -> str | None:
     without brackets must be capitals, since "a" is a word. A letter beyond the ``choices`` is no answer.
     """
     valid = LETTERS[: len(choices)] if choices else LETTERS
-    boxed = last_boxed(text)
+    boxed = boxed_answer(text)
     if boxed is not None:
         return _option(_plain(boxed), choices, valid)
     tail = _plain(text[-_LONGEST_TAIL:])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from gradatim.records import MalformedRecordError, Record, text_field
+from gradatim.records import MalformedRecordError, Record, text_field, text_or_number_field
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.calculator import check_annotations
 from gradatim.tasks.number_answers import extract_answer, verify_number
@@ -112,7 +112,7 @@ class Gsm8k:
         return None
 
     def _problem(self, id: str, record: Record) -> Problem:
-        question, solution = text_field(record, "question"), text_field(record, "answer")
+        question, solution = text_field(record, "question"), text_or_number_field(record, "answer")
         answer = extract_answer(solution)
         if answer is None:
             raise MalformedRecordError("has an answer without a final number")

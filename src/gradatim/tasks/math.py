@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Literal
 
 from gradatim.errors import GradatimError
-from gradatim.records import MalformedRecordError, Record, text_field
+from gradatim.records import MalformedRecordError, Record, text_field, text_or_number_field
 from gradatim.suggestions import suggestion
 from gradatim.tasks.base import Verdict
-from gradatim.tasks.math_answers import last_boxed, verify_math
+from gradatim.tasks.math_answers import boxed_answer, verify_math
 from gradatim.tasks.records import ProblemSource
 from gradatim.tasks.steps import check_step_end, split_at
 from gradatim.tasks.templates import Template
@@ -137,7 +137,7 @@ class Math:
     def _problem(self, id: str, record: Record) -> Problem:
         question = text_field(record, "problem")
         solution = text_field(record, "solution") if "answer" not in record or "solution" in record else None
-        answer = text_field(record, "answer") if "answer" in record else last_boxed(solution or "")
+        answer = text_or_number_field(record, "answer") if "answer" in record else boxed_answer(solution or "")
         if answer is None or not answer.strip():
             raise MalformedRecordError("has neither an answer nor a solution with one in \\boxed{}")
         subject = next((record[field] for field in _FIELDS_OF_SUBJECT if isinstance(record.get(field), str)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from typing import NamedTuple
 
 from gradatim.tasks.base import NO_REFERENCE, Verdict
 from gradatim.tasks.math_equality import LONGEST_ANSWER, equal_answers, normal_form
@@ -14,8 +15,9 @@ _MOST_CANDIDATES = 20
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?P<brace>\{)?")
 _UNBRACED = re.compile(r"[^\s$.,;]+(?:\.[0-9]+)?")
 _MARK = re.compile(
-    r"\banswers?[ \t*]{0,6}(?::|=|\b(?:is|are)\b)[ \t*]{0,6}:?(?![ \t]{0,6}not\b)"
-    r"|^\#{1,6}[ \t*]{0,6}(?:final )?answer[ \t*:]{0,6}$|\#{4}",
+    r"\banswers?[ \t*_]{0,6}(?::|=|\b(?:is|are)\b)[ \t*_]{0,6}:?(?![ \t]{0,6}not\b)"
+    r"|^(?:[ \t]|[#*_>]|<[a-z0-9]{1,8}>|\\(?:(?:sub)*section|paragraph|textbf|emph)\*?\{){0,8}"
+    r"(?:final )?answers?(?:[ \t*_:.}]|</[a-z0-9]{1,8}>){0,8}$|\#{4}",
     re.IGNORECASE | re.MULTILINE,
 )
 _INSIDE = r"(?:\\[^()\[\]]|[^$\\])+"
@@ -27,6 +29,21 @@ _ANSWER_LINE = re.compile(
     rf"[\s*]*(?::|=|\bis\b)[\s*:]*(?:{_FORMULAS.pattern}|[-+\u2212]?[0-9][0-9.,/]*%?)[\s*]*\.?[\s*]*",
     re.IGNORECASE,
 )
+# What may stand between the boxes of one answer: a list goes on, and a name is given its value.
+_NAME = r"(?P<name>[A-Za-z](?:_\{?\w{1,3}\}?)?)\s*=\s*"
+_LIST_GOES_ON = re.compile(
+    r"(?=[^A-Za-z]*(?:,|;|\band\b|\bor\b|\\qquad))"
+    rf"(?:[\s$,;]|\\[()\[\],;: ]|\\q?quad|\\text\s*\{{\s*(?:and|or)\s*\}}|\b(?:and|or)\b)*(?:{_NAME})?"
+)
+_NAMED = re.compile(rf"(?<![A-Za-z\\]){_NAME}\Z")
+_LONGEST_BETWEEN = 60
+# Where a sentence stops stating the answer, and where it begins to.
+_REASON = re.compile(r",?\s+(?:which|since|because|where|when|so|as)\b")
+_STATES = re.compile(r"\s*(?:\b(?:is|are|equals|be)\b(?:\s+equal to\b)?|=)\s*:?\s*")
+_ADVERBS = re.compile(r"\A\s*(?:(?:exactly|just|simply|therefore|thus|indeed|clearly)\b,?\s*)+", re.IGNORECASE)
+_ARTICLE = re.compile(r"\s*(?:the|an?)\b", re.IGNORECASE)
+_BARE_NUMBER = r"[-+\u2212]?\d[\d.,/]*"
+_MARKUP = re.compile(r"</?[a-z0-9]{1,8}>")
 _DELIMITER = re.compile(r"(?<!\\)\$\$?|\\[()\[\]]")
 _SENTENCE = re.compile(r"(?:[^\n.!?]|[.!?](?=[^\s*]))*")
 
@@ -55,25 +72,67 @@ def verify_math(reference: str | None, text: str) -> Verdict:
 def extract_math_answer(text: str) -> str | None:
     r"""The final answer as it is written, or ``None`` where there is none. Never raises.
 
-    The last ``\boxed{...}`` counts. A text without one falls back on what follows the last "answer is", "Answer:" or
-    ``####``: formulas, or the rest of the sentence. A mere last number is no answer: a solution that breaks off would
-    be right by chance.
+    The last ``\boxed{...}`` counts, together with those before it in one list ("``\boxed{2}`` and ``\boxed{3}``"). A
+    text without one falls back on what follows the last "answer is", "Answer:", heading "Final Answer" or ``####``:
+    formulas, what the sentence states ("The largest $n$ is 34."), or the rest of the sentence. A mere last number is no
+    answer: a solution that breaks off would be right by chance.
     """
-    return last_boxed(text) or _after_mark(text)
+    return boxed_answer(text) or _after_mark(text)
+
+
+def boxed_answer(text: str) -> str | None:
+    r"""What the last complete boxes of a text hold: ``2, 3`` for "x = ``\boxed{2}`` or x = ``\boxed{3}``".
+
+    Boxes are one answer where only commas, "and", "or" and names stand between them. Where the names differ, they stay:
+    ``x = 2, y = 3``.
+    """
+    boxes = _boxes(text)
+    first = len(boxes) - 1
+    names = []
+    while first > 0:
+        between = text[boxes[first - 1].end : boxes[first].start]
+        goes_on = _LIST_GOES_ON.fullmatch(between) if len(between) <= _LONGEST_BETWEEN else None
+        if goes_on is None:
+            break
+        names.append(goes_on["name"])
+        first -= 1
+    listed = boxes[max(first, 0) :]
+    if len(listed) < 2:
+        return listed[0].content if listed else None
+    named = _NAMED.search(text[max(0, listed[0].start - _LONGEST_BETWEEN) : listed[0].start].rstrip(" $"))
+    names = [named["name"] if named else None, *reversed(names)]
+    if len(set(names)) > 1 and None not in names:
+        return ", ".join(f"{name} = {box.content}" for name, box in zip(names, listed, strict=True))
+    return ", ".join(dict.fromkeys(box.content for box in listed))
+
+
+class _Box(NamedTuple):
+    start: int
+    end: int
+    content: str
+
+
+def _boxes(text: str) -> list[_Box]:
+    r"""The last complete boxes (``\boxed{...}``, ``\fbox{...}`` or ``\boxed 5``) that are not empty, in their order."""
+    found = []
+    for box in deque(_BOX.finditer(text), _MOST_CANDIDATES):
+        rest = text[box.end() : box.end() + LONGEST_ANSWER + 1]
+        if box["brace"]:
+            content = _to_closing_brace(rest)
+            end = box.end() + len(content or "") + 1
+        else:
+            unbraced = _UNBRACED.match(rest)
+            content = None if unbraced is None else unbraced[0]
+            end = box.end() + len(content or "")
+        if content and content.strip():
+            found.append(_Box(box.start(), end, content.strip()))
+    return found
 
 
 def last_boxed(text: str) -> str | None:
     r"""What stands in the last complete ``\boxed{...}`` (or ``\fbox{...}``, or ``\boxed 5``) of a text."""
-    for box in reversed(deque(_BOX.finditer(text), _MOST_CANDIDATES)):
-        rest = text[box.end() : box.end() + LONGEST_ANSWER + 1]
-        if box["brace"]:
-            content = _to_closing_brace(rest)
-        else:
-            unbraced = _UNBRACED.match(rest)
-            content = None if unbraced is None else unbraced[0]
-        if content and content.strip():
-            return content.strip()
-    return None
+    boxes = _boxes(text)
+    return boxes[-1].content if boxes else None
 
 
 def first_box_end(text: str) -> int | None:
@@ -106,16 +165,39 @@ def _to_closing_brace(text: str) -> str | None:
 
 def _after_mark(text: str) -> str | None:
     for mark in reversed(deque(_MARK.finditer(text), _MOST_CANDIDATES)):
-        rest = text[mark.end() : mark.end() + LONGEST_ANSWER + 1].lstrip(" \t*:").lstrip()
-        formulas = _FORMULAS.match(rest)
-        if formulas is None:
-            sentence = _SENTENCE.match(rest)
-            assert sentence is not None  # it matches the empty text
-            inside = _FORMULAS.search(sentence[0])
-            starts_with_number = inside is not None and re.search(r"\d", sentence[0][: inside.start()])
-            formulas = sentence if inside is None or starts_with_number else inside
-        listed = re.sub(r"(?:\s|,)+(?:and|or)\b\s*", ", ", _DELIMITER.sub(" ", formulas[0]))
-        answer = " ".join(listed.split()).strip("*, ")
+        rest = _MARKUP.sub("", text[mark.end() : mark.end() + LONGEST_ANSWER + 1]).lstrip(" \t*_:").lstrip("> \n\r\t")
+        listed = re.sub(r"(?:\s|,)+(?:and|or)\b\s*", ", ", _DELIMITER.sub(" ", _stated(rest)))
+        answer = " ".join(listed.split()).strip("*_, ")
         if answer:
             return answer
     return None
+
+
+def _stated(rest: str) -> str:
+    """What the sentence states with which a text begins: its formulas, what stands behind its verb, or all of it."""
+    sentence = _SENTENCE.match(rest)
+    assert sentence is not None  # it matches the empty text
+    formulas = _FORMULAS.match(rest)
+    if formulas is not None and _STATES.match(rest, formulas.end()) is None:
+        return formulas[0]
+    statement = _ADVERBS.sub("", _REASON.split(sentence[0], maxsplit=1)[0])
+    verbs = _verbs(statement)
+    if verbs and verbs[-1].end() < len(statement.rstrip()):
+        before, behind = statement[: verbs[0].start()], statement[verbs[-1].end() :]
+        if re.search(r"\d", statement[verbs[0].end() : verbs[-1].start()]):
+            return statement  # it states several things
+        if re.fullmatch(_BARE_NUMBER, before.strip()) or (_ARTICLE.match(behind) and not _ARTICLE.match(before)):
+            return before
+        return _stated(behind)
+    inside = _FORMULAS.search(statement)
+    if inside is None or re.search(r"\d", statement[: inside.start()]):
+        return statement
+    return inside[0]
+
+
+def _verbs(statement: str) -> list[re.Match[str]]:
+    """Every "is" or "=" outside of formulas."""
+    formulas = [found.span() for found in re.finditer(_FORMULA, statement)]
+    return [
+        verb for verb in _STATES.finditer(statement) if not any(start <= verb.start() < end for start, end in formulas)
+    ]

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import yaml
 
 from gradatim.errors import GradatimError
-from gradatim.records import MalformedRecordError, Record
+from gradatim.records import MalformedRecordError, Record, text_or_number_field
 from gradatim.suggestions import suggestion
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.records import ProblemSource
@@ -194,10 +194,7 @@ def _value(record: Record, field: str) -> str:
     """
     if field not in record:
         raise MalformedRecordError(f"has no field {field!r}; {suggestion(field, [str(name) for name in record])}")
-    value = record[field]
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
-        return str(value)
-    raise MalformedRecordError(f"has neither text nor a number in the field {field!r}")
+    return text_or_number_field(record, field)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
