@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import gradatim
-from gradatim.cli import evaluate, output, recipes, solve, train_scorer, trees
+from gradatim.cli import check, evaluate, output, recipes, solve, train_scorer, trees
 from gradatim.cli.advice import in_words_of
 from gradatim.cli.output import Amount
 from gradatim.errors import GradatimError
@@ -80,7 +80,7 @@ app = typer.Typer(
     help="Search, score and train language models one step at a time.",
 )
 _PANELS: dict[str, dict[str, Callable[..., None]]] = {
-    "Runs": {"run": recipes.run, "recipes": recipes.show_recipes, "pretrain": recipes.pretrain},
+    "Runs": {"run": recipes.run, "check": check.check, "recipes": recipes.show_recipes, "pretrain": recipes.pretrain},
     "Models": {
         "solve": solve.solve,
         "train-scorer": train_scorer.train_scorer,

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from gradatim.pipeline.checking import check_once
 from gradatim.pipeline.context import BASE, FINE_TUNED, Run
 from gradatim.pipeline.evaluating import guided_search, measure_policy, sample_solutions, sampling_methods
 from gradatim.pipeline.fine_tuning import fine_tune
@@ -49,6 +50,7 @@ def run_recipe(
     with RunFolder(output, recipe, fresh=fresh) as folder:
         started = time.perf_counter()
         run = Run(recipe, folder, Progress() if progress is None else progress)
+        check_once(run)
         first_trees = _rounds(run)
         report = _evaluate(run, first_trees)
         if failures := verifier_record(run.task).sentence():

@@ -54,7 +54,7 @@ def load_scoring_model(
     source = find_source(name_or_path).name
     config = load_config(source)
     tokenizer = load_tokenizer(source)
-    chosen = _detect(source, config, tokenizer) if layout == "auto" else layout
+    chosen = detect_layout(source, config, tokenizer) if layout == "auto" else layout
     if chosen not in LAYOUTS:
         raise GradatimError(f"there is no layout {layout!r} of reward models; choose one of: {', '.join(LAYOUTS)}")
     own = read_layout_file(source)
@@ -73,7 +73,7 @@ def write_layout_file(folder: Path, chat: ChatFormat | None) -> None:
     write_json(folder / LAYOUT_FILE, value)
 
 
-def _detect(source: str, config: Any, tokenizer: Any) -> str:
+def detect_layout(source: str, config: Any, tokenizer: Any) -> str:
     """The layout that a model's architecture and tokenizer tell of."""
     architecture = (config.architectures or ["?"])[0]
     if (Path(source) / LAYOUT_FILE).is_file():

@@ -1,0 +1,47 @@
+"""``gradatim check``: whether a recipe will run, what its solutions look like, and what it will cost."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from typing import Annotated
+
+import typer
+
+from gradatim.cli.completion import complete_model
+from gradatim.cli.output import progress_console, result_console
+from gradatim.cli.recipes import RecipeArgument, SetOption
+from gradatim.errors import GradatimError
+
+
+def check(
+    recipe: RecipeArgument,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            autocompletion=complete_model,
+            help="In place of the recipe's: shipped:NAME, a hub id, a folder, or a server's URL.",
+        ),
+    ] = None,
+    set_: SetOption = None,
+) -> None:
+    """Check a recipe: models, data and options, then three problems from one end to the other; nothing is kept."""
+    from gradatim.cli.tables import print_sections
+    from gradatim.pipeline import Progress, Run, RunFolder
+    from gradatim.pipeline.checking import check as check_run
+    from gradatim.pipeline.trial import try_out
+    from gradatim.recipes import Recipe, load_recipe
+
+    chosen = [] if policy is None else [f"policy.model={json.dumps(policy)}"]
+    loaded = load_recipe(recipe, [*chosen, *(set_ or ())])
+    if not isinstance(loaded, Recipe):
+        raise GradatimError(f"the recipe {recipe!r} trains a model from scratch; check is about recipes to run")
+    with tempfile.TemporaryDirectory() as scratch, RunFolder(scratch, loaded) as folder:
+        run = Run(loaded, folder, Progress(progress_console()))
+        check_run(run)
+        sections, troubles = try_out(run)
+    print_sections(sections, result_console())
+    if troubles:
+        raise GradatimError("; ".join(troubles))
+    result_console().print("Nothing is wrong with it.", highlight=False)

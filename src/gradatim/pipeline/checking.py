@@ -1,0 +1,140 @@
+"""What can be known to be wrong before the first token: models, adapters, data and options that do not fit.
+
+Nothing is loaded that takes long: of a model its configuration, its tokenizer and the names of its modules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from gradatim.errors import GradatimError
+from gradatim.pipeline.context import Run
+from gradatim.pipeline.fine_tuning import find_demonstrations
+from gradatim.pipeline.fitting import training_settings
+from gradatim.pipeline.parts import load_policy, make_chat, pick_device
+from gradatim.policies.loading import load_config, load_tokenizer
+from gradatim.policies.prompts import prompt_tokens
+from gradatim.policies.server import ServerPolicy
+from gradatim.policies.sources import base_of, find_source, refuse_adapter
+from gradatim.recipes.schema import StoredTrees, TrainingOptions
+from gradatim.scorers.loading import detect_layout
+from gradatim.training.adapters import check_lora_modules
+from gradatim.tree import Problem
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+
+
+def check_once(run: Run) -> None:
+    """As :func:`check`, unless this folder's run passed it with this very recipe before."""
+    recipe = run.recipe.model_dump(mode="json")
+    if run.folder.record("checked").get("recipe") != recipe:
+        check(run)
+        run.folder.update("checked", 0.0, recipe=recipe)
+
+
+def check(run: Run) -> None:
+    """Check everything that a run needs, and say what a person may want to know before it begins.
+
+    Raises:
+        GradatimError: if anything cannot work; says what and how to put it right.
+    """
+    recipe = run.recipe
+    problems = _problems(run)
+    if isinstance(recipe.search, StoredTrees) and not Path(recipe.search.trees).exists():
+        raise GradatimError(f"search.trees names {recipe.search.trees!r}, which is not there; name a run or trees file")
+    if recipe.policy.is_server:
+        _check_server(run)
+    else:
+        _check_policy(run, problems)
+    if recipe.fine_tuning is not None:
+        find_demonstrations(recipe, run.task)
+        _check_lora(recipe.policy.model, recipe.fine_tuning.training)
+    if recipe.scorer is not None:
+        _check_scorer(run)
+    if recipe.objective is not None:
+        _check_lora(recipe.policy.model, recipe.objective.training)
+
+
+def _problems(run: Run) -> list[Problem]:
+    """The problems of all splits that the recipe uses; too few of them are said."""
+    found: list[Problem] = []
+    for split in ("train", "validation", "test"):
+        problems, asked = run.problems(split), getattr(run.recipe.problems, split)
+        if len(problems) < asked:
+            run.warn(f"problems.{split} asks for {asked:,} problems, but there are {len(problems):,} different ones")
+        found += problems
+    return found
+
+
+def _check_server(run: Run) -> None:
+    policy = load_policy(run.recipe.policy.model, run.recipe.policy, run.task)
+    assert isinstance(policy, ServerPolicy), "the recipe names a URL"
+
+    async def connect() -> None:
+        try:
+            await policy.connect()
+        finally:
+            await policy.close()
+
+    asyncio.run(connect())
+
+
+def _check_policy(run: Run, problems: Sequence[Problem]) -> None:
+    """Whether the policy's model is there and can be put every problem."""
+    options = run.recipe.policy
+    if options.engine == "transformers":
+        pick_device(options.device)
+    source = find_source(options.model)
+    if options.adapter is not None:
+        find_source(options.adapter)
+    tokenizer, chat = load_tokenizer(source.name), make_chat(options)
+    if chat is None and tokenizer.chat_template:
+        run.progress.line(
+            "The policy's model has a chat template and policy.chat is not set, so it is given plain text; a model "
+            "that was trained to chat wants --set policy.chat={}"
+        )
+    text = load_config(base_of(source) or source.name).get_text_config()
+    positions = int(getattr(text, "max_position_embeddings", 0) or 0)
+    lengths = [len(prompt_tokens(tokenizer, problem, chat)) for problem in problems]
+    long = [problem.id for problem, length in zip(problems, lengths, strict=True) if 0 < positions <= length]
+    if long:
+        raise GradatimError(
+            f"{len(long):,} of {len(problems):,} prompts do not fit the policy's context of {positions:,} tokens (the "
+            f"first is that of problem {long[0]!r}); use a model with a longer context, or leave such problems out"
+        )
+
+
+def _check_scorer(run: Run) -> None:
+    """Whether the scorer's model is there, and can be used or trained as the recipe says."""
+    options = run.recipe.scorer
+    assert options is not None, "there is a scorer"
+    name = run.recipe.policy.model if options.init == "policy" else options.init
+    if options.init != "policy":
+        refuse_adapter(name)
+    source = find_source(name)
+    config, tokenizer = load_config(base_of(source) or source.name), load_tokenizer(source.name)
+    if not options.train and options.layout == "auto":
+        detect_layout(source.name, config, tokenizer)
+    if source.is_folder and not any(any(Path(source.name).glob(pattern)) for pattern in _WEIGHTS):
+        raise GradatimError(f"the folder {source.name!r} holds no weights; name a folder made by save_pretrained")
+    if options.train:
+        _check_lora(name, options.training)
+
+
+def _check_lora(name: str, options: TrainingOptions) -> None:
+    """Whether the model has the modules that are to be adapted."""
+    if options.lora is None:
+        return
+    source = find_source(name)
+    config: Any = load_config(base_of(source) or source.name)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    settings = training_settings(options, Path(), 0)
+    assert settings.lora is not None, "the options have adapters"
+    check_lora_modules(model, settings.lora)
