@@ -61,6 +61,7 @@ def test_resolved_recipe_reads_back_the_same(name: str) -> None:
         ("evaluation.samples=2", "asks for 4 solutions a problem but samples only 2"),
         ("scorer=null", "evaluation.search needs a scorer"),
         ("search.skip_decided=true", "set values.name to rollouts"),
+        ("scorer.layout=own", "but train is true: set train to false, or leave layout out"),
     ],
 )
 def test_every_mistake_is_one_sentence(override: str, expected: str) -> None:
@@ -72,6 +73,20 @@ def test_every_mistake_is_one_sentence(override: str, expected: str) -> None:
     assert message.startswith("recipe 'small': ")
     assert expected in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ({"model": "a/b", "engine": "vllm", "quantization": "8bit"}, "policy.quantization is of the transformers"),
+        ({"model": "a/b", "engine": "vllm", "device_map": "auto"}, "policy.device_map is of the transformers engine"),
+        ({"model": "http://a/v1", "chat": {}, "server": {"api": "completions"}}, "policy.chat needs chat completions"),
+    ],
+)
+def test_policy_options_that_would_not_be_heeded_are_refused(policy: dict[str, Any], expected: str) -> None:
+    content = small_content() | {"objective": None, "scorer": None, "evaluation": {}, "search": None}
+    with pytest.raises(GradatimError, match=expected):
+        parse_recipe(content | {"policy": policy}, "small")
 
 
 def test_a_missing_section_is_named() -> None:

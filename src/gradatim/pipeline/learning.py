@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, set_seed
 
-from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
 from gradatim.pipeline.context import Run
 from gradatim.pipeline.fitting import curve, fit, outcome, reported, saved_dtype, training_settings
 from gradatim.pipeline.growing import VALUE, grow_trees
 from gradatim.pipeline.measures import HeldOutLabels, SampledAccuracy
+from gradatim.pipeline.nothing_learned import no_examples, no_labels
 from gradatim.pipeline.parts import make_chat, pick_device
 from gradatim.policies.loading import load_merged_model, load_tokenizer
 from gradatim.policies.transcript import in_tokens_of
@@ -57,9 +57,7 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
     started = time.perf_counter()
     labels = labels_of(trees)
     if not labels:
-        raise GradatimError(
-            "no step has a value to learn from; grow more trees, raise search.budget or lower scorer.labels.min_count"
-        )
+        raise no_labels(run.recipe, trees)
     set_seed(run.seed("scorer") % 2**31)
     model = load_process_reward_model(source).to(pick_device(run.recipe.policy.device))
     objective = ProcessReward()
@@ -99,10 +97,7 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
         return
     objective, examples, what = policy_examples(options, run.recipe.supervision.pairs, trees)
     if not examples:
-        raise GradatimError(
-            f"the trees hold no {what} to learn from; grow more trees, lower supervision.pairs.min_gap, or use "
-            "problems that the policy sometimes solves"
-        )
+        raise no_examples(run.recipe, trees, what)
     fit_policy(
         run,
         stage_name=f"policy-{round_number}",

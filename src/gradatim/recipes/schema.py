@@ -276,6 +276,15 @@ class ProcessRewardOptions(Section):
     training: TrainingOptions = TrainingOptions()
     """How the scorer is trained."""
 
+    @model_validator(mode="after")
+    def _layout_is_of_what_is_not_trained(self) -> ProcessRewardOptions:
+        if self.train and self.layout != "auto":
+            raise ValueError(
+                f"layout {self.layout!r} is of a model that is used as it is, but train is true: set train to false, "
+                "or leave layout out"
+            )
+        return self
+
 
 class PairOptions(Section):
     """Which steps become pairs: ``best_worst`` or ``all`` siblings (:func:`gradatim.supervision.pairs.sibling_pairs`),
@@ -474,6 +483,8 @@ class Recipe(Section):
             raise ValueError("evaluation.search needs a scorer to guide it: add a scorer section or empty the list")
         if self.policy.adapter is not None and (self.policy.is_server or self.policy.engine == "vllm"):
             raise ValueError("policy.adapter is loaded by the transformers engine alone: name it to the server instead")
+        if reason := self._why_unusable():
+            raise ValueError(reason)
         for name in ("fine_tuning", "objective"):
             if getattr(self, name) is not None and (reason := self._why_untrainable()):
                 raise ValueError(f"{name} trains the policy, but {reason}; remove the {name} section")
@@ -502,6 +513,17 @@ class Recipe(Section):
                 )
         elif not self.problems.train:
             raise ValueError(f"{learner} learns from trees: say how many problems to grow them on in problems.train")
+
+    def _why_unusable(self) -> str | None:
+        """Options of the policy that what runs it would not heed."""
+        policy = self.policy
+        if policy.engine == "vllm" and not policy.is_server:
+            for name in ("quantization", "device_map"):
+                if getattr(policy, name) is not None:
+                    return f"policy.{name} is of the transformers engine: leave it out, or set policy.engine to that"
+        if policy.is_server and policy.chat is not None and policy.server.api == "completions":
+            return "policy.chat needs chat completions: leave it out, or set policy.server.api to chat"
+        return None
 
     def _why_untrainable(self) -> str | None:
         policy = self.policy

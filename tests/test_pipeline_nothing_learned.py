@@ -1,0 +1,121 @@
+"""A run that finds nothing to learn from says why, and names the key that changes it."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from gradatim.errors import GradatimError
+from gradatim.pipeline import Progress, run_recipe
+from gradatim.pipeline.growing import VALUE
+from gradatim.pipeline.nothing_learned import no_examples, no_labels
+from gradatim.recipes import Recipe
+from gradatim.search import back_up_values
+from gradatim.tree import EndReason, Problem, Step, Tree
+from small_runs import small_recipe
+
+OPEN, RIGHT, WRONG, LONG, SPENT = "open", "right", "wrong", "long", "spent"
+ENDS = {OPEN: EndReason.BOUNDARY, LONG: EndReason.LENGTH, SPENT: EndReason.BUDGET}
+
+
+def tree_of(*leaves: str) -> Tree:
+    """A tree whose first steps end as they are called; each is another step."""
+    tree = Tree(Problem("p", "prompt\n"))
+    for number, kind in enumerate(leaves):
+        tokens = tuple(range(16)) if kind == LONG else (number,)
+        end = ENDS.get(kind, EndReason.END_OF_TEXT)
+        node = tree.add(tree.root, Step(tokens, f"{number}\n", end=end))
+        node.reward = None if kind == OPEN else float(kind == RIGHT)
+    back_up_values(tree, VALUE)
+    return tree
+
+
+def valued(*values: float, count: int = 1) -> Tree:
+    """A tree with a right and a wrong solution, and open siblings of these values beside them."""
+    tree = tree_of(RIGHT, WRONG)
+    parent = tree.add(tree.root, Step((9,), "9\n"))
+    for number, value in enumerate(values):
+        child = tree.add(parent, Step((20 + number,), f"{20 + number}\n"))
+        child.scores[VALUE], child.counts[VALUE] = value, count
+    for node in tree.root.children:
+        node.scores.pop(VALUE, None)
+    return tree
+
+
+def recipe(objective: str = "step_dpo", **changes: Any) -> Recipe:
+    return small_recipe(objective={"name": objective}, **changes)
+
+
+@pytest.mark.parametrize(
+    ("trees", "said"),
+    [
+        ([tree_of(OPEN, OPEN)], "none of 2 solutions is finished, since 2 were left open; raise search.rollouts"),
+        ([tree_of(LONG, LONG, OPEN)], "cut off at the longest step; raise policy.sampling.max_step_tokens"),
+        ([tree_of(SPENT)], "since 1 were cut off by the budget; raise search.budget"),
+    ],
+)
+def test_where_no_solution_is_finished_the_limit_is_named(trees: list[Tree], said: str) -> None:
+    for error in (no_labels(recipe(), trees), no_examples(recipe("sft"), trees, "steps of right solutions")):
+        assert said in str(error)
+        assert "min_" not in str(error)
+
+
+def test_a_scorer_without_labels_hears_of_min_count_where_that_is_the_reason() -> None:
+    tree = valued(0.5, count=3)
+    strict = recipe(scorer={"labels": {"min_count": 4}})
+    assert "scorer.labels.min_count (4) solutions, the most are 3; lower it" in str(no_labels(strict, [tree]))
+
+
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_only_step_pairs_hear_of_their_options(objective: str) -> None:
+    error = str(no_examples(recipe(objective), [tree_of(WRONG, WRONG)], "examples"))
+    assert "no solution is right" in error
+    assert "supervision.pairs" not in error
+
+
+def test_pairs_of_solutions_need_both_kinds_of_one_problem() -> None:
+    error = str(no_examples(recipe("dpo"), [tree_of(RIGHT, RIGHT), tree_of(WRONG)], "pairs of solutions"))
+    assert "no problem has both a right and a wrong solution" in error
+    assert "supervision.pairs" not in error
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        ({"min_gap": 0.5}, r"min_gap \(0\.5\), the widest gap is 0\.25; lower it, or draw more"),
+        ({"min_count": 4}, r"min_count \(4\) solutions, the most are 1; lower it"),
+        ({"mode": "first_error", "min_gap": 0.1}, "mode first_error finds none; set it to all"),
+    ],
+)
+def test_step_pairs_hear_which_option_leaves_none(pairs: dict[str, Any], said: str) -> None:
+    error = str(no_examples(recipe(supervision={"pairs": pairs}), [valued(0.5, 0.75)], "pairs of steps"))
+    assert re.search(said, error), error
+
+
+@pytest.mark.parametrize(
+    ("search", "key"),
+    [
+        ({"name": "sampling", "n": 2}, "search.n"),
+        ({"name": "mcts"}, "search.simulations"),
+        ({"name": "beam"}, "search.width"),
+    ],
+)
+def test_advice_names_keys_that_the_search_has(search: dict[str, Any], key: str) -> None:
+    error = str(no_examples(recipe("dpo", search=search), [tree_of(RIGHT)], "pairs of solutions"))
+    assert f"({key})" in error
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [{"scorer": {}, "objective": None}, {"scorer": None, "objective": {"name": "sft"}, "evaluation": {"samples": 1}}],
+)
+def test_a_run_whose_trees_are_left_open_names_rollouts(learner: dict[str, Any], tmp_path: Path) -> None:
+    open_leaves = {"name": "grow", "branching": [2], "rollouts": 0}
+    asked = small_recipe(problems={"train": 2, "test": 1}, search=open_leaves, **learner)
+    with pytest.raises(GradatimError, match=r"none of \d solutions is finished.*raise search\.rollouts"):
+        run_recipe(asked, tmp_path, progress=Progress(Console(file=io.StringIO())))
