@@ -57,6 +57,9 @@ def solve(
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Steps of a solution at most; by default as in recipes.")
     ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Put the problem as a conversation in the model's chat template.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     limit: Annotated[int, typer.Option(min=1, help="Show at most so many steps.")] = 60,
@@ -71,7 +74,7 @@ def solve(
 
     from gradatim.budget import Budget
     from gradatim.pipeline import parts, tasks
-    from gradatim.recipes.schema import PolicyOptions, SamplingOptions
+    from gradatim.recipes.schema import ChatOptions, PolicyOptions, SamplingOptions
     from gradatim.tasks.base import grade
     from gradatim.tree import Tree
     from gradatim.view import render
@@ -83,7 +86,7 @@ def solve(
         if max_steps is None
         else SamplingOptions(temperature=temperature, max_steps=max_steps)
     )
-    options = PolicyOptions(model=policy, device=device, sampling=sampling)
+    options = PolicyOptions(model=policy, device=device, sampling=sampling, chat=ChatOptions() if chat else None)
     judge = None if scorer is None else parts.load_scorer(scorer, options)
     asyncio.run(_search(tree, parts.load_policy(policy, options, made), judge, chosen_search, samples, width, branch))
     grade(tree, made)

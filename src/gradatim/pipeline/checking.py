@@ -93,14 +93,14 @@ def _check_policy(run: Run, problems: Sequence[Problem]) -> None:
     source = find_source(options.model)
     if options.adapter is not None:
         find_source(options.adapter)
+    config = load_config(base_of(source) or source.name).get_text_config()
     tokenizer, chat = load_tokenizer(source.name), make_chat(options)
     if chat is None and tokenizer.chat_template:
         run.progress.line(
             "The policy's model has a chat template and policy.chat is not set, so it is given plain text; a model "
             "that was trained to chat wants --set policy.chat={}"
         )
-    text = load_config(base_of(source) or source.name).get_text_config()
-    positions = int(getattr(text, "max_position_embeddings", 0) or 0)
+    positions = int(getattr(config, "max_position_embeddings", 0) or 0)
     lengths = [len(prompt_tokens(tokenizer, problem, chat)) for problem in problems]
     long = [problem.id for problem, length in zip(problems, lengths, strict=True) if 0 < positions <= length]
     if long:
