@@ -509,7 +509,8 @@ def test_hub_data_sets_are_read_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tree.to_json() == golden("stepwise")[0].to_json()
     assert asked == [("trl-lib/prm800k", "test")]
     with pytest.raises(
-        GradatimError, match=r"cannot load the train split of 'nobody/nothing': it does not exist; check"
+        GradatimError,
+        match=r"cannot load the train split of 'nobody/nothing': there is no such file or folder, and the hub",
     ):
         read_published("nobody/nothing")
 
