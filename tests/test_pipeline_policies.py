@@ -62,6 +62,8 @@ def in_the_hub_cache(folder: Path, cache: Path, name: str) -> str:
 
 def write_answer(text: str, seed: int) -> list[str]:
     """A model that is a function: it adds, and is wrong for every third seed."""
+    if "Ann has " not in text:  # what a run asks to see whether the server answers
+        return [" 2"]
     numbers = [int(word) for word in text.rsplit("Ann has ", 1)[1].split() if word.isdigit()][:2]
     total = sum(numbers) + (seed % 3 == 0)
     steps = ["She", " adds", ".\n", f"#### {total}"]
