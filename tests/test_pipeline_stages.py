@@ -220,7 +220,7 @@ def test_trees_that_are_not_there_are_said(tmp_path: Path) -> None:
     recipe = small_recipe(
         search={"name": "stored", "trees": str(tmp_path / "no")}, scorer=None, problems={"test": 1}, evaluation=SAMPLED
     )
-    with pytest.raises(GradatimError, match="where there are no trees; name a run or a trees file"):
+    with pytest.raises(GradatimError, match="which is not there; name a run or trees file"):
         run(recipe, tmp_path / "run")
 
 

@@ -32,7 +32,9 @@ def train_scorer(
     ],
     init: Annotated[str, typer.Option(help="The model to start from: a hub id, a folder or shipped:NAME.")],
     output: Annotated[Path | None, typer.Option(help="The model's folder; runs/scorer-ROWS by default.")] = None,
-    format: Annotated[ImportFormat, typer.Option(help="Of the rows; auto looks at the first.")] = ImportFormat.AUTO,
+    format: Annotated[
+        ImportFormat, typer.Option(metavar="FORMAT", help="Of the rows, as of import; auto looks at the first.")
+    ] = ImportFormat.AUTO,
     split: Annotated[str, typer.Option(help="Which split of a hub data set.")] = "train",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many trees.")] = None,
     neutral: Annotated[Neutral | None, typer.Option(help="What rating 0 of PRM800K means; good by default.")] = None,
@@ -44,8 +46,8 @@ def train_scorer(
     validation: Annotated[float, typer.Option(help="Share of questions held out; 0 for none.")] = 0.05,
     epochs: Annotated[float, typer.Option(help="Passes over the labels.")] = 2.0,
     learning_rate: Annotated[float | None, typer.Option(help="By the model's size if it is not given.")] = None,
-    tokens_per_batch: Annotated[int, typer.Option(help="Tokens in one forward pass.")] = 4096,
-    gradient_accumulation: Annotated[int, typer.Option(help="Forward passes per update.")] = 1,
+    tokens_per_batch: Annotated[int, typer.Option("--batch-tokens", help="Tokens in one forward pass.")] = 4096,
+    gradient_accumulation: Annotated[int, typer.Option("--accumulate", help="Forward passes per update.")] = 1,
     lora: Annotated[bool, typer.Option("--lora", help="Train adapters, merged in the end.")] = False,
     bf16: Annotated[bool | None, typer.Option(help="Mixed precision; on where an accelerator can.")] = None,
     chat: Annotated[bool | None, typer.Option(help="Problems as conversations; if the model has a template.")] = None,

@@ -45,6 +45,8 @@ def check(run: Run) -> None:
         GradatimError: if anything cannot work; says what and how to put it right.
     """
     recipe = run.recipe
+    if recipe.fine_tuning is not None:
+        find_demonstrations(recipe, run.task)
     problems = _problems(run)
     if isinstance(recipe.search, StoredTrees) and not Path(recipe.search.trees).exists():
         raise GradatimError(f"search.trees names {recipe.search.trees!r}, which is not there; name a run or trees file")
@@ -53,7 +55,6 @@ def check(run: Run) -> None:
     else:
         _check_policy(run, problems)
     if recipe.fine_tuning is not None:
-        find_demonstrations(recipe, run.task)
         _check_lora(recipe.policy.model, recipe.fine_tuning.training)
     if recipe.scorer is not None:
         _check_scorer(run)
