@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import json
 import tempfile
-from typing import Annotated
 
-import typer
-
-from gradatim.cli.completion import complete_model
 from gradatim.cli.output import progress_console, result_console
-from gradatim.cli.recipes import RecipeArgument, SetOption
+from gradatim.cli.recipes import PolicyOption, RecipeArgument, SetOption
 from gradatim.errors import GradatimError
 
 
 def check(
     recipe: RecipeArgument,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            autocompletion=complete_model,
-            help="In place of the recipe's: shipped:NAME, a hub id, a folder, or a server's URL.",
-        ),
-    ] = None,
+    policy: PolicyOption = None,
     set_: SetOption = None,
 ) -> None:
     """Check a recipe: models, data and options, then three problems from one end to the other; nothing is kept."""

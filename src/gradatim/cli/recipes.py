@@ -20,6 +20,14 @@ RecipeArgument = Annotated[
         metavar="RECIPE", autocompletion=complete_recipe, help="A shipped recipe's name, or the path of a YAML file."
     ),
 ]
+PolicyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        autocompletion=complete_model,
+        help="In place of the recipe's: shipped:NAME, a hub id, a folder, or a server's URL.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -32,14 +40,7 @@ SetOption = Annotated[
 
 def run(
     recipe: RecipeArgument,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            autocompletion=complete_model,
-            help="In place of the recipe's: shipped:NAME, a hub id, a folder, or a server's URL.",
-        ),
-    ] = None,
+    policy: PolicyOption = None,
     set_: SetOption = None,
     output: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier run in the folder first.")] = False,
