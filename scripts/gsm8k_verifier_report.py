@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gradatim.errors import GradatimError
+from gradatim.store.files import write_text
 from gradatim.tasks.calculator import Annotation, Finding, check_annotations
 from gradatim.tasks.gsm8k import Gsm8k, extract_answer
 from gradatim.tree import Problem
@@ -198,7 +199,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(report, encoding="utf-8")
+    write_text(arguments.output, report)
     print(f"wrote {arguments.output.name}")
     return 0
 

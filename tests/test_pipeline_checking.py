@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from failing_server import serving
 from gradatim.cli.main import app
 from gradatim.errors import GradatimError
+from gradatim.models import resolve_model
 from gradatim.pipeline import Progress, checking, run_recipe
 from gradatim.policies.transformers import TransformersPolicy
 from small_runs import small_recipe, write_small_recipe
@@ -102,6 +104,38 @@ def test_a_server_that_is_not_there_is_said(tmp_path: Path) -> None:
         url = server.url
     with pytest.raises(GradatimError, match="there is no server at"):
         run(tmp_path, policy={"model": url}, **NO_LEARNING)
+
+
+@pytest.mark.usefixtures("no_token")
+@pytest.mark.parametrize("part", ["policy", "scorer", "trained scorer"])
+def test_damaged_weights_are_found_before_the_first_token(part: str, tmp_path: Path) -> None:
+    shipped = "countdown-reward" if part == "scorer" else "countdown"
+    damaged = tmp_path / "damaged"
+    shutil.copytree(resolve_model(f"shipped:{shipped}"), damaged)
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    changes: dict[str, Any] = {
+        "policy": {"policy": {"model": str(damaged), "device": "cpu"}},
+        "scorer": {"scorer": {"init": str(damaged), "train": False}},
+        "trained scorer": {"scorer": {"init": str(damaged)}},
+    }[part]
+    with pytest.raises(GradatimError, match="cannot load"):
+        run(tmp_path / "run", **changes)
+
+
+def test_the_first_stage_takes_the_models_that_the_check_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    load = TransformersPolicy.from_pretrained
+
+    def counted(name: str, **options: Any) -> TransformersPolicy:
+        loaded.append(Path(name).name)
+        return load(name, **options)
+
+    monkeypatch.setattr(TransformersPolicy, "from_pretrained", counted)
+    run(tmp_path, **NO_LEARNING)
+    assert loaded == ["countdown"]
 
 
 def test_few_problems_and_an_unused_chat_template_are_told(chat_model: Path, tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from gradatim.cli.advice import in_words_of
 from gradatim.errors import GradatimError
 from gradatim.pipeline import Progress, run_recipe
 from gradatim.pipeline.growing import VALUE
@@ -199,6 +201,41 @@ def test_stored_trees_get_values_and_those_of_test_problems_are_left_out(tmp_pat
     taken = list(TreeStore(tmp_path / "run" / "trees" / "round-1.jsonl"))
     assert len(taken) == 3
     assert all(VALUE in tree.root.scores for tree in taken)
+
+
+def test_damaged_lines_of_stored_trees_are_passed_over_where_the_recipe_says_so(tmp_path: Path) -> None:
+    run(small_recipe(**SMALL, evaluation=SAMPLED), tmp_path / "grown")
+    source = tmp_path / "grown" / "trees" / "round-1.jsonl"
+    damage_first_line(source)
+    stored: dict[str, Any] = {"name": "stored", "trees": str(source)}
+    changes: dict[str, Any] = {"scorer": None, "problems": {"test": 2}, "evaluation": SAMPLED | {"greedy": False}}
+    with pytest.raises(GradatimError, match=r"line 1 of .* is damaged") as caught:
+        run(small_recipe(**changes, search=stored), tmp_path / "run")
+    command = SimpleNamespace(params=[SimpleNamespace(param_type_name="option", name="set_", opts=["--set"])])
+    assert in_words_of(command, caught.value).endswith(
+        "read the rest with --set search.damaged=skip, or restore the file"
+    )
+    with pytest.warns(UserWarning, match=r"line 1 of .* is damaged .*; it is skipped"):
+        run(small_recipe(**changes, search=stored | {"damaged": "skip"}), tmp_path / "run")
+    assert len(TreeStore(tmp_path / "run" / "trees" / "round-1.jsonl")) == SMALL["problems"]["train"] - 1
+
+
+def test_a_runs_own_tree_is_searched_again_where_its_line_was_damaged(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"problems": {"test": 3}, "search": None, "scorer": None, "objective": None}
+    run(small_recipe(**changes, evaluation=SAMPLED), tmp_path)
+    source = tmp_path / "trees" / "evaluate-base.jsonl"
+    before = {tree.problem.id: tree.to_json() for tree in TreeStore(source)}
+    damage_first_line(source)
+    with pytest.warns(UserWarning, match=r"line 1 of .* is damaged .*; it is skipped"):
+        run(small_recipe(**changes, evaluation=SAMPLED), tmp_path)
+    assert {tree.problem.id: tree.to_json() for tree in TreeStore(source, damaged="skip")} == before
+
+
+def damage_first_line(path: Path) -> None:
+    """Change one byte in the middle of a file's first line."""
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    middle = len(first) // 2
+    path.write_bytes(first[:middle] + bytes([first[middle] ^ 1]) + first[middle + 1 :] + b"".join(rest))
 
 
 @pytest.mark.parametrize(

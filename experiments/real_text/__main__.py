@@ -13,6 +13,7 @@ from experiments.real_text.pipeline import run
 from experiments.real_text.settings import Settings
 from experiments.real_text.tables import tables
 from gradatim.errors import GradatimError
+from gradatim.store.files import write_text
 
 
 def main() -> int:
@@ -30,7 +31,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     text = tables(results)
-    (arguments.output / "tables.md").write_text(text, encoding="utf-8")
+    write_text(arguments.output / "tables.md", text)
     print(text)
     return 0
 

@@ -1,6 +1,7 @@
 """What can be known to be wrong before the first token: models, adapters, data and options that do not fit.
 
-Nothing is loaded that takes long: of a model its configuration, its tokenizer and the names of its modules.
+What is quick to know comes first: configurations, tokenizers, names of modules. Then every model that is named is
+loaded once; the first stage takes what it needs of them.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from gradatim.errors import GradatimError
+from gradatim.models import resolve_model
 from gradatim.pipeline.context import Run
 from gradatim.pipeline.fine_tuning import find_demonstrations
 from gradatim.pipeline.fitting import training_settings
 from gradatim.pipeline.parts import load_policy, make_chat, pick_device
-from gradatim.policies.loading import load_config, load_tokenizer
+from gradatim.policies.loading import load_config, load_merged_model, load_tokenizer
 from gradatim.policies.prompts import prompt_tokens
 from gradatim.policies.server import ServerPolicy
 from gradatim.policies.sources import base_of, find_source, refuse_adapter
 from gradatim.recipes.schema import StoredTrees, TrainingOptions
 from gradatim.scorers.loading import detect_layout
 from gradatim.training.adapters import check_lora_modules
+from gradatim.training.process_reward_model import load_process_reward_model
 from gradatim.tree import Problem
 
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -60,6 +63,7 @@ def check(run: Run) -> None:
         _check_scorer(run)
     if recipe.objective is not None:
         _check_lora(recipe.policy.model, recipe.objective.training)
+    _load_models(run)
 
 
 def _problems(run: Run) -> list[Problem]:
@@ -126,6 +130,20 @@ def _check_scorer(run: Run) -> None:
         raise GradatimError(f"the folder {source.name!r} holds no weights; name a folder made by save_pretrained")
     if options.train:
         _check_lora(name, options.training)
+
+
+def _load_models(run: Run) -> None:
+    """Load every model that is named, so that one that is damaged, or does not fit into memory, is found now."""
+    recipe, scorer = run.recipe, run.recipe.scorer
+    with run.progress.loading("the models"):
+        if scorer is not None and scorer.train and scorer.init != "policy":
+            load_process_reward_model(resolve_model(scorer.init))
+        if recipe.fine_tuning is None:
+            run.keep_models()
+        else:  # nothing runs before it, and training loads the model in a way of its own
+            load_merged_model(AutoModelForCausalLM, resolve_model(recipe.policy.model), dtype=torch.float32)
+            if scorer is not None and not scorer.train:
+                run.load_scorer()
 
 
 def _check_lora(name: str, options: TrainingOptions) -> None:

@@ -59,6 +59,9 @@ class Run:
     folder: RunFolder
     progress: Progress
     warned: set[str] = field(default_factory=set)
+    _kept_policy: PolicyEngine | None = None
+    _kept_scorer: ProcessRewardScorer | None = None
+    _begun: bool = False
 
     def warn(self, text: str) -> None:
         """Say what a person should change, once, however many stages find it."""
@@ -98,8 +101,24 @@ class Run:
     def scorer_path(self) -> Path:
         return self.folder.path / "scorer"
 
+    def keep_models(self) -> None:
+        """Load the first policy, and the scorer that is used as it is, for the first stage that asks for them.
+
+        What that stage does not take is let go when the next one begins, so that training has the memory.
+
+        Raises:
+            GradatimError: if a model cannot be loaded or used.
+        """
+        self._kept_policy = self.load_policy(self.recipe.policy.model)
+        if self.recipe.scorer is not None and not self.recipe.scorer.train:
+            self._kept_scorer = self.load_scorer()
+
     def load_policy(self, model: str) -> PolicyEngine:
-        policy = load_policy(model, self.recipe.policy, self.task)
+        policy = self._kept_policy if model == self.recipe.policy.model else None
+        if policy is None:
+            policy = load_policy(model, self.recipe.policy, self.task)
+        else:
+            self._kept_policy = None
         if isinstance(policy, TransformersPolicy):  # of others, nobody here knows the size
             self.folder.update("models", 0.0, policy_parameters=policy.tree_model.parameters)
         return policy
@@ -109,7 +128,9 @@ class Run:
         options = self.recipe.scorer
         if options is None:
             return None
-        if options.train:
+        if self._kept_scorer is not None:
+            scorer, self._kept_scorer = self._kept_scorer, None
+        elif options.train:
             scorer = load_scorer(str(self.scorer_path), self.recipe.policy)
         else:
             scorer = load_scorer(options.init, self.recipe.policy, options.layout)
@@ -123,6 +144,9 @@ class Run:
 
     def begin(self, stage: str, *outputs: Path) -> None:
         """Begin a stage, or go on with it; an outcome of other options is set aside, and a line says so."""
+        if self._begun:
+            self._kept_policy = self._kept_scorer = None
+        self._begun = True
         reason = self.folder.begin(stage, dependencies(self.recipe, stage), outputs)
         if reason is not None:
             self.progress.line(f"The stage {stage} is done anew: {reason}")
@@ -147,6 +171,7 @@ class Run:
         """A searched and graded tree for every problem, from the store ``name`` as far as they are there.
 
         Each finished tree is on the disk before the next one is counted. Models are loaded only if a tree is missing.
+        A tree whose line was damaged since is missing: a warning says so, and it is searched again.
 
         Args:
             name: of the store and of the stage.
@@ -163,7 +188,7 @@ class Run:
         """
         found: dict[str, Tree] = {}
         self.begin(name, self.folder.trees(name))
-        with TreeStore(self.folder.trees(name)) as store:
+        with TreeStore(self.folder.trees(name), damaged="skip") as store:
             missing = [problem for problem in problems if problem.id not in store]
             if missing:
                 with self.progress.loading("the model"):

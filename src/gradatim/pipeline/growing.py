@@ -38,18 +38,19 @@ def training_trees(run: Run, round_number: int) -> list[Tree]:
     if run.recipe.learner is None:
         run.progress.line("Nothing in this recipe learns from trees; they are grown since it has a search section")
     if isinstance(options, StoredTrees):
-        return stored_trees(run, Path(options.trees))
+        return stored_trees(run, options)
     return grow_trees(run, round_number, "train", run.problems("train"))
 
 
-def stored_trees(run: Run, source: Path) -> list[Tree]:
-    """The trees at ``source``, each step with its value under :data:`VALUE`; copied into the run as its first round.
+def stored_trees(run: Run, options: StoredTrees) -> list[Tree]:
+    """The trees that ``options`` name, each step with its value under :data:`VALUE`.
 
-    Trees of the test problems are left out. What has a value keeps it.
+    They are copied into the run as those of its first round. Trees of the test problems are left out. What has a value keeps it.
 
     Raises:
-        GradatimError: if there are no trees at ``source``, or none that can be used.
+        GradatimError: if there are no trees, none that can be used, or a line is damaged that is not to be skipped.
     """
+    source = Path(options.trees)
     path = source / "trees" / "round-1.jsonl" if source.is_dir() else source
     if not path.is_file():
         raise GradatimError(f"search.trees names {str(source)!r}, where there are no trees; name a run or a trees file")
@@ -57,7 +58,7 @@ def stored_trees(run: Run, source: Path) -> list[Tree]:
     run.begin(name, run.folder.trees(name))
     started = time.perf_counter()
     wanted = run.recipe.problems.train or None
-    with TreeStore(path) as given, TreeStore(run.folder.trees(name)) as store:
+    with TreeStore(path, damaged=options.damaged) as given, TreeStore(run.folder.trees(name), damaged="skip") as store:
         ids = list(islice((tree.problem.id for tree in given if tree.problem.prompt not in held_out), wanted))
         with run.progress.stage(f"Taking the trees of {path}", len(ids), sum(id in store for id in ids)) as stage:
             for id in ids:

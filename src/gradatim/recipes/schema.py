@@ -177,6 +177,8 @@ class StoredTrees(Section):
     """Take trees that another run grew, or that were imported."""
     trees: str
     """A run folder, whose first round's trees are meant, or a file of trees."""
+    damaged: Literal["refuse", "skip"] = "refuse"
+    """What to do about a damaged line of the file: end with an error that names it, or pass over it with a warning."""
 
 
 SearchOptions = Annotated[

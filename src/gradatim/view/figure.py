@@ -80,7 +80,9 @@ def draw_tree(
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
-    _draw_title(axes, title or f"Problem {tree.problem.id}", f"{len(shown):,} of {len(tree):,} nodes shown", width)
+    _draw_title(
+        axes, one_line(title or f"Problem {tree.problem.id}"), f"{len(shown):,} of {len(tree):,} nodes shown", width
+    )
     to_right = {node.id for box in boxes.values() if mark(box.node) == "✓" for node in box.node.path()}
     for box in boxes.values():
         if box.node.parent is not None:

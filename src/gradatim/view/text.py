@@ -7,6 +7,7 @@ import math
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
+from gradatim.evaluation.page import printable
 from gradatim.tree import Node, Tree
 from gradatim.view.selection import check_score, default_score, hidden_below, select_nodes
 
@@ -68,8 +69,8 @@ def _is_only_child(node: Node) -> bool:
 
 
 def one_line(text: str) -> str:
-    """Text on one line: line ends at its ends are dropped, those inside are shown as ⏎."""
-    return text.strip().replace("\r", "").replace("\n", " ⏎ ")
+    """Text on one line: line ends at its ends are dropped, those inside are shown as ⏎, control characters escaped."""
+    return printable(text.strip().replace("\r", "")).replace("\n", " ⏎ ")
 
 
 def mark(node: Node) -> str:
