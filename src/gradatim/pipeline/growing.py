@@ -45,7 +45,8 @@ def training_trees(run: Run, round_number: int) -> list[Tree]:
 def stored_trees(run: Run, options: StoredTrees) -> list[Tree]:
     """The trees that ``options`` name, each step with its value under :data:`VALUE`.
 
-    They are copied into the run as those of its first round. Trees of the test problems are left out. What has a value keeps it.
+    They are copied into the run as those of its first round. Trees of the test problems are left out. What has a value
+    keeps it.
 
     Raises:
         GradatimError: if there are no trees, none that can be used, or a line is damaged that is not to be skipped.
