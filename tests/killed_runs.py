@@ -50,6 +50,7 @@ WRITERS = (
     ("rename", "checkpoints/round-1/training/.checkpoint.partial"),
     ("tensors", ".policy.partial/model"),
     ("append", "trees/evaluate-base.jsonl"),
+    ("rename", "stages/.evaluate-base."),
     ("open", "plots/"),
     ("rename", ".report"),
 )

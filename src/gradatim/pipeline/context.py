@@ -212,6 +212,8 @@ class Run:
                     self.folder.update(name, time.perf_counter() - started, problems=len(store))
             else:
                 self.progress.line(f"{title}: {len(problems):,} of {len(problems):,} problems, all done before")
+                if self.folder.record(name).get("problems") != len(store):  # a kill came between the last tree and this
+                    self.folder.update(name, 0.0, problems=len(store))
             return [found.get(problem.id) or _stored(store, problem) for problem in problems]
 
 
