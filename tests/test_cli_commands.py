@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 import gradatim
+from failing_server import serving
 from gradatim.cli.main import app
 from gradatim.models import resolve_model
 from gradatim.store import trees
@@ -179,6 +180,17 @@ def test_solve_shows_tree_and_answer() -> None:
 )
 def test_solve_refuses(arguments: list[str], expected: str) -> None:
     assert expected in refused("solve", "Make 44 from 3 5 7 8", "--policy", "shipped:countdown", *arguments)
+
+
+def test_solve_asks_a_server_that_lists_no_models_for_the_one_that_is_named() -> None:
+    with serving(lambda text, seed: ["3 + 4 = 7 | 7", "\n"]) as server:
+        server.names = None
+        arguments = ("solve", "Make 7 from 3 4", "--policy", server.url, "--samples", "1")
+        assert refused(*arguments).endswith("does not list its models; name one with --model NAME")
+        result = call(*arguments, "--model", "mine")
+    assert result.exit_code == 0, result.output
+    assert {request["model"] for request in server.requests} == {"mine"}
+    assert "3 + 4 = 7 | 7 ✓" in result.output
 
 
 def test_solve_refuses_what_is_no_problem() -> None:

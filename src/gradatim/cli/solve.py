@@ -35,6 +35,10 @@ def solve(
             metavar="MODEL", autocompletion=complete_model, help="shipped:NAME, a hub id, a folder or a server's URL."
         ),
     ],
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What a server calls the model; by default its only one."),
+    ] = None,
     task: Annotated[
         str, typer.Option(help="What the problem is of: a task's name, or your own task's file.")
     ] = "countdown",
@@ -74,7 +78,7 @@ def solve(
 
     from gradatim.budget import Budget
     from gradatim.pipeline import parts, tasks
-    from gradatim.recipes.schema import ChatOptions, PolicyOptions, SamplingOptions
+    from gradatim.recipes.schema import ChatOptions, PolicyOptions, SamplingOptions, ServerOptions
     from gradatim.tasks.base import grade
     from gradatim.tree import Tree
     from gradatim.view import render
@@ -86,7 +90,13 @@ def solve(
         if max_steps is None
         else SamplingOptions(temperature=temperature, max_steps=max_steps)
     )
-    options = PolicyOptions(model=policy, device=device, sampling=sampling, chat=ChatOptions() if chat else None)
+    options = PolicyOptions(
+        model=policy,
+        server=ServerOptions(model=model),
+        device=device,
+        sampling=sampling,
+        chat=ChatOptions() if chat else None,
+    )
     judge = None if scorer is None else parts.load_scorer(scorer, options)
     asyncio.run(_search(tree, parts.load_policy(policy, options, made), judge, chosen_search, samples, width, branch))
     grade(tree, made)

@@ -184,7 +184,7 @@ def _search(value: Mapping[str, Any]) -> Section | None:
     by = f", by the scores of {next(iter(scorers))}" if len(scorers) == 1 else ""
     note = f"Tokens per problem{by}; {wording.intervals_note(results[0]['problems'])}"
     table = Table(header, rows, note, words=3 if several else 2, narrow=narrow)
-    return Section("Accuracy against tokens, base policy", [table])
+    return Section(f"Accuracy against tokens, {value.get('searched', 'base')} policy", [table])
 
 
 def _same(row: Mapping[str, Any]) -> tuple[str, str]:
