@@ -7,7 +7,7 @@ stays in the text, since these formats have no place for it; what it wrote after
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypedDict
 
 from gradatim.supervision.labels import StepLabel
@@ -67,17 +67,18 @@ def stepwise_rows(labels: Iterable[StepLabel], *, threshold: float | None = 0.5)
     """
     labels = list(labels)
     by_node = {label.node: label.label for label in labels}
-    rows: list[StepwiseRow] = []
-    for path in labelled_paths(labels):
-        values = [by_node[step] for step in path]
-        rows.append(
-            StepwiseRow(
-                prompt=path[-1].tree.problem.prompt,
-                completions=[_step_text(step, last=step is path[-1]) for step in path],
-                labels=values if threshold is None else [value > threshold for value in values],
-            )
-        )
-    return rows
+    return [
+        stepwise_row(path, [by_node[step] for step in path], threshold=threshold) for path in labelled_paths(labels)
+    ]
+
+
+def stepwise_row(path: Sequence[Node], labels: Sequence[float], *, threshold: float | None) -> StepwiseRow:
+    """The row of one labelled path, root left out; with ``threshold`` ``None``, labels stay numbers."""
+    return StepwiseRow(
+        prompt=path[-1].tree.problem.prompt,
+        completions=[_step_text(step, last=step is path[-1]) for step in path],
+        labels=list(labels) if threshold is None else [label > threshold for label in labels],
+    )
 
 
 def preference_rows(pairs: Iterable[StepPair]) -> list[PreferenceRow]:

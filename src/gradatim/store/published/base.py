@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Protocol
 
 from gradatim.records import MalformedRecordError, Record
 from gradatim.store.published.answers import final_answer
+from gradatim.store.published.source_rows import note_solution
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 
 STEP_END = "\n"
@@ -52,6 +53,14 @@ class PublishedFormat(Protocol):
 
     def matches(self, row: Record) -> bool:
         """Whether a row has the fields of this format."""
+        ...
+
+    def informed(self, rows: Iterable[Record]) -> PublishedFormat:
+        """The format as the rows of one source have it, where a single row does not show what it means.
+
+        Args:
+            rows: all rows of the source, malformed ones among them; gone through at most once.
+        """
         ...
 
     def question(self, row: Record) -> Question:
@@ -106,8 +115,20 @@ class TreeBuilder:
         if reward is not None:
             self._rewards.setdefault(node.id, []).append(reward)
 
-    def add_path(self, steps: Sequence[str], labels: Sequence[float | None], *, name: str, finished: bool) -> None:
-        """Add one labelled solution. The label of a finished solution's last step is the verdict on its answer."""
+    def add_solution(
+        self,
+        steps: Sequence[str],
+        labels: Sequence[float | None],
+        *,
+        format: str,
+        name: str,
+        finished: bool,
+        other_fields: Mapping[str, Any],
+    ) -> None:
+        """Add one labelled solution, and keep what its row said to write it again.
+
+        The label of a finished solution's last step is the verdict on its answer.
+        """
         node = self.tree.root
         for place, (text, label) in enumerate(zip(steps, labels, strict=True), 1):
             node = self.add(node, text, finished=finished and place == len(steps))
@@ -115,6 +136,7 @@ class TreeBuilder:
                 self.judge(node, name, label)
         if node.finished:
             self.grade(node, labels[-1])
+        note_solution(self.tree, format, node, labels, name=name, other_fields=other_fields)
 
     def build(self) -> Tree:
         """The tree, with the means of all judgements written to its nodes."""
@@ -171,3 +193,12 @@ def sign(value: object) -> float:
     if mark not in ("+", "-"):
         raise MalformedRecordError(f"has the label {value!r}, which is neither '+' nor '-'")
     return 1.0 if mark == "+" else 0.0
+
+
+def holds_a_fraction(rows: Iterable[Record], name: str) -> bool:
+    """Whether the lists in a field of some row hold a floating-point number: the labels of the source are then shares.
+
+    A single row may not show it, since a share of 1 is often written as the whole number.
+    """
+    lists = (value for row in rows if isinstance(value := row.get(name), list))
+    return any(isinstance(label, float) for labels in lists for label in labels)

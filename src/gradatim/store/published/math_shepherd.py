@@ -5,19 +5,22 @@ Wang et al., *Math-Shepherd*, 2023, arXiv:2312.08935; the data set peiyi9979/Mat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gradatim.errors import GradatimError
 from gradatim.records import MalformedRecordError, Record, text_field
 from gradatim.store.published.base import LABEL, Question, TreeBuilder, question_text, sign, step_text
-from gradatim.store.published.tagged import has_first_step, numbered, split_question
-from gradatim.supervision.labels import step_labels
-from gradatim.supervision.rows import labelled_paths
+from gradatim.store.published.question_end import FirstTurns, has_first_step, is_marked, is_whole_question
+from gradatim.store.published.source_rows import LabelledSolution, labelled_solutions, other_fields
+from gradatim.store.published.step_tags import has_tag, split_at_tags
 from gradatim.tree import Tree
 
 _OTHER_TEXT = "has a label that is not its input with a mark in place of each tag"
+_KNOWN = {"input", "label", "question"}
+_SECOND_STEP = re.compile(r"step 2:", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +29,20 @@ class MathShepherd:
 
     The solutions of a question are paths of one tree; a step that they share and that was judged more than once has
     the mean of its labels. The last step is finished, and its label is its reward. A text after the last tag is a last
-    step without a label.
+    step without a label. Letters of the tag within a word, and a tag that stands in ``label`` too, are text.
 
     The question ends before "Step 1:"; a tag that stands before that is a fault of the data set, and its label is
-    passed over. Where no step is numbered, the question ends with its question mark, or at the first tag.
+    passed over. Where no step is numbered, it ends where the rows of the source that begin alike part, or with its
+    request (see :class:`~gradatim.store.published.question_end.FirstTurns`), and a row that shows neither is
+    malformed. What is written here without "Step 1:" has the question in a field ``question``.
 
     Attributes:
         tag: what stands after each step of ``input``.
+        turns: where the rows of the source part; learned from the source.
     """
 
     tag: str = "ки"
+    turns: FirstTurns = field(default_factory=FirstTurns)
 
     name = "math-shepherd"
     score = LABEL
@@ -43,40 +50,75 @@ class MathShepherd:
     def matches(self, row: Record) -> bool:
         return isinstance(row.get("input"), str) and isinstance(row.get("label"), str)
 
+    def informed(self, rows: Iterable[Record]) -> MathShepherd:
+        return replace(self, turns=FirstTurns.of(self._heads(rows)))
+
+    def _heads(self, rows: Iterable[Record]) -> Iterator[str]:
+        """The questions with their first steps."""
+        for row in rows:
+            try:
+                parts, _, _ = self._parts(row)
+            except MalformedRecordError:
+                continue
+            yield self._head(parts)[0]
+
     def question(self, row: Record) -> Question:
         task = row.get("task")
         return Question(self._solution(row)[0], data={"task": task} if isinstance(task, str) else {})
 
     def read(self, row: Record, builder: TreeBuilder) -> None:
         _, steps, labels = self._solution(row)
-        builder.add_path(steps, labels, name=LABEL, finished=True)
+        known = (
+            _KNOWN if row.get("task") is not None else {*_KNOWN, "task"}
+        )  # it is written as null where it is unknown
+        builder.add_solution(
+            steps, labels, format=self.name, name=LABEL, finished=True, other_fields=other_fields(row, known)
+        )
 
     def rows(self, tree: Tree, value: str, threshold: float) -> Iterator[dict[str, Any]]:
-        for path in labelled_paths(step_labels(tree, value=value)):
-            steps = numbered([step_text(node) for node in path])
-            question = question_text(tree).strip()
-            if any(self.tag in text for text in (question, *steps)):
+        question = question_text(tree).strip()
+        for solution in labelled_solutions(tree, value, self.name):
+            steps = [step_text(node).strip() for node in solution.path]
+            if any(has_tag(text, self.tag) for text in (question, *steps)):
                 raise GradatimError(
                     f"problem {tree.problem.id!r} has the tag {self.tag!r} in its text; choose another tag",
                     options=("tag",),
                 )
-            marks = ["+" if node.scores[value] > threshold else "-" for node in path]
             yield {
-                "input": f"{question} " + "\n".join(f"{step} {self.tag}" for step in steps),
-                "label": f"{question} " + "\n".join(f"{step} {mark}" for step, mark in zip(steps, marks, strict=True)),
-                "task": tree.problem.data.get("task"),
+                "input": f"{question} " + self._joined(steps, solution, [self.tag] * len(steps)),
+                "label": f"{question} " + self._joined(steps, solution, _marks(solution, threshold)),
+                "task": None if solution.as_read else tree.problem.data.get("task"),
+                **({} if is_marked(question, steps[0]) else {"question": question}),
+                **solution.other_fields,
             }
+
+    @staticmethod
+    def _joined(steps: list[str], solution: LabelledSolution, marks: list[str]) -> str:
+        ends = [f" {mark}" if label is not None else "" for mark, label in zip(marks, solution.labels, strict=True)]
+        return "\n".join(f"{step}{end}" for step, end in zip(steps, ends, strict=True))
+
+    def _parts(self, row: Record) -> tuple[list[str], list[float | None], str]:
+        """The texts before the tags, their labels, and the text after the last one."""
+        *parts, rest = split_at_tags(text_field(row, "input"), self.tag)
+        return _aligned(text_field(row, "label"), parts, rest, self.tag)
+
+    def _head(self, parts: list[str]) -> tuple[str, int]:
+        """The question with what stands before the first tag that ends a step, and the place of that tag."""
+        numbered = (
+            place
+            for place, part in enumerate(parts)
+            if has_first_step(part) and (place + 1 == len(parts) or _SECOND_STEP.match(parts[place + 1].strip()))
+        )
+        first = 0 if has_first_step(parts[0]) else next(numbered, 0)
+        return "".join(parts[: first + 1]), first
 
     def _solution(self, row: Record) -> tuple[str, list[str], list[float | None]]:
         """A row's question, its steps and their labels."""
-        *parts, rest = text_field(row, "input").split(self.tag)
-        if not parts:
-            raise MalformedRecordError(f"has no step tag {self.tag!r} in its input")
-        labels = _labels(text_field(row, "label"), parts, rest)
-        first = next((place for place, part in enumerate(parts) if has_first_step(part)), 0)
-        head = self.tag.join(parts[: first + 1]).replace(self.tag, "")
-        if has_first_step(head) or "?" in head.rstrip("? \n"):
-            question, step = split_question(head)
+        parts, labels, rest = self._parts(row)
+        told = row.get("question")
+        head, first = (parts[0], 0) if isinstance(told, str) else self._head(parts)
+        if isinstance(told, str) or has_first_step(head) or not is_whole_question(head):
+            question, step = self.turns.divide(head, told if isinstance(told, str) else None)
             steps, marks = [step, *parts[first + 1 :]], labels[first:]
         else:
             question, steps, marks = head.strip(), parts[1:], labels[1:]
@@ -84,12 +126,23 @@ class MathShepherd:
             steps, marks = [*steps, rest], [*marks, None]
         if not steps:
             raise MalformedRecordError("has a question but no steps")
+        if not any(mark is not None for mark in marks):
+            raise MalformedRecordError("has no step with a label")
         return question, [step.strip() for step in steps], marks
 
 
-def _labels(text: str, parts: list[str], rest: str) -> list[float | None]:
-    """The marks that stand in ``text`` where the tags behind ``parts`` stood; ``rest`` is what follows the last."""
-    labels: list[float | None] = []
+def _marks(solution: LabelledSolution, threshold: float) -> list[str]:
+    return ["" if label is None else "+" if label > threshold else "-" for label in solution.labels]
+
+
+def _aligned(text: str, parts: list[str], rest: str, tag: str) -> tuple[list[str], list[float | None], str]:
+    """Texts and labels by the marks that stand in ``text`` where the tags behind ``parts`` stood.
+
+    A tag that stands in ``text`` too belongs to the step.
+    """
+    if not parts:
+        raise MalformedRecordError(f"has no step tag {tag!r} in its input")
+    texts, labels = [""], list[float | None]()
     place = 0
     for part in parts:
         mark = place + len(part)
@@ -97,8 +150,16 @@ def _labels(text: str, parts: list[str], rest: str) -> list[float | None]:
             raise MalformedRecordError(f"has {len(parts)} step tags in its input but only {len(labels)} labels")
         if text[place:mark] != part:  # a plus sign of another text would be taken for a label
             raise MalformedRecordError(_OTHER_TEXT)
+        texts[-1] += part
+        if text.startswith(tag, mark):
+            texts[-1] += tag
+            place = mark + len(tag)
+            continue
         labels.append(sign(text[mark]))
+        texts.append("")
         place = mark + 1
     if text[place:].strip() != rest.strip():
         raise MalformedRecordError(_OTHER_TEXT)
-    return labels
+    if not labels:
+        raise MalformedRecordError("has no label")
+    return texts[:-1], labels, texts[-1] + rest

@@ -6,8 +6,9 @@ arXiv:2406.06592; OpenR's ``data/omegaPRM_v2`` and the first MATH-APS file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from gradatim.records import MalformedRecordError, Record, list_field, text_field
@@ -21,9 +22,12 @@ from gradatim.store.published.base import (
     share,
     step_text,
 )
+from gradatim.store.published.source_rows import other_fields
 from gradatim.supervision.labels import has_value
 from gradatim.tree import EndReason, Node, Step, Tree
 
+_METADATA = "omegaprm"
+_KNOWN = {"question", "q", "final_answer", "reasoning_steps", "states"}
 _Outline = tuple[int, str, float | None]
 """One step: its parent's place in the list of steps (-1 for the root), its text, its value."""
 
@@ -34,9 +38,12 @@ class OmegaPrm:
 
     Read are nested steps (``reasoning_steps`` as an object of ``text``, ``mc_value`` and ``children``), lists of
     beginnings of solutions (``reasoning_steps`` of ``solution_prefix`` and ``mc_value``), and the older ``q`` with
-    ``states`` of ``state`` and ``mcs``; written is the first. Of beginnings, each becomes a step below the longest
-    other one that it continues; they keep their text as it is, since they may end inside a line. The rollouts of
-    ``states`` are left out: nothing says whether they were right.
+    ``states`` of ``state`` and ``mcs``. Of beginnings, each becomes a step below the longest other one that it
+    continues; they keep their text as it is, since they may end inside a line, and a beginning that stands more than
+    once has the mean of its values. The rollouts of ``states`` are left out: nothing says whether they were right.
+
+    A tree whose values are those that were read is written as the rows that it was read from (beginnings as
+    ``solution_prefix``), every other one as nested steps.
 
     A leaf that states an answer is finished; its reward is its value if that is 0 or 1. How many rollouts a value
     rests on was never published, so there are no counts.
@@ -48,56 +55,111 @@ class OmegaPrm:
     def matches(self, row: Record) -> bool:
         return isinstance(row.get("reasoning_steps"), dict | list) or isinstance(row.get("states"), list)
 
+    def informed(self, rows: Iterable[Record]) -> OmegaPrm:
+        return self
+
     def question(self, row: Record) -> Question:
         field = "q" if "states" in row else "question"
         return Question(text_field(row, field).strip(), optional_text(row, "final_answer"))
 
     def read(self, row: Record, builder: TreeBuilder) -> None:
         steps = row.get("reasoning_steps")
+        question = self.question(row).text
         if isinstance(steps, dict):
-            self._read_nested(steps, builder)
-        elif isinstance(steps, list):
-            self._read_prefixes(steps, "solution_prefix", "mc_value", self.question(row).text, builder)
+            layout, root_value, outline = "nested", _value(steps, "mc_value"), _nested_outline(steps)
         else:
-            self._read_prefixes(list_field(row, "states"), "state", "mcs", "", builder)
-
-    def _read_nested(self, root: Record, builder: TreeBuilder) -> None:
-        root_value = _value(root, "mc_value")
-        outline: list[_Outline] = []
-        waiting = [(-1, child) for child in reversed(_children(root))]
-        while waiting:
-            parent, step = waiting.pop()
-            outline.append((parent, text_field(step, "text"), _value(step, "mc_value")))
-            waiting += [(len(outline) - 1, child) for child in reversed(_children(step))]
-        _build(builder, root_value, outline, exact=False)
-
-    def _read_prefixes(
-        self, states: Sequence[object], text: str, value: str, question: str, builder: TreeBuilder
-    ) -> None:
-        values: dict[str, float | None] = {}
-        for state in states:
-            if not isinstance(state, Mapping):
-                raise MalformedRecordError(f"has a {text} that is not in an object")
-            prefix = text_field(state, text).strip()
-            if not prefix.startswith(question):
-                raise MalformedRecordError(f"has a {text} that does not begin with the question")
-            values.setdefault(prefix.removeprefix(question).lstrip(), _value(state, value))
-        _build(builder, values.pop("", None), _outline(values), exact=True)
+            layout = "prefixes"
+            if isinstance(steps, list):
+                values = _prefixes(steps, "solution_prefix", "mc_value", question)
+            else:
+                values = _prefixes(list_field(row, "states"), "state", "mcs", "")
+            root_value = values.pop("", None)
+            outline = _outline(values)
+        nodes = _build(builder, root_value, outline, exact=layout == "prefixes")
+        kept = [[parent, node.id, value] for node, (parent, _, value) in zip(nodes, outline, strict=True)]
+        note = {"layout": layout, "value": root_value, "steps": kept, "other_fields": other_fields(row, _KNOWN)}
+        builder.tree.metadata.setdefault(_METADATA, []).append(note)
 
     def rows(self, tree: Tree, value: str, threshold: float) -> Iterator[dict[str, Any]]:
+        notes = tree.metadata.get(_METADATA, [])
+        if notes and value == VALUE and _still_hold(notes, tree):
+            for note in notes:
+                yield {**_row(tree, _steps_as_read(note, tree)), **note["other_fields"]}
+            return
         written: dict[int, dict[str, Any]] = {}
         for node in reversed(tree.nodes):  # children before parents, without recursion
-            written[node.id] = {
-                "text": question_text(tree) if node.is_root else step_text(node),
-                "mc_value": node.scores[value] if has_value(node, value) else None,
-                "children": [written.pop(child.id) for child in node.children],
-            }
+            written[node.id] = _nested(
+                node,
+                node.scores[value] if has_value(node, value) else None,
+                [written.pop(child.id) for child in node.children],
+            )
         if any(has_value(node, value) for node in tree.nodes[1:]):
-            yield {
-                "question": question_text(tree),
-                "final_answer": tree.problem.answer,
-                "reasoning_steps": written[tree.root.id],
-            }
+            yield _row(tree, written[tree.root.id])
+
+
+def _row(tree: Tree, steps: dict[str, Any] | list[dict[str, Any]]) -> dict[str, Any]:
+    return {"question": question_text(tree), "final_answer": tree.problem.answer, "reasoning_steps": steps}
+
+
+def _nested(node: Node, value: float | None, children: list[dict[str, Any]]) -> dict[str, Any]:
+    text = question_text(node.tree) if node.is_root else step_text(node)
+    return {"text": text, "mc_value": value, "children": children}
+
+
+def _steps_as_read(note: Record, tree: Tree) -> dict[str, Any] | list[dict[str, Any]]:
+    """The steps of one row that a tree was read from."""
+    if note["layout"] == "prefixes":
+        question = question_text(tree)
+        root = [] if note["value"] is None else [{"solution_prefix": question, "mc_value": note["value"]}]
+        return root + [
+            {"solution_prefix": f"{question}\n\n{tree.nodes[place].text}", "mc_value": value}
+            for _, place, value in note["steps"]
+        ]
+    root_step = _nested(tree.root, note["value"], [])
+    steps: list[dict[str, Any]] = []
+    for parent, place, value in note["steps"]:
+        steps.append(_nested(tree.nodes[place], value, []))
+        (root_step if parent < 0 else steps[parent])["children"].append(steps[-1])
+    return root_step
+
+
+def _still_hold(notes: Sequence[Record], tree: Tree) -> bool:
+    """Whether the tree has the steps and values of its rows and no others."""
+    values: dict[int, list[float]] = {}
+    seen = {0}
+    for note in notes:
+        for place, value in [(0, note["value"]), *((place, value) for _, place, value in note["steps"])]:
+            seen.add(place)
+            if value is not None:
+                values.setdefault(place, []).append(value)
+    scored = {node.id: node.scores[VALUE] for node in tree.nodes if VALUE in node.scores}
+    return len(seen) == len(tree) and scored == {place: fmean(found) for place, found in values.items()}
+
+
+def _nested_outline(root: Record) -> list[_Outline]:
+    """The steps of an object of steps within steps, parents before children, without recursion."""
+    outline: list[_Outline] = []
+    waiting = [(-1, child) for child in reversed(_children(root))]
+    while waiting:
+        parent, step = waiting.pop()
+        outline.append((parent, text_field(step, "text"), _value(step, "mc_value")))
+        waiting += [(len(outline) - 1, child) for child in reversed(_children(step))]
+    return outline
+
+
+def _prefixes(states: Sequence[object], text: str, value: str, question: str) -> dict[str, float | None]:
+    """Beginnings of solutions without the question, each with the mean of its values."""
+    values: dict[str, list[float]] = {}
+    for state in states:
+        if not isinstance(state, Mapping):
+            raise MalformedRecordError(f"has a {text} that is not in an object")
+        prefix = text_field(state, text).strip()
+        if not prefix.startswith(question):
+            raise MalformedRecordError(f"has a {text} that does not begin with the question")
+        found = values.setdefault(prefix.removeprefix(question).lstrip(), [])
+        if (share_of_right := _value(state, value)) is not None:
+            found.append(share_of_right)
+    return {prefix: fmean(found) if found else None for prefix, found in values.items()}
 
 
 def _children(step: Record) -> list[Record]:
@@ -124,7 +186,7 @@ def _outline(values: Mapping[str, float | None]) -> list[_Outline]:
     return outline
 
 
-def _build(builder: TreeBuilder, root_value: float | None, outline: Sequence[_Outline], *, exact: bool) -> None:
+def _build(builder: TreeBuilder, root_value: float | None, outline: Sequence[_Outline], *, exact: bool) -> list[Node]:
     """Add steps whose parents come before them; ``exact`` texts hold their own boundaries."""
     root = builder.tree.root
     if root_value is not None:
@@ -143,3 +205,4 @@ def _build(builder: TreeBuilder, root_value: float | None, outline: Sequence[_Ou
             builder.judge(node, VALUE, value)
         if finished:
             builder.grade(node, value if value in (0.0, 1.0) else None)
+    return nodes

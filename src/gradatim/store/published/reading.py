@@ -66,6 +66,7 @@ def read_published(
     records = _open(os.fspath(source), split)
     skip = malformed == "skip"
     layout = _detect(records, skip) if format == "auto" else published_format(format)
+    layout = layout.informed(entry.content for entry in records if isinstance(entry.content, Mapping))
     reader = _Reader(records, layout, skip=skip)
     return islice(reader.merged_trees() if merge else reader.single_trees(), limit)
 
@@ -95,11 +96,11 @@ class _Reader:
         made = 0
         for entry, question in self._questions():
             problem_id = _hash(question.text)
-            seen[problem_id] += 1
-            suffix = f"-{seen[problem_id]}" if seen[problem_id] > 1 else ""
+            suffix = f"-{seen[problem_id] + 1}" if seen[problem_id] else ""
             tree = self._tree(problem_id + suffix, [entry])
             if tree is not None:
                 made += 1
+                seen[problem_id] += 1
                 yield tree
         self._check_any(made)
 

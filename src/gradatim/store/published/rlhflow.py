@@ -6,25 +6,34 @@ RLHFlow/Deepseek-PRM-Data.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gradatim.records import MalformedRecordError, Record, list_field
 from gradatim.store.published.base import LABEL, Question, TreeBuilder, question_text, sign, step_text
-from gradatim.store.published.tagged import numbered, split_question
-from gradatim.supervision.labels import step_labels
-from gradatim.supervision.rows import labelled_paths
+from gradatim.store.published.question_end import FirstTurns, is_marked
+from gradatim.store.published.source_rows import labelled_beginnings, other_fields
 from gradatim.tree import Tree
+
+_KNOWN = {"conversations", "question"}
 
 
 @dataclass(frozen=True, slots=True)
 class RlhFlow:
     """One row is one whole solution: ``conversations`` of steps by the user and "+" or "-" by the assistant.
 
-    The first turn is the question and the first step; the question ends before "Step 1:", else behind its last
-    question mark. The last step is finished, and its label is its reward.
+    The first turn is the question and the first step. The question ends before "Step 1:"; where steps are not numbered
+    (the Deepseek data), it ends where the rows of the source that begin alike part, or with its request (see
+    :class:`~gradatim.store.published.question_end.FirstTurns`), and a row that shows neither is malformed. What is
+    written here without "Step 1:" has the question in a field ``question``. The last step is finished, and its label is
+    its reward.
+
+    Attributes:
+        turns: where the rows of the source part; learned from the source.
     """
+
+    turns: FirstTurns = field(default_factory=FirstTurns)
 
     name = "rlhflow"
     score = LABEL
@@ -32,32 +41,53 @@ class RlhFlow:
     def matches(self, row: Record) -> bool:
         return isinstance(row.get("conversations"), list)
 
+    def informed(self, rows: Iterable[Record]) -> RlhFlow:
+        return replace(self, turns=FirstTurns.of(_first_turns(rows)))
+
     def question(self, row: Record) -> Question:
-        return Question(_solution(row)[0])
+        return Question(self._solution(row)[0])
 
     def read(self, row: Record, builder: TreeBuilder) -> None:
-        _, steps, labels = _solution(row)
-        builder.add_path(steps, labels, name=LABEL, finished=True)
+        _, steps, labels = self._solution(row)
+        builder.add_solution(
+            steps, labels, format=self.name, name=LABEL, finished=True, other_fields=other_fields(row, _KNOWN)
+        )
 
     def rows(self, tree: Tree, value: str, threshold: float) -> Iterator[dict[str, Any]]:
-        for path in labelled_paths(step_labels(tree, value=value)):
-            first, *steps = numbered([step_text(node) for node in path])
+        question = question_text(tree).strip()
+        for solution in labelled_beginnings(tree, value, self.name):
+            steps = [step_text(node).strip() for node in solution.path]
             turns = []
-            for node, text in zip(path, [f"{question_text(tree).strip()} {first}", *steps], strict=True):
-                mark = "+" if node.scores[value] > threshold else "-"
+            for text, label in zip([f"{question} {steps[0]}", *steps[1:]], solution.known_labels(), strict=True):
+                mark = "+" if label > threshold else "-"
                 turns += [{"role": "user", "content": text}, {"role": "assistant", "content": mark}]
-            yield {"conversations": turns}
+            told = {} if is_marked(question, steps[0]) else {"question": question}
+            yield {"conversations": turns, **told, **solution.other_fields}
+
+    def _solution(self, row: Record) -> tuple[str, list[str], list[float]]:
+        """A row's question, its steps and their labels."""
+        steps, labels = _turns(row)
+        told = row.get("question")
+        question, first = self.turns.divide(steps[0], told if isinstance(told, str) else None)
+        return question, [first, *(step.strip() for step in steps[1:])], labels
 
 
-def _solution(row: Record) -> tuple[str, list[str], list[float]]:
-    """A row's question, its steps and their labels."""
+def _first_turns(rows: Iterable[Record]) -> Iterator[str]:
+    for row in rows:
+        try:
+            yield _turns(row)[0][0]
+        except MalformedRecordError:
+            continue
+
+
+def _turns(row: Record) -> tuple[list[str], list[float]]:
+    """The steps, the question before the first of them, and their labels."""
     turns = [(turn.get("role"), turn.get("content")) for turn in list_field(row, "conversations") if _is_turn(turn)]
     steps = [content for role, content in turns if role == "user"]
     labels = [sign(content) for role, content in turns if role == "assistant"]
     if not steps or [role for role, _ in turns] != ["user", "assistant"] * len(steps):
         raise MalformedRecordError(f"has {len(steps)} steps and {len(labels)} labels that do not take turns")
-    question, first = split_question(steps[0])
-    return question, [first, *(step.strip() for step in steps[1:])], labels
+    return steps, labels
 
 
 def _is_turn(turn: object) -> bool:

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from gradatim.errors import GradatimError
 from gradatim.store.files import atomic_writer
-from gradatim.store.published.base import PublishedFormat
+from gradatim.store.published.base import LABEL, VALUE, PublishedFormat
 from gradatim.store.published.formats import published_format
+from gradatim.store.published.source_rows import score_as_read
 from gradatim.tree import Tree
 
 
@@ -23,14 +24,16 @@ def write_published(
 ) -> int:
     """Write trees as JSON lines in a published format; the file appears whole or not at all.
 
-    What the format has no place for is left out: steps without a label, counts, and in most formats all but the paths
-    of labelled steps. Reading the file again with :func:`read_published` gives the rest back.
+    Trees that :func:`read_published` gave, written in the format that they were read from, come back the same. Of other
+    trees is left out what the format has no place for: steps without a label, counts, and in most formats all but the
+    paths of labelled steps.
 
     Args:
         trees: the trees; they are gone through once.
         path: the file.
         format: a format or its name.
-        value: the score that says what a step is worth; by default the one that the format is read into.
+        value: the score that says what a step is worth; by default the one that a tree's own rows were read into, else
+            the one that the format is read into, else ``value`` or ``label``, whichever the steps of a tree have.
         threshold: a step is good in a format of hard labels if its score is above this.
 
     Returns:
@@ -41,16 +44,23 @@ def write_published(
             the file cannot be written.
     """
     layout = published_format(format)
-    name = layout.score if value is None else value
     count = 0
     scores: set[str] = set()
     with atomic_writer(path) as file:
         for tree in trees:
-            scores.update(score for node in tree.nodes[1:] for score in node.scores)
+            found = {score for node in tree.nodes[1:] for score in node.scores}
+            scores |= found
+            name = _default_score(tree, layout, found) if value is None else value
             for row in layout.rows(tree, name, threshold):
                 file.write(json.dumps(row) + "\n")
                 count += 1
-        if name not in scores:
+        if value not in scores and (value is not None or not scores & {layout.score, VALUE, LABEL}):
             known = f"choose from {', '.join(sorted(scores))}" if scores else "these trees were not scored"
-            raise GradatimError(f"no step has the score {name!r}; {known}")
+            raise GradatimError(f"no step has the score {value or layout.score!r}; {known}")
     return count
+
+
+def _default_score(tree: Tree, layout: PublishedFormat, found: set[str]) -> str:
+    """What the labels of a tree are called where a caller does not say it."""
+    names = (score_as_read(tree), layout.score, VALUE, LABEL)
+    return next((name for name in names if name is not None and name in found), layout.score)
