@@ -17,6 +17,8 @@ from gradatim.evaluation import (
     Estimate,
     MethodResult,
     Sample,
+    ScoredStates,
+    Thresholds,
     accuracy_at,
     accuracy_at_tokens,
     auc,
@@ -25,7 +27,7 @@ from gradatim.evaluation import (
     bootstrap_difference,
     bootstrap_mean,
     bootstrap_ratio,
-    choose_threshold,
+    choose_thresholds,
     estimated_flops,
     first_below,
     first_error_f1,
@@ -222,9 +224,26 @@ def test_scored_states_hold_the_truth_of_partial_solutions() -> None:
     assert states.labels == (True, False)
     assert states.scores == (0.9, 0.2)
     assert states.solutions == (((0.9, 0.2, 0.1), 1),)
-    assert choose_threshold([states]) == 0.9
+    assert choose_thresholds([states]) == Thresholds(0.9, None), "no right solution, so no first-error F1"
     result = step_score_result("prm", [states], resamples=20)
     assert result.auc is not None
     assert (result.auc.value, result.accuracy, result.states) == (1.0, 1.0, 2)
     assert result.first_error is not None
     assert result.first_error.error_accuracy == 1.0
+
+
+def test_each_threshold_is_chosen_for_its_own_figure() -> None:
+    """Where most states are bad it is best for the accuracy to call all of them wrong, and not for first errors."""
+    wrong, right = ((0.3, 0.05, 0.04), 1), ((0.3, 0.2, 0.25), None)
+    problem = ScoredStates((False,) * 8 + (True,), (0.1, 0.2, 0.3, 0.4, 0.5, 0.3, 0.2, 0.1, 0.3), (wrong, right))
+    chosen = choose_thresholds([problem])
+    assert chosen == Thresholds(None, 0.2), "of 0.05 < threshold <= 0.2 the score that occurs"
+    result = step_score_result("prm", [problem], thresholds=chosen, choice="How.", resamples=20)
+    assert (result.threshold, result.first_error_threshold) == (0.5, 0.2)
+    assert result.first_error is not None
+    assert result.first_error.f1 == 1.0
+    assert (result.to_json()["first_error_threshold"], result.to_json()["thresholds"]) == (0.2, "How.")
+    at_a_half = step_score_result("prm", [problem], resamples=20).first_error
+    assert at_a_half is not None
+    assert at_a_half.f1 == 0.0, "what one threshold for both figures comes to"
+    assert choose_thresholds([]) == Thresholds()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import json
@@ -23,10 +24,12 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from gradatim.errors import GradatimError
+from gradatim.evaluation import choose_thresholds, scored_states
 from gradatim.models import resolve_model
 from gradatim.pipeline import Progress, learning, run_recipe
 from gradatim.pipeline.evaluating import subset_spending
 from gradatim.pipeline.growing import VALUE
+from gradatim.pipeline.parts import load_scorer
 from gradatim.recipes import Recipe
 from gradatim.store import TreeStore, trees
 from gradatim.supervision import sibling_pairs, step_labels
@@ -100,6 +103,24 @@ def test_figures_follow_from_the_trees(whole: Path) -> None:
     assert report["labels"]["states"] == len(truths)
     assert report["labels"]["accuracy"] == pytest.approx(sum(truths) / len(truths))
     assert report["prm"]["states"] == sum(node.open for tree in sampled for node in tree.nodes[1:])
+
+
+def test_thresholds_are_the_best_of_the_validation_trees(whole: Path) -> None:
+    """Against the scores of the saved scorer, whose weights are rounded to the type of those it came from."""
+    report = json.loads((whole / "report.json").read_text())
+    scorer, held_out = load_scorer(str(whole / "scorer"), small_recipe().policy), stored(whole, "round-1-validation")
+    for tree in held_out:
+        asyncio.run(scorer.score(tree.nodes[1:]))
+    chosen = choose_thresholds([scored_states(tree, Countdown(), scorer.name) for tree in held_out])
+    kept = report["stages"]["scorer"]["thresholds"]
+    assert kept["problems"] == 3
+    assert [kept["accuracy"], kept["first_error"]] == [
+        each if each is None else pytest.approx(each, abs=2e-3) for each in (chosen.accuracy, chosen.first_error)
+    ]
+    prm = report["prm"]
+    assert prm["first_error_threshold"] == (0.5 if kept["first_error"] is None else kept["first_error"])
+    assert "on the trees of 3 validation problems" in prm["thresholds"]
+    assert prm["thresholds"] in " ".join((whole / "report.md").read_text().split())
 
 
 def test_learning_used_the_labels_and_pairs_of_the_trees(whole: Path) -> None:

@@ -41,7 +41,7 @@ def code_of(card: ModelCard) -> str:
 
 
 def test_metadata_and_everything_that_was_given(tmp_path: Path) -> None:
-    card = write(tmp_path, threshold=0.625, license="apache-2.0")
+    card = write(tmp_path, threshold=0.625, first_error_threshold=0.125, license="apache-2.0")
     assert card.data.to_dict() == {
         "base_model": "owner/model-1.5B",
         "library_name": "transformers",
@@ -53,7 +53,8 @@ def test_metadata_and_everything_that_was_given(tmp_path: Path) -> None:
     assert "It learned from 1,234 step labels." in card.text
     assert "| held-out loss | 0.25 |" in card.text
     assert "| steps / labels | 1234 |" in card.text
-    assert "above 0.625" in card.text
+    assert "at least 0.625" in card.text
+    assert "below 0.125" in card.text
     recipe = re.search(r"```yaml\n(.*?)```", card.text, re.DOTALL)
     assert recipe is not None
     assert yaml.safe_load(recipe[1]) == RECIPE

@@ -41,7 +41,14 @@ from gradatim.evaluation.record_scoring import ScoreFile, model_digest, score_re
 from gradatim.evaluation.report import Report
 from gradatim.evaluation.step_benchmarks import STEP_BENCHMARKS, Measurement, StepBenchmark
 from gradatim.evaluation.step_records import StepRecord
-from gradatim.evaluation.steps import ScoredStates, StepScoreResult, choose_threshold, scored_states, step_score_result
+from gradatim.evaluation.steps import (
+    ScoredStates,
+    StepScoreResult,
+    Thresholds,
+    choose_thresholds,
+    scored_states,
+    step_score_result,
+)
 
 __all__ = [
     "BestOfNResult",
@@ -61,6 +68,7 @@ __all__ = [
     "StepBenchmark",
     "StepRecord",
     "StepScoreResult",
+    "Thresholds",
     "accuracy_at",
     "accuracy_at_tokens",
     "auc",
@@ -71,7 +79,7 @@ __all__ = [
     "bootstrap_mean",
     "bootstrap_ratio",
     "bootstrap_statistic",
-    "choose_threshold",
+    "choose_thresholds",
     "curves",
     "estimated_flops",
     "first_below",

@@ -214,8 +214,10 @@ def _step_scores(value: Mapping[str, Any]) -> Section | None:
     ]
     if (found := prm["first_error"]) is not None:
         parts.append(
-            f"first-error F1 {wording.number(found['f1'])} ({wording.percent(found['error_accuracy'])} % of the first "
-            f"errors are found, {wording.percent(found['correct_accuracy'])} % of the right solutions pass)"
+            f"first-error F1 {wording.number(found['f1'])} at the threshold "
+            f"{wording.number(prm['first_error_threshold'], '.2f')} "
+            f"({wording.percent(found['error_accuracy'])} % of the first errors are found, "
+            f"{wording.percent(found['correct_accuracy'])} % of the right solutions pass)"
         )
     text = f"Against the oracle, {prm['states']:,} partial solutions of held-out problems: {'; '.join(parts)}."
-    return Section(f"Step scores of {prm['scorer']}", [text])
+    return Section(f"Step scores of {prm['scorer']}", [f"{text} {prm['thresholds']}".rstrip()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,12 @@ from gradatim.evaluation.metrics import (
     first_below,
     first_error_f1,
 )
+from gradatim.evaluation.process_bench import best_f1_threshold
 from gradatim.tasks.base import Oracle
 from gradatim.tree import Tree
+
+UNDECIDED = 0.5
+"""The threshold where nothing tells of a better one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,23 @@ class ScoredStates:
     labels: tuple[bool, ...]
     scores: tuple[float, ...]
     solutions: tuple[tuple[tuple[float, ...], int | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The scores from which on a step counts as right, each chosen for one measure; see :func:`choose_thresholds`.
+
+    Attributes:
+        accuracy: the threshold of the highest accuracy over partial solutions.
+        first_error: the threshold of the highest first-error F1 over whole solutions.
+    """
+
+    accuracy: float | None = None
+    first_error: float | None = None
+
+
+NO_THRESHOLDS = Thresholds()
+"""Where nothing was chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +78,26 @@ class StepScoreResult:
     Attributes:
         scorer: its name.
         auc: area under the ROC curve over all states, interval over problems; ``None`` if all states are alike.
-        threshold: a score of at least this is judged good.
-        accuracy: share of states judged rightly at that threshold.
+        threshold: a score of at least this is judged good, for the accuracy.
+        first_error_threshold: the first step with a score below this is called the first error.
+        accuracy: share of states judged rightly at ``threshold``.
         share_good: share of good states: what judging without looking can reach (or one minus it).
         first_error: how well first wrong steps are found at that threshold; ``None`` without whole solutions.
         calibration: bins of equal width from score 0 to 1 that are not empty.
         states: number of states.
+        choice: how the thresholds were chosen, as a sentence.
     """
 
     scorer: str
     auc: Estimate | None
     threshold: float
+    first_error_threshold: float
     accuracy: float
     share_good: float
     first_error: FirstErrorScore | None
     calibration: tuple[CalibrationBin, ...]
     states: int
+    choice: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -81,6 +107,8 @@ class StepScoreResult:
             **({"auc": None, "auc_interval": None} if self.auc is None else self.auc.fields("auc")),
             "accuracy": self.accuracy,
             "threshold": self.threshold,
+            "first_error_threshold": self.first_error_threshold,
+            "thresholds": self.choice,
             "share_good": self.share_good,
             "first_error_f1": None if self.first_error is None else self.first_error.f1,
             "first_error": None if self.first_error is None else self.first_error.to_json(),
@@ -112,11 +140,19 @@ def step_score_result(
     scorer: str,
     problems: Sequence[ScoredStates],
     *,
-    threshold: float = 0.5,
+    thresholds: Thresholds = NO_THRESHOLDS,
+    choice: str = "",
     resamples: int = 1000,
     seed: int = 0,
 ) -> StepScoreResult:
     """Measure step scores over the states of many problems (see :class:`StepScoreResult`).
+
+    Args:
+        scorer: its name.
+        problems: the states of each.
+        thresholds: chosen on other problems than these; 0.5 where there is none.
+        choice: how they were chosen, as a sentence for people.
+        resamples, seed: of the bootstrap.
 
     Raises:
         GradatimError: if there are no states at all, or a score is not a number.
@@ -124,7 +160,8 @@ def step_score_result(
     groups = [(np.array(states.labels, dtype=bool), np.array(states.scores)) for states in problems if states.scores]
     labels = _joined(part for part, _ in groups).astype(bool)
     scores = _joined(part for _, part in groups)
-    accuracy = accuracy_at(labels, scores, threshold)
+    threshold = UNDECIDED if thresholds.accuracy is None else thresholds.accuracy
+    first_error_threshold = UNDECIDED if thresholds.first_error is None else thresholds.first_error
     solutions = [solution for states in problems for solution in states.solutions]
 
     def auc_of(indices: npt.NDArray[np.intp]) -> float | None:
@@ -137,19 +174,30 @@ def step_score_result(
         scorer=scorer,
         auc=bootstrap_statistic(auc_of, len(groups), resamples=resamples, seed=seed),
         threshold=threshold,
-        accuracy=accuracy,
+        first_error_threshold=first_error_threshold,
+        accuracy=accuracy_at(labels, scores, threshold),
         share_good=float(labels.mean()),
-        first_error=_first_error(solutions, threshold) if solutions else None,
+        first_error=_first_error(solutions, first_error_threshold) if solutions else None,
         calibration=calibration_bins(labels, scores),
         states=len(labels),
+        choice=choice,
     )
 
 
-def choose_threshold(problems: Sequence[ScoredStates]) -> float:
-    """The threshold of the highest accuracy over the states of (held-out) problems."""
+def choose_thresholds(problems: Sequence[ScoredStates]) -> Thresholds:
+    """The thresholds that are best over the states of (held-out) problems, each for its own measure.
+
+    Of equally good ones the lowest. There is none for the accuracy where it is best to call every state wrong, and
+    none for first errors where not both wrong and right solutions are found at any threshold (F1 0, as of solutions
+    that are all wrong).
+    """
     labels = [label for states in problems for label in states.labels]
     scores = [score for states in problems for score in states.scores]
-    return best_threshold(labels, scores)[0]
+    accuracy = best_threshold(labels, scores)[0] if labels else math.inf
+    solutions = [solution for states in problems for solution in states.solutions]
+    first_error = best_f1_threshold([values for values, _ in solutions], [error for _, error in solutions])
+    found = bool(solutions) and _first_error(solutions, first_error).f1 > 0
+    return Thresholds(accuracy if math.isfinite(accuracy) else None, first_error if found else None)
 
 
 def calibration_bins(labels: npt.ArrayLike, scores: npt.ArrayLike, bins: int = 10) -> tuple[CalibrationBin, ...]:

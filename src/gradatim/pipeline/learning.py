@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, set_seed
 
+from gradatim.evaluation.steps import Thresholds
 from gradatim.models import resolve_model
 from gradatim.pipeline.context import Run
 from gradatim.pipeline.fitting import curve, fit, outcome, reported, saved_dtype, training_settings
 from gradatim.pipeline.growing import VALUE, grow_trees
-from gradatim.pipeline.measures import HeldOutLabels, SampledAccuracy
+from gradatim.pipeline.measures import HeldOutLabels, SampledAccuracy, held_out_thresholds
 from gradatim.pipeline.nothing_learned import no_examples, no_labels
 from gradatim.pipeline.parts import make_chat, pick_device
 from gradatim.policies.loading import load_merged_model, load_tokenizer
@@ -34,7 +36,7 @@ from gradatim.tree import Tree
 def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
     """Train the process reward model on step labels of the first policy's ``trees``; skipped if it was done.
 
-    Trees of the validation problems are grown alike, to stop by and to choose the threshold by. Trees in other tokens
+    Trees of the validation problems are grown alike, to stop by and to choose the thresholds by. Trees in other tokens
     than the reward model's (another tokenizer's, or a server's text) are written in its own.
     """
     options = run.recipe.scorer
@@ -49,13 +51,13 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
     if not tokenizer.chat_template:
         chat = None
 
-    def labels_of(grown: Sequence[Tree]) -> list[StepLabel]:
-        return _labels(run, [in_tokens_of(tree, tokenizer, chat) for tree in grown])
+    def own(grown: Sequence[Tree]) -> list[Tree]:
+        return [in_tokens_of(tree, tokenizer, chat) for tree in grown]
 
     problems = run.problems("validation")
-    validation = labels_of(grow_trees(run, 1, "validation", problems)) if problems else []
+    held_out_trees = own(grow_trees(run, 1, "validation", problems)) if problems else []
     started = time.perf_counter()
-    labels = labels_of(trees)
+    labels, validation = _labels(run, own(trees)), _labels(run, held_out_trees)
     if not labels:
         raise no_labels(run.recipe, trees)
     set_seed(run.seed("scorer") % 2**31)
@@ -71,9 +73,9 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
             stage=stage,
             evaluate=None if held_out is None else reported(stage, held_out.negative_loss, "held-out loss", -1.0),
         )
-        threshold = None if held_out is None else held_out.threshold(result.model, run.task)
+        thresholds = held_out_thresholds(result.model, held_out_trees, run.task, options.training.tokens_per_batch)
         learned = f"{len(labels):,} step labels of trees"
-        card = _card(run, "process-reward-model", run.scorer_path.name, base, learned, result, threshold)
+        card = _card(run, "process-reward-model", run.scorer_path.name, base, learned, result, thresholds)
         dtype = saved_dtype(options.training)
         save_process_reward_model(result.model, tokenizer, run.scorer_path, chat, dtype=dtype, also=card)
         stage.note(outcome(result, "held-out loss", -1.0))
@@ -82,7 +84,7 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
         time.perf_counter() - started,
         done=True,
         labels=len(labels),
-        threshold=threshold,
+        thresholds={**asdict(thresholds), "problems": len(held_out_trees)},
         **curve(result),
     )
 
@@ -232,7 +234,13 @@ def is_done(run: Run, stage: str, target: Path, checkpoints: Path, title: str) -
 
 
 def _card(
-    run: Run, kind: Kind, title: str, base: str, learned: str, result: TrainingResult, threshold: float | None = None
+    run: Run,
+    kind: Kind,
+    title: str,
+    base: str,
+    learned: str,
+    result: TrainingResult,
+    thresholds: Thresholds | None = None,
 ) -> Callable[[Path], None]:
     """Writes the model card into the folder of a trained model."""
     measure, sign = ("held-out loss", -1.0) if kind == "process-reward-model" else ("held-out pass@1", 1.0)
@@ -247,7 +255,8 @@ def _card(
             data=f"It learned from {learned} of the task {run.recipe.task.name}.",
             metrics={measure: sign * result.evaluations[result.best_update]} if result.evaluations else {},
             labels=2 if kind == "process-reward-model" and result.model.config.num_labels == 2 else 1,
-            threshold=threshold,
+            threshold=None if thresholds is None else thresholds.accuracy,
+            first_error_threshold=None if thresholds is None else thresholds.first_error,
         )
 
     return write

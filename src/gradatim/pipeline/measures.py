@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gradatim.evaluation.metrics import best_threshold
+from gradatim.evaluation.steps import Thresholds, choose_thresholds, scored_states
 from gradatim.pipeline.context import Run
 from gradatim.pipeline.parts import make_chat, make_sampling
 from gradatim.policies.transformers import TransformersPolicy
@@ -20,6 +19,8 @@ from gradatim.training.examples import Example, TrainingRow, build_row, plan_row
 from gradatim.training.forward import step_logits
 from gradatim.training.objectives.process_reward import process_reward_loss
 from gradatim.tree import Problem, Tree
+
+_HELD_OUT = "held-out"  # the name of a trained scorer's scores in the trees that choose its thresholds
 
 
 class HeldOutLabels:
@@ -41,34 +42,44 @@ class HeldOutLabels:
         """Minus the mean binary cross-entropy."""
         return -float(process_reward_loss(self.logits(model), self.labels, self.weights))
 
-    def threshold(self, model: Any, task: Task) -> float | None:
-        """The score above which a step is best called right, by the truth about the held-out partial solutions.
-
-        ``None`` where the task knows no truth or no score tells it.
-        """
-        if not isinstance(task, Oracle):
-            return None
-        nodes = [example.groups[0][-1] for example in self.examples]
-        scores = self.logits(model).sigmoid().tolist()
-        judged = [
-            (task.solvable(node.tree.problem, node.text), score)
-            for node, score in zip(nodes, scores, strict=True)
-            if node.open
-        ]
-        if not judged:
-            return None
-        threshold = best_threshold([truth for truth, _ in judged], [score for _, score in judged])[0]
-        return threshold if math.isfinite(threshold) else None
-
     def logits(self, model: Any) -> Tensor:
         """The model's logit of every example, (examples,)."""
-        device = next(model.parameters()).device
-        with torch.no_grad():
-            parts = [
-                step_logits(model, TrainingRow(**{name: value.to(device) for name, value in row.tensors().items()}))
-                for row in self.rows
-            ]
-        return torch.cat(parts).cpu()
+        return _logits(model, self.rows)
+
+
+def held_out_thresholds(model: Any, trees: Sequence[Tree], task: Task, tokens_per_row: int) -> Thresholds:
+    """The thresholds of a process reward model that are best by the truth about held-out trees.
+
+    Every step is scored, whether it has a label or not, so that whole solutions are judged from their first step on.
+
+    Args:
+        model: the reward model.
+        trees: of held-out problems, in the model's tokens.
+        task: knows the truth; without an oracle there are no thresholds.
+        tokens_per_row: packed tokens in one forward pass at most.
+    """
+    if not isinstance(task, Oracle):
+        return Thresholds()
+    examples = [Example(((node,),)) for tree in trees for node in tree.nodes[1:]]
+    parts = plan_rows(examples, tokens_per_row, seed=None)
+    if not parts:
+        return Thresholds()
+    scores = _logits(model, [build_row(part) for part in parts]).sigmoid().tolist()
+    nodes = [example.groups[0][0] for part in parts for example in part]
+    for node, score in zip(nodes, scores, strict=True):
+        node.scores[_HELD_OUT] = score
+    return choose_thresholds([scored_states(tree, task, _HELD_OUT) for tree in trees])
+
+
+def _logits(model: Any, rows: Sequence[TrainingRow]) -> Tensor:
+    """The model's logit of every example of ``rows``, (examples,)."""
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        parts = [
+            step_logits(model, TrainingRow(**{name: value.to(device) for name, value in row.tensors().items()}))
+            for row in rows
+        ]
+    return torch.cat(parts).cpu()
 
 
 class SampledAccuracy:

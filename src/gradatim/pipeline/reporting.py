@@ -18,6 +18,7 @@ from gradatim.evaluation import (
     Report,
     ScoredStates,
     StepScoreResult,
+    Thresholds,
     auc,
     bootstrap_difference,
     bootstrap_mean,
@@ -28,6 +29,7 @@ from gradatim.evaluation import (
     step_score_result,
 )
 from gradatim.evaluation.page import markdown_page
+from gradatim.evaluation.steps import UNDECIDED
 from gradatim.pipeline.about import about, next_commands
 from gradatim.pipeline.context import BASE, Run
 from gradatim.pipeline.evaluating import policy_tokens, scorer_name, subset_spending
@@ -139,8 +141,7 @@ def step_score_quality(run: Run, sampled: Sequence[Tree]) -> tuple[StepScoreResu
     name, task = scorer_name(run), run.task
     if name is None or not isinstance(task, Oracle):
         return None
-    threshold = run.folder.record("scorer").get("threshold")
-    threshold = 0.5 if threshold is None else threshold
+    thresholds, choice = _thresholds(run)
     partial = [scored_states(tree, task, name) for tree in sampled]
     if not any(states.scores for states in partial):
         return None
@@ -155,9 +156,27 @@ def step_score_quality(run: Run, sampled: Sequence[Tree]) -> tuple[StepScoreResu
         )
     seed = run.recipe.seed
     return (
-        step_score_result(name, partial, threshold=threshold, seed=seed),
-        step_score_result(name, everything, threshold=threshold, seed=seed),
+        step_score_result(name, partial, thresholds=thresholds, choice=choice, seed=seed),
+        step_score_result(name, everything, thresholds=thresholds, choice=choice, seed=seed),
     )
+
+
+def _thresholds(run: Run) -> tuple[Thresholds, str]:
+    """The scorer's thresholds, and how they were chosen, in words."""
+    record = run.folder.record("scorer").get("thresholds") or {}
+    thresholds = Thresholds(record.get("accuracy"), record.get("first_error"))
+    count = record.get("problems", 0)
+    if not count:
+        return thresholds, f"Both thresholds are {UNDECIDED}: there were no validation trees to choose them on."
+    where = "1 validation problem" if count == 1 else f"{count:,} validation problems"
+    if None not in (thresholds.accuracy, thresholds.first_error):
+        return thresholds, f"Each threshold was chosen on the trees of {where}, as the best for its own figure."
+    missing = []
+    if thresholds.accuracy is None:
+        missing.append(f"for the accuracy none is better than calling every step wrong, so it is {UNDECIDED}")
+    if thresholds.first_error is None:
+        missing.append(f"for first errors none has an F1 above 0, so it is {UNDECIDED}")
+    return thresholds, f"Of thresholds chosen on the trees of {where}, {'; '.join(missing)}."
 
 
 def compare(run: Run, policies: dict[str, Measured]) -> dict[str, dict[str, Estimate]]:

@@ -338,6 +338,7 @@ class _Job:
                 title=self.folder.output.resolve().name,
                 labels=2 if result.model.config.num_labels == 2 else 1,
                 threshold=None if trained is None else trained.threshold,
+                first_error_threshold=None if trained is None else trained.first_error_threshold,
             )
 
         save_process_reward_model(result.model, self.tokenizer, self.folder.output, self.chat, also=beside)

@@ -111,6 +111,7 @@ def write_model_card(
     title: str | None = None,
     labels: Literal[1, 2] = 1,
     threshold: float | None = None,
+    first_error_threshold: float | None = None,
     license: str | None = None,
 ) -> None:
     """Write ``README.md`` into a saved model's folder, whole or not at all.
@@ -124,7 +125,8 @@ def write_model_card(
         metrics: what was measured, by names that readers understand.
         title: heads the card; by default the folder's name.
         labels: outputs of a process reward model.
-        threshold: the score above which a step is best called right, where it was measured.
+        threshold: the score from which on a step is best called right, where it was measured.
+        first_error_threshold: the score below which a solution's first step is best called its first error, likewise.
         license: the license's identifier on the hub, where there is one.
 
     Raises:
@@ -151,7 +153,7 @@ def write_model_card(
         introduction,
         f"## Use\n\n{use}",
         f"## Training\n\nTrained with Gradatim from {_code(base_model)}. {data}",
-        f"## Measured\n\n{_measured(metrics, threshold)}",
+        f"## Measured\n\n{_measured(metrics, threshold, first_error_threshold)}",
         f"## Recipe\n\n```yaml\n{yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True).rstrip()}\n```",
     ]
     write_text(path / "README.md", "\n\n".join(sections) + "\n")
@@ -166,8 +168,8 @@ def _code(name: str) -> str:
     return f"`{name}`"
 
 
-def _measured(metrics: Mapping[str, float], threshold: float | None) -> str:
-    """The measurements as a table, and what the threshold is for."""
+def _measured(metrics: Mapping[str, float], threshold: float | None, first_error: float | None) -> str:
+    """The measurements as a table, and what each threshold is for."""
     parts = []
     if metrics:
         rows = [f"| {name.replace('|', '/')} | {value:.4g} |" for name, value in metrics.items()]
@@ -175,5 +177,7 @@ def _measured(metrics: Mapping[str, float], threshold: float | None) -> str:
     else:
         parts.append("Nothing was held out to measure it by.")
     if threshold is not None:
-        parts.append(f"A step is best called right if its probability is above {threshold:.4g}.")
+        parts.append(f"A step is best called right if its probability is at least {threshold:.4g}.")
+    if first_error is not None:
+        parts.append(f"First errors are best found as the first step with a probability below {first_error:.4g}.")
     return "\n\n".join(parts)
