@@ -114,25 +114,73 @@ GOLDEN = Path(__file__).parent / "golden" / "published"
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("prm800k", "label"),
-        ("math_shepherd", "label"),
-        ("math_aps", "label"),
-        ("omegaprm", "value"),
-        ("rlhflow", "label"),
-    ],
+    "name",
+    ["prm800k", "math_shepherd", "math_aps", "math_aps_soft", "omegaprm", "rlhflow", "stepwise", "stepwise_soft"],
 )
-def test_published_data_is_imported_and_exported(name: str, value: str, tmp_path: Path) -> None:
+def test_published_data_is_imported_and_exported(name: str, tmp_path: Path) -> None:
     source, output, rows = GOLDEN / f"{name}.jsonl", tmp_path / "trees.jsonl", tmp_path / "rows.jsonl"
     result = call("import", str(source), "--output", str(output))
     assert result.exit_code == 0, result.output
     store = trees.TreeStore(output)
     steps = sum(len(tree) - 1 for tree in store)
     assert f"{len(store)} trees with {steps} steps" in result.stdout.replace("\n", " ")
-    result = call("export", str(output), "--format", name.replace("_", "-"), "--value", value, "--output", str(rows))
+    format = name.removesuffix("_soft").replace("_", "-")
+    result = call("export", str(output), "--format", format, "--output", str(rows))
     assert result.exit_code == 0, result.output
-    assert set(json.loads(rows.read_text().splitlines()[0])) == set(json.loads(source.read_text().splitlines()[0]))
+    again = tmp_path / "again.jsonl"
+    assert call("import", str(rows), "--output", str(again)).exit_code == 0
+    assert [tree.to_json() for tree in trees.TreeStore(again)] == [tree.to_json() for tree in store]
+
+
+@pytest.fixture
+def valued(tmp_path: Path) -> str:
+    """One tree: a first step of value 0.25 with a right and a wrong end."""
+    tree = gradatim.Tree(gradatim.Problem("p", "Q?\n"))
+    first = tree.add(tree.root, gradatim.Step((), "a\n"))
+    for text, reward in (("b", 1.0), ("c", 0.0)):
+        leaf = tree.add(first, gradatim.Step((), text, end=gradatim.EndReason.END_OF_TEXT))
+        leaf.reward = leaf.scores["value"] = reward
+    first.scores["value"] = 0.25
+    with trees.TreeStore(tmp_path / "trees.jsonl") as store:
+        store.append(tree)
+    return str(store.path)
+
+
+@pytest.mark.parametrize(
+    ("options", "first", "last"), [([], False, False), (["--hard"], True, False), (["--soft"], 0.25, 0.0)]
+)
+def test_every_export_of_labels_says_the_same_of_a_step(
+    options: list[str], first: Any, last: Any, valued: str, tmp_path: Path
+) -> None:
+    def exported(format: str) -> list[dict[str, Any]]:
+        result = call("export", valued, "--format", format, "--output", str(tmp_path / format), *options)
+        assert result.exit_code == 0, result.output
+        return [json.loads(line) for line in (tmp_path / format).read_text().splitlines()]
+
+    assert [row["labels"] for row in exported("stepwise")] == [[first, type(last)(1)], [first, last]]
+    if options == ["--soft"]:
+        assert [row["label"] for row in exported("math-aps")] == [[0.25, 1.0], [0.25, 0.0]]
+        for format in ("unpaired", "prm800k", "preference"):
+            refusal = refused("export", valued, "--format", format, "--output", str(tmp_path / "no"), "--soft")
+            assert "hold no numbers as labels" in refusal
+        return
+    assert [row["label"] for row in exported("unpaired")] == [first, True, last]
+    assert exported("math-aps")[1]["label"] == ["+" if first else "-", "-"]
+    assert exported("prm800k")[0]["label"]["steps"][0]["completions"][0]["rating"] == (1 if first else -1)
+
+
+def test_preferences_of_steps_and_of_whole_solutions(valued: str, tmp_path: Path) -> None:
+    expected = {"best_worst": 1, "all": 1, "first_error": 1, "solutions": 1}
+    for pairs, count in expected.items():
+        output = tmp_path / pairs
+        result = call("export", valued, "--format", "preference", "--pairs", pairs, "--output", str(output))
+        assert result.exit_code == 0, result.output
+        rows = [json.loads(line) for line in output.read_text().splitlines()]
+        assert rows == [{"prompt": "Q?\na\n", "chosen": "b", "rejected": "c"}] * count
+    unused = str(tmp_path / "no")
+    assert "--pairs is about preference" in refused("export", valued, "--pairs", "all", "--output", unused)
+    assert "--hard is about labels" in refused("export", valued, "--format", "omegaprm", "--hard", "--output", unused)
+    assert "choose one of them" in refused("export", valued, "--soft", "--hard", "--output", unused)
 
 
 def test_import_options(tmp_path: Path) -> None:

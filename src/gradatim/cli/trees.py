@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
     from gradatim.store.trees import TreeStore
+    from gradatim.supervision import StepPair
     from gradatim.tree import Tree
 
 
@@ -51,13 +53,20 @@ class Neutral(StrEnum):
     DROP = "drop"
 
 
-_PUBLISHED = {
-    ExportFormat.PRM800K,
-    ExportFormat.MATH_SHEPHERD,
-    ExportFormat.MATH_APS,
-    ExportFormat.OMEGAPRM,
-    ExportFormat.RLHFLOW,
-}
+class Pairs(StrEnum):
+    """Which steps or solutions are compared, as recipes call them."""
+
+    BEST_WORST = "best_worst"
+    ALL = "all"
+    FIRST_ERROR = "first_error"
+    SOLUTIONS = "solutions"
+
+
+_PUBLISHED = {format.value for format in ImportFormat}
+_OF_LABELS = {format.value for format in ExportFormat} - {"preference", "prompt-completion", "omegaprm"}
+"""Formats that say good or bad of a step; what OmegaPRM's rows have are values."""
+_OF_NUMBERS = {"stepwise", "math-aps"}
+"""Formats whose labels may be numbers."""
 
 SourceArgument = Annotated[Path, typer.Argument(metavar="RUN_OR_TREES", help="A run folder, or a file of trees.")]
 SkipDamagedOption = Annotated[bool, typer.Option("--skip-damaged", help="Pass over lines that are damaged.")]
@@ -102,41 +111,96 @@ def export(
         ExportFormat, typer.Option(metavar="FORMAT", help=f"The row format: {', '.join(ExportFormat)}.")
     ] = ExportFormat.STEPWISE,
     trees: TreesOption = "round-1",
-    value: Annotated[str, typer.Option(help="The score that says what a step is worth.")] = "value",
-    hard: Annotated[bool, typer.Option("--hard", help="Labels 0 and 1 (value above 0) instead of values.")] = False,
-    min_gap: Annotated[float, typer.Option(help="By how much the values of a preference pair differ at least.")] = 0.25,
+    value: Annotated[
+        str | None,
+        typer.Option(help="The score that says what a step is worth; by default value, or what was imported."),
+    ] = None,
+    hard: Annotated[bool, typer.Option("--hard", help="Good is a value above 0, not above 0.5.")] = False,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="Labels are the values themselves (stepwise and math-aps).")
+    ] = False,
+    pairs: Annotated[
+        Pairs | None,
+        typer.Option(metavar="PAIRS", help=f"What preference compares: {', '.join(Pairs)}; by default best_worst."),
+    ] = None,
+    min_gap: Annotated[
+        float, typer.Option(help="By how much the values of a pair of siblings differ at least.")
+    ] = 0.25,
     skip_damaged: SkipDamagedOption = False,
 ) -> None:
     """Write trees as rows that other trainers read, or in the layout of a published data set."""
     from gradatim import supervision
     from gradatim.store.export import write_jsonl
 
+    _check_export(format, hard=hard, soft=soft, pairs=pairs)
     store = open_store(source, trees, skip_damaged=skip_damaged)
-    if format in _PUBLISHED:
-        from gradatim.store.published import write_published
-
-        count = write_published(store, output, format.value, value=value, threshold=0.0 if hard else 0.5)
+    if format.value in _PUBLISHED:
+        if value is not None:
+            _value_name(store, value)
+        count = _write_published(
+            store, output, format, value, soft=True if soft else False if hard else None, hard=hard
+        )
         result_console().print(f"{output}: {count:,} rows from {len(store):,} trees", highlight=False)
         return
     forest = list(store)
-    if format is not ExportFormat.PROMPT_COMPLETION:
-        _check_value(forest, value)
-    rows: list[Any] = []
-    for tree in forest:
-        if format is ExportFormat.PROMPT_COMPLETION:
-            rows += supervision.prompt_completion_rows(supervision.right_solutions(tree))
-        elif format is ExportFormat.PREFERENCE:
-            rows += supervision.preference_rows(
-                supervision.sibling_pairs(tree, value=value, min_gap=min_gap, mode="best_worst")
-            )
-        else:
-            labels = supervision.step_labels(tree, value=value, kind="hard" if hard else "soft")
-            if format is ExportFormat.UNPAIRED:
-                rows += supervision.unpaired_preference_rows(labels, threshold=0.0 if not hard else 0.5)
+    rows: list[Any]
+    if format is ExportFormat.PROMPT_COMPLETION:
+        rows = [row for tree in forest for row in supervision.prompt_completion_rows(supervision.right_solutions(tree))]
+    elif pairs is Pairs.SOLUTIONS:
+        rows = [row for tree in forest for row in supervision.preference_rows(supervision.path_pairs(tree))]
+    else:
+        name = _value_name(forest, value)
+        rows = []
+        for tree in forest:
+            if format is ExportFormat.PREFERENCE:
+                rows += supervision.preference_rows(_step_pairs(tree, name, pairs or Pairs.BEST_WORST, min_gap))
             else:
-                rows += supervision.stepwise_rows(labels)
+                labels = supervision.step_labels(tree, value=name)
+                rows += supervision.unpaired_preference_rows(labels, threshold=_threshold(hard))
     write_jsonl(rows, output)
     result_console().print(f"{output}: {len(rows):,} rows from {len(forest):,} trees", highlight=False)
+
+
+def _check_export(format: ExportFormat, *, hard: bool, soft: bool, pairs: Pairs | None) -> None:
+    """Refuse options that say nothing in the format.
+
+    Raises:
+        GradatimError: if there is one.
+    """
+    if hard and soft:
+        raise GradatimError("--hard and --soft are two kinds of labels; choose one of them")
+    if hard and format.value not in _OF_LABELS:
+        raise GradatimError(f"--hard is about labels, which rows of {format.value} do not have; leave it out")
+    if soft and format.value not in _OF_NUMBERS:
+        raise GradatimError(f"rows of {format.value} hold no numbers as labels; use stepwise or math-aps for --soft")
+    if pairs is not None and format is not ExportFormat.PREFERENCE:
+        raise GradatimError(f"--pairs is about preference, not about {format.value}; leave it out")
+
+
+def _write_published(
+    store: TreeStore, output: Path, format: ExportFormat, value: str | None, *, soft: bool | None, hard: bool
+) -> int:
+    """Write trees in a published format; returns the number of rows."""
+    from gradatim.store.published import MathAps, PublishedFormat, StepwiseSupervision, write_published
+
+    with_numbers: dict[str, PublishedFormat] = {
+        "stepwise": StepwiseSupervision(soft=soft), "math-aps": MathAps(soft=soft),
+    }  # fmt: skip
+    layout = with_numbers.get(format.value, format.value)
+    return write_published(store, output, layout, value=value, threshold=_threshold(hard))
+
+
+def _threshold(hard: bool) -> float:
+    """A step is good if its value is above this."""
+    return 0.0 if hard else 0.5
+
+
+def _step_pairs(tree: Tree, value: str, pairs: Pairs, min_gap: float) -> list[StepPair]:
+    from gradatim.supervision import sibling_pairs, step_dpo_pairs
+
+    if pairs is Pairs.FIRST_ERROR:
+        return step_dpo_pairs(tree, value=value)
+    return sibling_pairs(tree, value=value, min_gap=min_gap, mode="all" if pairs is Pairs.ALL else "best_worst")
 
 
 def import_trees(
@@ -227,10 +291,18 @@ def _telling(tree: Tree) -> bool:
     return {(leaf.reward or 0.0) > 0.5 for leaf in tree.solutions()} == {True, False}
 
 
-def _check_value(forest: list[Tree], value: str) -> None:
+def _value_name(forest: Iterable[Tree], value: str | None) -> str:
+    """The score that says what a step is worth: the one that is named, else ``value``, else ``label``.
+
+    Raises:
+        GradatimError: if no step has it.
+    """
     names = sorted({name for tree in forest for node in tree.nodes for name in node.scores})
-    if value not in names:
+    wanted = ("value", "label") if value is None else (value,)
+    found = next((name for name in wanted if name in names), None)
+    if found is None:
         raise GradatimError(
-            f"no step has the score {value!r}; "
+            f"no step has the score {wanted[0]!r}; "
             + (f"choose --value from {', '.join(names)}" if names else "these trees were not scored")
         )
+    return found

@@ -40,8 +40,8 @@ def write_published(
         The number of rows.
 
     Raises:
-        GradatimError: if there is no such format, no step has the score, a text cannot be written in the format, or
-            the file cannot be written.
+        GradatimError: if there is no such format, no step has the score, nothing is to be written, a text cannot be
+            written in the format, or the file cannot be written.
     """
     layout = published_format(format)
     count = 0
@@ -57,6 +57,8 @@ def write_published(
         if value not in scores and (value is not None or not scores & {layout.score, VALUE, LABEL}):
             known = f"choose from {', '.join(sorted(scores))}" if scores else "these trees were not scored"
             raise GradatimError(f"no step has the score {value or layout.score!r}; {known}")
+        if not count:
+            raise GradatimError("there are no rows to write: no tree has a label from its first step on")
     return count
 
 
