@@ -1,9 +1,10 @@
 """The token budget of one problem, which no search can exceed.
 
-A budget belongs to a tree. Whoever runs a model over the tree asks the budget first, so a search need not count and
-cannot overspend. Tokens are counted logically: each token of a tree counts once as written by the policy and once as
-read by each scorer, and the prompt once as read. What a cache had to recompute for lack of memory is a property of
-the machine and not of the method; engines report it apart, so that the same search always costs the same.
+A budget belongs to a tree. Whoever runs a model over the tree charges it for every token that the tree gets and every
+one that is read, so a search need not count and cannot overspend. Tokens are counted logically: each token of a tree
+counts once as written by the policy and once as read by each scorer, and the prompt once as read. What a cache had to
+recompute for lack of memory is a property of the machine and not of the method; engines report it apart, so that the
+same search always costs the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What requests in flight may still write: a tree's budget, shared out before anything is written."""
+"""What a policy has paid for of a tree, and how a tree's budget is shared out among requests to a server."""
 
 from __future__ import annotations
 
@@ -8,24 +8,15 @@ from gradatim.budget import Budget, Spending
 from gradatim.tree import Node
 
 
-class Allowance:
-    """Shares a tree's budget among requests, and knows what the policy has read and written of the tree.
+class PaidPaths:
+    """Knows what a policy has read and written of a tree, and pays for what it reads for the first time.
 
-    An engine that is asked for whole steps writes as many tokens as a request permits, so they are paid for before and
-    what was not written is given back. A budget that does not suffice for all is shared out evenly among those who
-    wait; who finds nothing left waits for what others give back. So a step is cut off by the budget only when the
-    budget is really spent.
-
-    Attributes:
-        reading: held while the tokens of a path are counted.
+    Args:
+        budget: of the tree.
     """
 
     def __init__(self, budget: Budget) -> None:
-        self.reading = asyncio.Lock()
         self._budget = budget
-        self._waiting = 0
-        self._in_flight = 0
-        self._returned = asyncio.Event()
         self._known: dict[int, int] = {}
 
     def unknown(self, node: Node) -> list[Node]:
@@ -50,6 +41,26 @@ class Allowance:
     def mark_written(self, node: Node, tokens: int) -> None:
         """Note that the policy wrote the node's step itself, so it never counts as read."""
         self._known.setdefault(node.id, tokens)
+
+
+class Allowance(PaidPaths):
+    """Shares a tree's budget among requests to a server.
+
+    A server that is asked for whole steps writes as many tokens as a request permits, so they are paid for before and
+    what was not written is given back. A budget that does not suffice for all is shared out evenly among those who
+    wait; who finds nothing left waits for what others give back. So a step is cut off by the budget only when the
+    budget is really spent.
+
+    Attributes:
+        reading: held while the tokens of a path are counted.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        super().__init__(budget)
+        self.reading = asyncio.Lock()
+        self._waiting = 0
+        self._in_flight = 0
+        self._returned = asyncio.Event()
 
     def wait_for(self, writers: int) -> None:
         """Announce so many writers, each of which will :meth:`reserve` once."""

@@ -65,8 +65,11 @@ class Engine(Protocol):
 class Policy(Protocol):
     """Proposes next steps. Callers never batch by hand: a policy batches whatever is waiting, across all searches.
 
-    Every token is charged to the budget of its tree before it is computed. Where a budget ends inside a step, the
-    step is cut off there (``EndReason.BUDGET``); where nothing is left at all, no child appears.
+    Every token of the tree is charged to its budget, and a budget is spent in the order of nodes and draws, whatever
+    was written first. Where it ends inside a step, the step is cut off there (``EndReason.BUDGET``), and the draws
+    after it have no results; so a limited tree is the same in every batch. (A server's answers cannot be cut off at a
+    token, so its requests share what is left; see :class:`gradatim.policies.allowance.Allowance`.) At temperature 0
+    the draws of a node are all alike: one is written and charged, and counts as all of them.
 
     A solution ends, under every search alike, with the policy's end token, with its complete final answer or the
     beginning of a next problem (:class:`gradatim.tasks.solution_end.SolutionEnd`), or at a limit. What a policy wrote

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from gradatim.budget import Budget
 from gradatim.policies.base import Sampling
 from gradatim.policies.key_value_store import NodeState
 from gradatim.tree import EndReason, Node, Step
@@ -15,43 +14,115 @@ from gradatim.tree import EndReason, Node, Step
 
 @dataclass(slots=True)
 class Written:
-    """What one branch wrote: its steps, and the keys and values of the first one."""
+    """What one branch wrote: its steps, and the keys and values of the first one.
 
-    key: int
+    Attributes:
+        keys: of the draws that it stands for.
+        steps: from the first to the last, at least one.
+        keys_values: see :meth:`gradatim.policies.branch_batch.BranchBatch.written`.
+    """
+
+    keys: list[int]
     steps: list[Step]
     keys_values: Tensor | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Expansion:
-    """A request to continue one node ``len(keys)`` times."""
+    """A request to continue one node, once for each of its branches.
+
+    Attributes:
+        node: the node.
+        sampling: how its branches are sampled.
+        to_the_end: whether solutions are completed, or steps proposed.
+        done: has what was written, in the order of draws, once all is written and charged.
+        context: the last tokens of the node's path.
+        length: tokens of the node's path.
+        solution: the text of the node's path, from below the root.
+        thinking: whether the prompt opens a thought.
+        branches: in the order of draws.
+        started: how many of them were started, or need not be.
+        charged: how many of them are written and charged.
+        states: of the node's path, once they are computed.
+    """
 
     node: Node
-    keys: list[int]
     sampling: Sampling
     to_the_end: bool
     done: asyncio.Future[list[Written]]
-    context: list[int]  # the last tokens of the node's path
-    length: int  # tokens of the node's path
-    solution: str  # the text of the node's path, from below the root
-    thinking: bool  # whether the prompt opens a thought
+    context: list[int]
+    length: int
+    solution: str
+    thinking: bool
+    branches: list[Branch] = field(default_factory=list)
     started: int = 0
-    running: int = 0
+    charged: int = 0
     states: list[NodeState] | None = None
-    results: dict[int, Written] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Branch:
-    """One running continuation."""
+    """One running continuation; a :class:`gradatim.policies.spending_order.Writer`.
+
+    Attributes:
+        expansion: what it belongs to.
+        keys: of the draws that it stands for; several where all of them are alike.
+        longest: a branch of so many tokens ends, or its step does.
+        tokens: what it wrote.
+        log_probabilities: of each token.
+        step_ends: where each finished step ends in ``tokens``.
+        end: why it ended; ``None`` while it runs.
+        solution_tokens, kept_tokens: where it turned to a next problem, the tokens that hold the solution and those
+            up to where that was seen; the others are dropped when it is charged.
+        solution_length: characters that are the solution, where it turned to a next problem.
+        keys_values: of what it wrote, where they are kept.
+        allowed, begins: see :class:`gradatim.policies.spending_order.Writer`.
+    """
 
     expansion: Expansion
-    number: int
-    key: int
-    budget: Budget
-    longest: int  # a branch of so many tokens ends, or its step does
+    keys: list[int]
+    longest: int
     tokens: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
-    step_ends: list[int] = field(default_factory=list)  # where each finished step ends in ``tokens``
+    step_ends: list[int] = field(default_factory=list)
     end: EndReason | None = None
-    solution_length: int | None = None  # characters that are the solution, where it ended before the last token
+    solution_tokens: int | None = None
+    kept_tokens: int | None = None
+    solution_length: int | None = None
+    keys_values: Tensor | None = None
+    allowed: int | None = None
+    begins: bool = True
+
+    @property
+    def written(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def may_drop(self) -> bool:
+        rules = self.expansion.sampling.solution_end
+        return bool(rules.next_problem or rules.stop)
+
+    @property
+    def done(self) -> bool:
+        return self.end is not None
+
+    @property
+    def has_all(self) -> bool:
+        """Whether it has ended, or has all the tokens that it may have."""
+        return self.end is not None or (self.allowed is not None and len(self.tokens) >= self.allowed)
+
+    def cut(self, tokens: int) -> None:
+        """Take back what was written beyond so many tokens, and whatever that said of the solution's end: the budget
+        ended there."""
+        del self.tokens[tokens:], self.log_probabilities[tokens:]
+        self.step_ends = [end for end in self.step_ends if end <= tokens]
+        self.end = EndReason.BUDGET
+        self.solution_tokens = self.kept_tokens = self.solution_length = self.keys_values = None
+
+    def drop_next_problem(self) -> None:
+        """Take back what was written behind the heading of a next problem."""
+        if self.kept_tokens is None or self.solution_tokens is None:
+            return
+        solution, kept = self.solution_tokens, self.kept_tokens
+        self.step_ends = [end for end in self.step_ends if end <= solution and end < kept]
+        del self.tokens[kept:], self.log_probabilities[kept:]

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from gradatim.budget import Spending
 from gradatim.policies.base import Sampling
+from gradatim.policies.draws import distinct_draws
 from gradatim.tree import EndReason, Node, Step, Tree
 
 END_TOKEN = 0  # the id that ends a solution; it has no text. All other ids are the ordinals of characters.
@@ -55,9 +56,9 @@ class ScriptedPolicy:
     async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
         """Draw ``n`` steps below each open node; see :class:`gradatim.policies.base.Policy`."""
         sampling = sampling or self.sampling
-        draws = [(node, node.tree.draw(node)) for node in nodes if node.open for _ in range(n)]
+        draws = [(node, keys) for node in nodes if node.open for keys in distinct_draws(node, n, sampling)]
         await asyncio.sleep(0)  # let the other searches run, as a model would
-        children = [self._draw_step(node, random.Random(key), key, sampling) for node, key in draws]
+        children = [self._draw_step(node, random.Random(keys[0]), keys, sampling) for node, keys in draws]
         return list(dict.fromkeys(child for child in children if child is not None))
 
     async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
@@ -67,23 +68,24 @@ class ScriptedPolicy:
         steps is returned as the open node it reached; one that could not begin is left out.
         """
         sampling = sampling or self.sampling
-        draws = [(node, node.tree.draw(node)) for node in nodes if node.open for _ in range(n)]
-        leaves = [await self._rollout(node, key, sampling) for node, key in draws]
-        return [leaf for leaf in leaves if leaf is not None]
+        draws = [(node, keys) for node in nodes if node.open for keys in distinct_draws(node, n, sampling)]
+        leaves = [(await self._rollout(node, keys, sampling), len(keys)) for node, keys in draws]
+        return [leaf for leaf, times in leaves if leaf is not None for _ in range(times)]
 
-    async def _rollout(self, start: Node, key: int, sampling: Sampling) -> Node | None:
-        generator = random.Random(key)
+    async def _rollout(self, start: Node, keys: list[int], sampling: Sampling) -> Node | None:
+        generator = random.Random(keys[0])
         node = start
         while node.open:
             await asyncio.sleep(0)
-            child = self._draw_step(node, generator, key, sampling)
+            child = self._draw_step(node, generator, keys, sampling)
             if child is None:
                 break
-            node, key = child, generator.getrandbits(64)
+            node, keys = child, [generator.getrandbits(64)] * len(keys)
         return None if node is start else node
 
-    def _draw_step(self, node: Node, generator: random.Random, key: int, sampling: Sampling) -> Node | None:
-        """Add one drawn step below ``node``, as far as the budget goes; ``None`` if nothing is left at all."""
+    def _draw_step(self, node: Node, generator: random.Random, keys: list[int], sampling: Sampling) -> Node | None:
+        """Add one drawn step below ``node``, once for each of ``keys``, as far as the budget goes; ``None`` if nothing
+        is left at all."""
         if not _pay_prompt(node.tree):
             return None
         steps = self.distribution(node)
@@ -112,7 +114,8 @@ class ScriptedPolicy:
         elif end is EndReason.BOUNDARY and node.depth + 1 >= sampling.max_steps:
             end = EndReason.STEPS
         step = Step(tokens, text, _log_probabilities(steps, tokens), end)
-        return node.tree.add(node, step, key=key)
+        added = [node.tree.add(node, step, key=key) for key in keys]
+        return added[0]
 
 
 def step_tokens(step: ScriptedStep) -> tuple[int, ...]:

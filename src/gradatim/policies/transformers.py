@@ -19,9 +19,11 @@ from gradatim.errors import GradatimError
 from gradatim.policies.adapters import load_adapter, use_adapter
 from gradatim.policies.base import Sampling
 from gradatim.policies.branch_batch import BranchBatch
+from gradatim.policies.draws import distinct_draws
 from gradatim.policies.expansion import Branch, Expansion, Written
 from gradatim.policies.loading import Quantization, load_tokenizer, placed
 from gradatim.policies.prompts import ChatFormat, prompt_tokens
+from gradatim.policies.spending_order import SpendingOrder
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
 from gradatim.policies.token_sampling import choose_tokens, uniforms
 from gradatim.policies.tree_model import ModelStatistics, TreeModel
@@ -74,6 +76,7 @@ class TransformersPolicy:
         self._waiting: deque[Expansion] = deque()
         self._promised: set[asyncio.Future[list[Written]]] = set()
         self._branches: list[Branch] = []
+        self._orders: dict[Tree, SpendingOrder[Branch]] = {}  # of trees that have branches which are not charged yet
         self._batch = BranchBatch(self.tree_model)
         self._pump: asyncio.Task[None] | None = None
 
@@ -168,17 +171,19 @@ class TransformersPolicy:
 
     async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
         """Propose ``n`` steps below each open node; see :class:`gradatim.policies.base.Policy`."""
-        children: dict[Node, None] = {}
-        for node, written in await self._continue(nodes, n, sampling, to_the_end=False):
-            child = self._attach(node, written)
-            children[child[-1]] = None
-        return list(children)
+        children = [
+            self._attach(node, written, key)[-1]
+            for node, written in await self._continue(nodes, n, sampling, to_the_end=False)
+            for key in written.keys
+        ]
+        return list(dict.fromkeys(children))
 
     async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
         """Complete ``n`` solutions below each open node; see :class:`gradatim.policies.base.Policy`."""
         return [
-            self._attach(node, written)[-1]
+            self._attach(node, written, key)[-1]
             for node, written in await self._continue(nodes, n, sampling, to_the_end=True)
+            for key in written.keys
         ]
 
     async def _continue(
@@ -187,7 +192,10 @@ class TransformersPolicy:
         """Continue each open node ``n`` times; returns what was written, in the order of nodes and draws."""
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        expansions = [self._request(node, n, sampling or self.sampling, to_the_end) for node in nodes if node.open]
+        requests = [self._request(node, n, sampling or self.sampling, to_the_end) for node in nodes if node.open]
+        expansions = [expansion for expansion in requests if self.tree_model.charge(expansion.node)]
+        for expansion in expansions:
+            self._order(expansion.node.tree).ask(expansion.branches)
         self._promised.update(expansion.done for expansion in expansions)
         self._waiting.extend(expansions)
         if self._pump is None or self._pump.done():
@@ -208,11 +216,9 @@ class TransformersPolicy:
                 f"problem {node.tree.problem.id!r} has {len(tokens)} tokens up to here, but the policy's model reads "
                 f"at most {self._positions}; use a shorter prompt or a model with a longer context"
             )
-        keys = [node.tree.draw(node) for _ in range(n)]
         done: asyncio.Future[list[Written]] = asyncio.get_running_loop().create_future()
-        return Expansion(
+        expansion = Expansion(
             node,
-            keys,
             sampling,
             to_the_end,
             done,
@@ -221,14 +227,23 @@ class TransformersPolicy:
             solution=node.text,
             thinking=opens_thought(self._text.text((), node.tree.root.step.tokens[-CONTEXT_TOKENS:])),
         )
+        longest = min(sampling.max_step_tokens, self._positions - len(tokens))
+        expansion.branches = [Branch(expansion, keys, longest) for keys in distinct_draws(node, n, sampling)]
+        return expansion
 
-    def _attach(self, node: Node, written: Written) -> list[Node]:
+    def _order(self, tree: Tree) -> SpendingOrder[Branch]:
+        order = self._orders.get(tree)
+        if order is None:
+            order = self._orders[tree] = SpendingOrder(tree.budget, self._close)
+        return order
+
+    def _attach(self, node: Node, written: Written, key: int) -> list[Node]:
         """Add what a branch wrote below ``node``; returns the nodes, from the first step to the last."""
         tree = node.tree
         added: list[Node] = []
         for index, step in enumerate(written.steps):
             known = len(tree)
-            child = tree.add(added[-1] if added else node, step, key=written.key if index == 0 else None)
+            child = tree.add(added[-1] if added else node, step, key=key if index == 0 else None)
             if len(tree) > known:
                 self.tree_model.mark_written(child, written.keys_values if index == 0 else None)
             added.append(child)
@@ -238,7 +253,9 @@ class TransformersPolicy:
         """Work until nothing is left to do; searches take their results between two tokens."""
         try:
             while self._waiting or self._branches:
+                self._stop_spent()
                 self._admit()
+                self._stop_spent()
                 if self._branches:
                     self._advance()
                 await asyncio.sleep(0)
@@ -251,8 +268,11 @@ class TransformersPolicy:
             self._reset()
 
     def _reset(self) -> None:
+        for order in self._orders.values():
+            order.withdraw_all()
         self._waiting.clear()
         self._branches.clear()
+        self._orders.clear()
         self._batch = BranchBatch(self.tree_model)
 
     def _abandon(self, expansions: Sequence[Expansion]) -> None:
@@ -263,51 +283,68 @@ class TransformersPolicy:
                 expansion.done.exception()  # looked at, so that asyncio does not report it as forgotten
         self._waiting = deque(expansion for expansion in self._waiting if id(expansion) not in gone)
         self._remove([i for i, branch in enumerate(self._branches) if id(branch.expansion) in gone])
+        for expansion in expansions:
+            self._order(expansion.node.tree).withdraw(expansion.branches)
+        for tree in {expansion.node.tree for expansion in expansions}:
+            self._settle(tree, ())
+
+    def _stop_spent(self) -> None:
+        """Stop branches that have all that the budget can give them."""
+        while True:
+            for tree, order in list(self._orders.items()):
+                if order.limited:
+                    self._settle(tree, ())  # once nothing is left, it is the turn of all
+                    order.allot()
+            spent = [index for index, branch in enumerate(self._branches) if branch.has_all]
+            if not spent:
+                return
+            stopped = [self._branches[index] for index in spent]
+            self._remove(spent)
+            for branch in stopped:
+                if branch.end is None:
+                    branch.end = EndReason.BUDGET
+                self._finish(branch)
 
     def _admit(self) -> None:
         """Start waiting branches while there is room, computing what is missing of their paths in one pass."""
         room = self.max_branches - len(self._branches)
-        chosen: list[tuple[Expansion, int]] = []
-        while self._waiting and room > 0:
-            expansion = self._waiting[0]
-            if expansion.states is None and not self._charge(expansion):
-                self._waiting.popleft()
-                continue
-            count = min(room, len(expansion.keys) - expansion.started)
-            chosen.append((expansion, count))
-            room -= count
-            if expansion.started + count < len(expansion.keys):
-                break
-            self._waiting.popleft()
-        if not chosen:
-            return
-        self._prepare([expansion for expansion, _ in chosen])
         starting: list[Branch] = []
+        held: list[Expansion] = []
+        while self._waiting and len(starting) < room:
+            expansion = self._waiting.popleft()
+            starting.extend(self._start(expansion, room - len(starting)))
+            if expansion.started < len(expansion.branches):
+                held.append(expansion)
+        self._waiting.extendleft(reversed(held))
+        if not starting:
+            return
+        self._prepare(list(dict.fromkeys(branch.expansion for branch in starting)))
         logits: list[Tensor] = []
-        for expansion, count in chosen:
-            assert expansion.states is not None
-            output = expansion.states[-1].output
+        for branch in starting:
+            assert branch.expansion.states is not None
+            output = branch.expansion.states[-1].output
             assert output is not None
-            numbers = range(expansion.started, expansion.started + count)
-            budget = expansion.node.tree.budget
-            longest = min(expansion.sampling.max_step_tokens, self._positions - expansion.length)
-            starting.extend(Branch(expansion, number, expansion.keys[number], budget, longest) for number in numbers)
-            logits.extend([output] * count)
-            expansion.started += count
-            expansion.running += count
+            logits.append(output)
         self._write(starting, torch.stack(logits))
         self._join([branch for branch in starting if branch.end is None])
         for branch in starting:
             if branch.end is not None:
-                self._finish(branch, None)
+                self._finish(branch)
 
-    def _charge(self, expansion: Expansion) -> bool:
-        """Charge for reading the node's path; an expansion that cannot be paid for has no results."""
-        if self.tree_model.charge(expansion.node):
-            return True
-        if not expansion.done.done():
-            expansion.done.set_result([])
-        return False
+    def _start(self, expansion: Expansion, room: int) -> list[Branch]:
+        """The next branches of an expansion, as far as there is room and the budget may reach them.
+
+        A branch behind others that have written all that the budget has need not begin yet; most likely it never will.
+        """
+        starting: list[Branch] = []
+        while expansion.started < len(expansion.branches) and len(starting) < room:
+            branch = expansion.branches[expansion.started]
+            if branch.end is None:
+                if not branch.begins:
+                    break
+                starting.append(branch)
+            expansion.started += 1
+        return starting
 
     def _prepare(self, expansions: Sequence[Expansion]) -> None:
         """Make sure that each expansion has the states of its node's path, and the next token's logits."""
@@ -332,11 +369,13 @@ class TransformersPolicy:
         self._write(self._branches, self._batch.step())
         finished = [index for index, branch in enumerate(self._branches) if branch.end is not None]
         self._batch.continue_with([branch.tokens[-1] for branch in self._branches])
-        for index in finished:
-            branch = self._branches[index]
-            keep = branch.end is EndReason.BOUNDARY and not branch.expansion.to_the_end
-            self._finish(branch, self._batch.written(index) if keep else None)
+        ended = [self._branches[index] for index in finished]
+        for index, branch in zip(finished, ended, strict=True):
+            if branch.end is EndReason.BOUNDARY and not branch.expansion.to_the_end:
+                branch.keys_values = self._batch.written(index)
         self._remove(finished)
+        for branch in ended:
+            self._finish(branch)
 
     def _remove(self, indices: Sequence[int]) -> None:
         if indices:
@@ -345,11 +384,11 @@ class TransformersPolicy:
             del self._branches[len(self._batch) :]
 
     def _write(self, branches: Sequence[Branch], logits: Tensor) -> None:
-        """Choose each branch's next token, charge for it, and note whether the branch ends.
+        """Choose each branch's next token, and note whether the branch ends.
 
         ``logits``: (branches, vocabulary).
         """
-        keys = np.array([branch.key for branch in branches], dtype=np.uint64)
+        keys = np.array([branch.keys[0] for branch in branches], dtype=np.uint64)
         lengths = np.array([len(branch.tokens) for branch in branches], dtype=np.int64)
         uniform = uniforms(keys, lengths)
         samplings = [branch.expansion.sampling for branch in branches]
@@ -371,11 +410,6 @@ class TransformersPolicy:
         for branch, token, log_probability, mark in zip(
             branches, chosen, log_probabilities.tolist(), marks, strict=True
         ):
-            budget = branch.budget
-            if budget.limit is not None and budget.spent:
-                branch.end = EndReason.BUDGET
-                continue
-            budget.policy_generated += 1
             branch.tokens.append(token)
             branch.log_probabilities.append(log_probability)
             if mark or len(branch.tokens) >= branch.longest:
@@ -407,10 +441,7 @@ class TransformersPolicy:
         branch.longest = min(branch.longest, self._positions - expansion.length)
 
     def _look(self, branch: Branch, *, cut_off: bool = False) -> bool:
-        """End a branch if what it wrote ends the solution by its task's rules; returns whether it does.
-
-        The tokens behind the heading of a next problem are dropped and given back.
-        """
+        """End a branch if what it wrote ends the solution by its task's rules; returns whether it does."""
         expansion, tokens = branch.expansion, branch.tokens
         rules = expansion.sampling.solution_end
         if not rules:
@@ -427,26 +458,41 @@ class TransformersPolicy:
         branch.end = ending.reason
         if ending.reason is EndReason.STOP:
             solution, kept = self._text.cut(expansion.context, tokens, ending.length - before, ending.seen - before)
-            branch.budget.give_back(Spending.POLICY_GENERATED, len(tokens) - kept)
+            branch.solution_tokens, branch.kept_tokens = solution, kept
             branch.solution_length = max(0, ending.length - before)
-            branch.step_ends = [end for end in branch.step_ends if end <= solution and end < kept]
-            del tokens[kept:], branch.log_probabilities[kept:]
         return True
 
-    def _finish(self, branch: Branch, keys_values: Tensor | None) -> None:
-        expansion = branch.expansion
-        steps = self._steps(branch)
-        if steps:
-            expansion.results[branch.number] = Written(branch.key, steps, keys_values)
-        expansion.running -= 1
-        if expansion.running == 0 and expansion.started == len(expansion.keys) and not expansion.done.done():
-            expansion.done.set_result([expansion.results[number] for number in sorted(expansion.results)])
+    def _finish(self, branch: Branch) -> None:
+        """Charge a branch that has ended, as soon as it is its turn."""
+        self._settle(branch.expansion.node.tree, (branch,))
+
+    def _settle(self, tree: Tree, ended: Sequence[Branch]) -> None:
+        """Charge those of a tree's branches whose turn it is, and hand over what is complete with them."""
+        order = self._order(tree)
+        for branch in order.settle(ended):
+            expansion = branch.expansion
+            expansion.charged += 1
+            if expansion.charged == len(expansion.branches) and not expansion.done.done():
+                written = [(each, self._steps(each)) for each in expansion.branches]
+                expansion.done.set_result(
+                    [Written(each.keys, steps, each.keys_values) for each, steps in written if steps]
+                )
+        if not order:
+            del self._orders[tree]
+
+    def _close(self, branch: Branch, allowed: int | None) -> int:
+        """Cut a branch off where its budget ends, and drop what is no part of its solution; returns what is left."""
+        if branch.end is None or (allowed is not None and len(branch.tokens) > allowed):
+            branch.cut(allowed or 0)
+        assert branch.end is not None
+        if branch.end.cuts_off:
+            self._look(branch, cut_off=True)
+        branch.drop_next_problem()
+        return len(branch.tokens)
 
     def _steps(self, branch: Branch) -> list[Step]:
         """Cut what a branch wrote into steps."""
         assert branch.end is not None
-        if branch.end.cuts_off:
-            self._look(branch, cut_off=True)
         ends = list(branch.step_ends)
         if branch.tokens and (not ends or ends[-1] < len(branch.tokens)):
             ends.append(len(branch.tokens))

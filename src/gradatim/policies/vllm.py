@@ -15,10 +15,12 @@ from transformers import PreTrainedTokenizerBase
 
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
-from gradatim.policies.allowance import Allowance
+from gradatim.policies.allowance import PaidPaths
 from gradatim.policies.base import Sampling
+from gradatim.policies.draws import distinct_draws
 from gradatim.policies.loading import load_tokenizer
 from gradatim.policies.prompts import ChatFormat, prompt_tokens
+from gradatim.policies.spending_order import SpendingOrder
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
 from gradatim.tasks.solution_end import opens_thought
 from gradatim.tree import EndReason, Node, Step, Tree
@@ -33,7 +35,7 @@ class Draft:
 
     Attributes:
         node: what it continues.
-        key: of its draw.
+        keys: of the draws that it stands for; several where all of them are alike.
         sampling: how it is sampled.
         one_step: whether it ends with its first step.
         room: how many more steps may be written.
@@ -45,10 +47,13 @@ class Draft:
         log_probabilities: one for each of them.
         rounds: requests so far.
         done: whether nothing more is to be written.
+        with_next_problem: the steps and the step under way before a next problem was dropped from them, and the
+            tokens of both.
+        allowed, begins: see :class:`gradatim.policies.spending_order.Writer`.
     """
 
     node: Node
-    key: int
+    keys: list[int]
     sampling: Sampling
     one_step: bool
     room: int
@@ -60,11 +65,39 @@ class Draft:
     log_probabilities: list[float] = field(default_factory=list)
     rounds: int = 0
     done: bool = False
+    with_next_problem: list[Step] | None = None
+    allowed: int | None = None
+    begins: bool = True
 
     @property
-    def written(self) -> list[int]:
+    def so_far(self) -> list[int]:
         """The tokens of the node's path and of all that was written after it."""
         return [*self.path, *(token for step in self.steps for token in step.tokens), *self.tokens]
+
+    @property
+    def written(self) -> int:
+        steps = self.steps if self.with_next_problem is None else self.with_next_problem
+        return sum(len(step.tokens) for step in steps) + len(self.tokens)
+
+    @property
+    def may_drop(self) -> bool:
+        rules = self.sampling.solution_end
+        return bool(rules.next_problem or rules.stop)
+
+    def cut(self, tokens: int) -> None:
+        """Take back what was written beyond so many tokens, and whatever that said of the solution's end."""
+        written = list(self.steps if self.with_next_problem is None else self.with_next_problem)
+        if self.tokens:
+            written.append(Step(tuple(self.tokens), "", tuple(self.log_probabilities)))
+        self.steps, self.tokens, self.log_probabilities = [], [], []
+        self.done, self.with_next_problem = False, None
+        for step in written:
+            if len(step.tokens) > tokens:
+                self.tokens = list(step.tokens[:tokens])
+                self.log_probabilities = list(step.log_probabilities[:tokens])
+                return
+            self.steps.append(step)
+            tokens -= len(step.tokens)
 
 
 @dataclass(slots=True)
@@ -87,9 +120,8 @@ class VllmPolicy:
 
     A step ends with the token that completes a boundary, as in :class:`TransformersPolicy`; steps and budgets are the
     same with both. Every draw has a seed of its own, from its tree's seed and its place in the tree, so draws are
-    reproducible as far as vLLM's kernels are (see vLLM's ``VLLM_BATCH_INVARIANT``). Generated tokens are paid for as
-    far as a request permits them, and given back if they were not written. What vLLM wrote after the end of a step or
-    after a rollout's last permitted step (at most a round) is dropped and does not count.
+    reproducible as far as vLLM's kernels are (see vLLM's ``VLLM_BATCH_INVARIANT``). What vLLM wrote after the end of a
+    step, after a rollout's last permitted step (at most a round) or beyond the budget is dropped and does not count.
 
     Args:
         llm: a ``vllm.LLM`` with prefix caching and ``logprobs_mode="raw_logprobs"``; :meth:`from_pretrained` makes one.
@@ -117,7 +149,8 @@ class VllmPolicy:
         model = llm.llm_engine.model_config
         self._text = StepText(SimpleNamespace(config=model.hf_config), tokenizer)
         self._positions = int(model.max_model_len)
-        self._allowances: weakref.WeakKeyDictionary[Tree, Allowance] = weakref.WeakKeyDictionary()
+        self._read: weakref.WeakKeyDictionary[Tree, PaidPaths] = weakref.WeakKeyDictionary()
+        self._orders: weakref.WeakKeyDictionary[Tree, SpendingOrder[Draft]] = weakref.WeakKeyDictionary()
         self._waiting: list[Request] = []
         self._pump: asyncio.Task[None] | None = None
 
@@ -148,7 +181,7 @@ class VllmPolicy:
 
     def release(self, tree: Tree) -> None:
         """Forget what is kept of a tree that is done; vLLM drops its keys and values when it needs the memory."""
-        self._allowances.pop(tree, None)
+        self._read.pop(tree, None)
 
     async def close(self) -> None:
         """Nothing is held between searches but vLLM's own prefix cache, which it bounds itself."""
@@ -166,14 +199,15 @@ class VllmPolicy:
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
         drafts = [draft for node in nodes if node.open for draft in self._drafts(node, n, sampling, one_step=one_step)]
-        payable = [draft for draft in drafts if self._allowance(draft).charge(draft.node, len(draft.path))]
+        payable = [draft for draft in drafts if self._paths(draft.node.tree).charge(draft.node, len(draft.path))]
         for draft in payable:
-            self._allowance(draft).wait_for(1)
+            self._order(draft.node.tree).ask([draft])
         outcomes = await asyncio.gather(*map(self._write, payable), return_exceptions=True)
         leaves = [
-            self._attach(draft)
+            self._attach(draft, key)
             for draft, outcome in zip(payable, outcomes, strict=True)
             if outcome is None and draft.steps
+            for key in draft.keys
         ]
         for outcome in outcomes:
             if outcome is not None:
@@ -192,43 +226,61 @@ class VllmPolicy:
             )
         room = max(1, sampling.max_steps - node.depth)
         thinking = opens_thought(self._text.text((), tree.root.step.tokens[-CONTEXT_TOKENS:]))
-        return [Draft(node, tree.draw(node), sampling, one_step, room, path, node.text, thinking) for _ in range(n)]
+        return [
+            Draft(node, keys, sampling, one_step, room, path, node.text, thinking)
+            for keys in distinct_draws(node, n, sampling)
+        ]
 
-    def _allowance(self, draft: Draft) -> Allowance:
-        tree = draft.node.tree
-        return self._allowances.setdefault(tree, Allowance(tree.budget))
+    def _paths(self, tree: Tree) -> PaidPaths:
+        return self._read.setdefault(tree, PaidPaths(tree.budget))
 
-    def _attach(self, draft: Draft) -> Node:
+    def _order(self, tree: Tree) -> SpendingOrder[Draft]:
+        return self._orders.setdefault(tree, SpendingOrder(tree.budget, self._charged))
+
+    def _attach(self, draft: Draft, key: int) -> Node:
         """Add what a draft wrote below its node; returns the last step's node."""
         tree, node = draft.node.tree, draft.node
-        first: int | None = draft.key
+        first: int | None = key
         for step in draft.steps:
             node = tree.add(node, step, key=first)
-            self._allowance(draft).mark_written(node, len(step.tokens))
+            self._paths(tree).mark_written(node, len(step.tokens))
             first = None
         return node
 
     async def _write(self, draft: Draft) -> None:
-        """Write a draft to its end, in as many rounds as it takes."""
-        allowance = self._allowance(draft)
-        while True:
-            tokens = draft.written
+        """Write a draft to its end, in as many rounds as it takes, and charge all whose turn it is then."""
+        order = self._order(draft.node.tree)
+        try:
+            await self._write_steps(draft, order)
+        except BaseException:
+            order.withdraw([draft])
+            raise
+        finally:
+            order.settle([draft])
+
+    async def _write_steps(self, draft: Draft, order: SpendingOrder[Draft]) -> None:
+        """Write a draft to its end, as far as the budget may reach."""
+        while not draft.done:
+            order.allot()
+            path = draft.so_far
             longest = draft.sampling.max_step_tokens
             left = longest - len(draft.tokens) if draft.one_step else min(_ROUND_TOKENS, draft.room * longest)
-            granted = await allowance.reserve(min(left, self._positions - len(tokens)))
-            if granted == 0:
+            left = min(left, self._positions - len(path))
+            if draft.allowed is not None:
+                left = min(left, draft.allowed - draft.written)
+            if left <= 0:
                 self._cut_off(draft, EndReason.BUDGET)
-                return
-            used = 0
-            try:
-                output = await self._generate(tokens, self._parameters(draft, granted))
-                self._accept(draft, output, granted)
-                used = len(draft.written) - len(tokens)
-            finally:
-                allowance.settle(granted, used)
-            if draft.done:
-                return
-            allowance.wait_for(1)
+                break
+            output = await self._generate(path, self._parameters(draft, left))
+            if not draft.done:  # the budget may have ended meanwhile with those before it
+                self._accept(draft, output, left)
+
+    def _charged(self, draft: Draft, allowed: int | None) -> int:
+        """Cut a draft off where its budget ends; returns the tokens that it has then."""
+        if not draft.done or (allowed is not None and draft.written > allowed):
+            draft.cut(allowed or 0)
+            self._cut_off(draft, EndReason.BUDGET)
+        return sum(len(step.tokens) for step in draft.steps)
 
     def _parameters(self, draft: Draft, max_tokens: int) -> Any:
         sampling = draft.sampling
@@ -237,7 +289,7 @@ class VllmPolicy:
             top_p=sampling.top_p,
             top_k=sampling.top_k or -1,
             max_tokens=max_tokens,
-            seed=(draft.key + draft.rounds) % 2**31,
+            seed=(draft.keys[0] + draft.rounds) % 2**31,
             logprobs=0,  # that of the chosen token alone
             stop=list(sampling.step_end) if draft.one_step else None,
             include_stop_str_in_output=draft.one_step,
@@ -261,7 +313,7 @@ class VllmPolicy:
             self._end_step(draft, Mark.END_OF_TEXT if ended and place == len(tokens) - 1 else Mark(marks[token]))
             if draft.done:
                 return
-        if len(tokens) < granted or len(draft.written) >= self._positions:
+        if len(tokens) < granted or len(draft.so_far) >= self._positions:
             self._cut_off(draft, EndReason.LENGTH)
 
     def _end_step(self, draft: Draft, mark: Mark) -> None:
@@ -306,6 +358,9 @@ class VllmPolicy:
 
     def _drop_next_problem(self, draft: Draft, context: list[int], written: list[int], length: int, seen: int) -> None:
         """Keep of what a draft wrote the solution, ``length`` characters, and the tokens of the heading behind it."""
+        draft.with_next_problem = list(draft.steps)
+        if draft.tokens:
+            draft.with_next_problem.append(Step(tuple(draft.tokens), "", tuple(draft.log_probabilities)))
         solution, kept = self._text.cut(context, written, length, seen)
         log_probabilities = [
             *(each for step in draft.steps for each in step.log_probabilities),
@@ -337,7 +392,7 @@ class VllmPolicy:
             draft.steps[-1] = Step(last.tokens, last.text, last.log_probabilities, end)
 
     def _complete(self, draft: Draft, end: EndReason) -> None:
-        before = draft.written[: -len(draft.tokens)]
+        before = draft.so_far[: -len(draft.tokens)]
         text = self._text.text(before[-CONTEXT_TOKENS:], draft.tokens)
         draft.steps.append(Step(tuple(draft.tokens), text, tuple(draft.log_probabilities), end))
         draft.tokens, draft.log_probabilities = [], []

@@ -31,7 +31,8 @@ async def independent_sampling(
         policy: samples the solutions.
         scorer: scores them; without one, nothing is scored.
         n: how many solutions; ``None`` samples until the budget is spent.
-        wave: how many solutions are sampled at a time. The end of a budget cuts off at most one wave.
+        wave: how many solutions are sampled at a time. A budget that ends within a
+            wave cuts off one of its solutions and leaves out those after it.
         score: score the last step of each solution, or every step (for path scores such as the minimum).
         sampling: how steps are sampled; the policy's own way by default.
 
