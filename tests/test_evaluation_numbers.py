@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from gradatim.evaluation import (
     bootstrap_difference,
     bootstrap_mean,
     bootstrap_ratio,
+    bootstrap_share,
     choose_thresholds,
     estimated_flops,
     first_below,
@@ -135,6 +138,14 @@ def test_first_error_f1_is_the_harmonic_mean_of_both_accuracies() -> None:
     assert score.f1 == pytest.approx(2 * 0.5 * 0.75 / 1.25)
 
 
+def test_first_errors_of_one_kind_of_solutions_have_no_f1() -> None:
+    found = first_error_f1([1, 0], [1, 0])
+    assert (found.f1, found.error_accuracy, found.correct_accuracy) == (None, 1.0, None)
+    passed = first_error_f1([None], [None])
+    assert (passed.f1, passed.error_accuracy, passed.correct_accuracy) == (None, None, 1.0)
+    assert first_error_f1([0, 0], [1, None]).f1 == 0.0  # both kinds are there, and both are judged wrongly
+
+
 def test_bootstrap_intervals() -> None:
     generator = np.random.default_rng(0)
     values = generator.random(400)
@@ -152,8 +163,8 @@ def test_bootstrap_intervals() -> None:
     assert difference.high is not None
     assert difference.low < 0.1 < difference.high
     assert difference.high - difference.low < (estimate.high - estimate.low) / 10  # paired: what is common cancels
-    constant = bootstrap_mean([1.0] * 5)
-    assert (constant.low, constant.value, constant.high) == (1.0, 1.0, 1.0)
+    constant = bootstrap_mean([7.0] * 5)  # no shares
+    assert (constant.low, constant.value, constant.high) == (7.0, 7.0, 7.0)
     ratio = bootstrap_ratio([10.0, 30.0], [1.0, 1.0])
     assert ratio.value == 20.0
     with pytest.raises(GradatimError, match="no problems"):
@@ -173,6 +184,89 @@ def test_no_interval_is_made_up() -> None:
         assert Estimate.from_fields(estimate.fields("x"), "x", estimate.n) == estimate
     with pytest.raises(GradatimError, match="all denominators are 0"):
         bootstrap_ratio([10.0, 30.0], [0.0, 0.0])
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 5), (0, 50), (1, 50), (20, 50), (49, 50), (300, 300)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_a_proportion_has_the_interval_of_wilson(right: int, n: int, confidence: float) -> None:
+    estimate = bootstrap_mean([1.0] * right + [0.0] * (n - right), confidence=confidence)
+    assert estimate.value == right / n
+    z = {0.9: 1.6448536, 0.95: 1.9599640}[confidence]
+    for end in (estimate.low, estimate.high):  # the shares that are z standard errors of their own from what was seen
+        assert end is not None
+        assert abs(end - right / n) == pytest.approx(z * math.sqrt(end * (1 - end) / n), rel=1e-6)
+    assert estimate.low == pytest.approx(0.0, abs=1e-12) if right == 0 else estimate.low > 0
+
+
+def test_what_never_happened_has_no_interval_without_width() -> None:
+    for estimate in (
+        bootstrap_mean([0.0] * 50),
+        bootstrap_mean([0.125] + [0.0] * 49),
+        bootstrap_share([0] * 50, [3] * 50),
+        bootstrap_difference([0.25] * 50, [0.25] * 50),
+        bootstrap_difference([1.0] * 50, [1.0] * 50),
+    ):
+        assert estimate.low is not None
+        assert estimate.high is not None
+        assert estimate.low <= estimate.value < estimate.high
+        assert 0.03 < estimate.high - estimate.low < 0.12
+    assert bootstrap_mean([1.0] * 50).high == 1.0
+    assert bootstrap_mean([0.0]) == bootstrap_share([0], [3]) == Estimate(0.0, None, None, 1)
+
+
+def _binary(p: float) -> Callable[[np.random.Generator, int], Any]:
+    return lambda random, n: (random.random(n) < p).astype(float)
+
+
+def _of_eight(a: float, b: float) -> Callable[[np.random.Generator, int], Any]:
+    """Shares of right solutions among eight, of problems whose difficulty is drawn from a beta distribution."""
+    return lambda random, n: random.binomial(8, random.beta(a, b, n)) / 8
+
+
+def _few_can_be_solved(random: np.random.Generator, n: int) -> Any:
+    return random.binomial(8, 0.5 * (random.random(n) < 0.02)) / 8
+
+
+@pytest.mark.parametrize("n", [20, 50, 200])
+@pytest.mark.parametrize(
+    ("draw", "true"),
+    [
+        (_binary(0.02), 0.02),
+        (_binary(0.5), 0.5),
+        (_binary(0.98), 0.98),
+        (_of_eight(0.2, 2), 0.2 / 2.2),
+        (_of_eight(2, 2), 0.5),
+        (_of_eight(200, 2), 200 / 202),
+        (_few_can_be_solved, 0.01),
+    ],
+)
+def test_intervals_hold_the_truth_about_as_often_as_they_say(
+    draw: Callable[[np.random.Generator, int], Any], true: float, n: int
+) -> None:
+    random = np.random.default_rng(1)
+    trials = 150
+    held = 0
+    for _ in range(trials):
+        estimate = bootstrap_mean(draw(random, n), resamples=400)
+        assert estimate.low is not None
+        assert estimate.high is not None
+        held += estimate.low <= true <= estimate.high
+    assert held / trials >= 0.86  # of the bootstrap alone, 0.31 to 0.65 where n * p is about 1
+
+
+@pytest.mark.parametrize(("better", "worse"), [(0.0, 0.0), (0.02, 0.02), (0.1, 0.02), (0.3, 0.2)])
+def test_paired_differences_hold_the_truth_about_as_often_as_they_say(better: float, worse: float) -> None:
+    random = np.random.default_rng(2)
+    held = 0
+    for _ in range(150):
+        place = random.random(50)
+        before = (place >= better).astype(float)  # of the first kind the second policy solves what the first does not
+        after = 1.0 - ((place >= better) & (place < better + worse))
+        estimate = bootstrap_difference(before, after, resamples=400)
+        assert estimate.low is not None
+        assert estimate.high is not None
+        held += estimate.low <= better - worse <= estimate.high
+    assert held / 150 >= 0.88
 
 
 def test_policy_that_solves_nothing_has_no_cost_of_a_solution() -> None:

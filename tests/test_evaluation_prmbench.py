@@ -57,6 +57,25 @@ def test_the_authors_code_gives_the_same(run: dict[str, Any], tmp_path: Path) ->
     assert result.group_scores() == pytest.approx(table["groups"], abs=1e-12)
 
 
+def test_a_number_in_front_of_a_step_is_not_read_by_a_model(tmp_path: Path) -> None:
+    numbered = {
+        "modified_process": ["1. First, we add.", " step 2. Then 3.5 remain.", "Step 3: so", "3 is it.", "4."],
+        "original_process": ["1.We add.", "It is 2. Done."],
+    }
+    path = write_lines(tmp_path / "data.jsonl", [row("redundency", [2]) | numbered])
+    original, modified = read_prmbench([path])
+    assert modified.steps == ("First, we add.", "Then 3.5 remain.", "Step 3: so", "3 is it.", "")
+    assert original.steps == ("We add.", "It is 2. Done.")
+
+
+def test_a_score_of_one_kind_of_steps_is_shown_as_missing(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "data.jsonl", [row("circular", []), row("multi_solutions", [])])
+    records = read_prmbench([path])
+    figures = prmbench(records, [[0.9] * len(record.steps) for record in records]).figures()
+    assert figures["PRMScore"] is None
+    assert (figures["  circular"], figures["simplicity"], figures["  multi_solutions"]) == (None, None, 100.0)
+
+
 def test_by_hand(tmp_path: Path) -> None:
     # redundency, wrong step 2 of 3, called right-wrong-wrong: right steps 1 of 2 called right (precision 1, recall 1/2,
     # F1 2/3); wrong steps 1 of 1 (precision 1/2, recall 1, F1 2/3). PRMScore 2/3, first error found.

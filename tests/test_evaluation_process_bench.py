@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from gradatim.errors import GradatimError
 from gradatim.evaluation.metrics import first_below, first_error_f1
 from gradatim.evaluation.process_bench import best_f1_threshold, process_bench, read_process_bench
 from gradatim.evaluation.record_scoring import ScoreFile, score_records
-from gradatim.evaluation.step_benchmarks import STEP_BENCHMARKS, Measurement
-from gradatim.evaluation.step_records import StepRecord, first_questions, record_trees
+from gradatim.evaluation.step_benchmarks import STEP_BENCHMARKS, Measurement, benchmark_report
+from gradatim.evaluation.step_records import StepRecord, record_trees, sampled_questions
 from gradatim.tree import EndReason
 from json_lines import write_lines
 from step_solutions import TextScorer, golden, oracle_scores, scores_for
@@ -52,8 +53,8 @@ def test_the_authors_code_prints_the_same(run: dict[str, Any], tmp_path: Path) -
     records = read_process_bench([write_lines(tmp_path / "all.jsonl", rows)])
     result = process_bench(records, [each["scores"] for each in given_rows], run["threshold"])
     assert run["printed"] == [
-        f"{name} error acc: {100 * score.error_accuracy:.1f}, correct acc: {100 * score.correct_accuracy:.1f}, "
-        f"f1: {100 * score.f1:.1f}"
+        f"{name} error acc: {100 * (score.error_accuracy or 0):.1f}, "
+        f"correct acc: {100 * (score.correct_accuracy or 0):.1f}, f1: {100 * (score.f1 or 0):.1f}"
         for name, score in result.subsets.items()
     ]
 
@@ -62,8 +63,8 @@ def test_by_hand() -> None:
     # gsm8k, threshold 0.5. Wrong from step 1: scores .9 .5 -> none below .5, missed; .9 .4 -> found.
     # Wrong from step 0: .2 .1 -> found. So 2 of 3. Right: .6 .5 -> nothing reported, good; .6 .4 -> a false alarm. So
     # 1 of 2.
-    # F1 = 2 * 2/3 * 1/2 / (2/3 + 1/2) = 4/7. math: its one wrong solution is found, there is no right one: F1 0.
-    # The average is (4/7 + 0) / 2.
+    # F1 = 2 * 2/3 * 1/2 / (2/3 + 1/2) = 4/7. math: its one wrong solution is found, and there is no right one, so
+    # that it has no F1, and there is no average.
     records = [
         solution("1", 1, 2), solution("2", 1, 2), solution("3", 0, 2), solution("4", None, 2), solution("5", None, 2),
         solution("6", 0, 1, "math"),
@@ -72,9 +73,11 @@ def test_by_hand() -> None:
     gsm8k, math_part = result.subsets["gsm8k"], result.subsets["math"]
     assert (gsm8k.error_accuracy, gsm8k.correct_accuracy) == (2 / 3, 1 / 2)
     assert gsm8k.f1 == pytest.approx(4 / 7)
-    assert (math_part.error_accuracy, math_part.correct_accuracy, math_part.f1) == (1.0, 0.0, 0.0)
-    assert result.average_f1 == pytest.approx(2 / 7)
-    assert result.figures()["average F1"] == pytest.approx(200 / 7)
+    assert (math_part.error_accuracy, math_part.correct_accuracy, math_part.f1) == (1.0, None, None)
+    assert result.average_f1 is None
+    assert process_bench(records[:5], [[0.9, 0.5], [0.9, 0.4], [0.2, 0.1], [0.6, 0.5], [0.6, 0.4]]).figures()[
+        "average F1"
+    ] == pytest.approx(400 / 7)
 
 
 @given(judged_solutions(), st.sampled_from([0.0, 0.3, 0.5, 1.0, "auto"]))
@@ -84,13 +87,15 @@ def test_shares_are_shares_and_the_oracle_has_all(
     records, scores = judged
     result = process_bench(records, scores, threshold)
     for score in result.subsets.values():
-        assert 0 <= min(score.error_accuracy, score.correct_accuracy) <= score.f1 + 1e-12
-        assert score.f1 <= max(score.error_accuracy, score.correct_accuracy) + 1e-12 <= 1 + 2e-12
+        shares = [share for share in (score.error_accuracy, score.correct_accuracy) if share is not None]
+        assert 0 <= min(shares) <= max(shares) <= 1
+        assert (score.f1 is None) == (len(shares) == 1)
+        assert score.f1 is None or min(shares) - 1e-12 <= score.f1 <= max(shares) + 1e-12
     perfect = process_bench(records, oracle_scores(records)).subsets["gsm8k"]
     kinds = {record.first_error is None for record in records}
-    assert perfect.f1 == (1.0 if len(kinds) == 2 else 0.0)  # F1 of a subset with one kind of solutions is 0
-    assert perfect.error_accuracy == float(False in kinds)
-    assert perfect.correct_accuracy == float(True in kinds)
+    assert perfect.f1 == (1.0 if len(kinds) == 2 else None)
+    assert perfect.error_accuracy == (1.0 if False in kinds else None)
+    assert perfect.correct_accuracy == (1.0 if True in kinds else None)
 
 
 @given(judged_solutions())
@@ -99,7 +104,7 @@ def test_the_chosen_threshold_is_the_lowest_of_the_best(judged: tuple[list[StepR
     truth = [record.first_error for record in records]
 
     def f1(threshold: float) -> float:
-        return first_error_f1([first_below(values, threshold) for values in scores], truth).f1
+        return first_error_f1([first_below(values, threshold) for values in scores], truth).f1 or 0.0
 
     candidates = sorted({score for values in scores for score in values}) + [math.inf]
     best = max(map(f1, candidates))
@@ -295,9 +300,9 @@ def test_solutions_of_questions_with_equal_ids_are_not_mixed(tmp_path: Path) -> 
     for name in ("bestofn", "mpbench"):
         records = STEP_BENCHMARKS[name].read(data)
         assert len({record.question for record in records}) == 2
-        assert [record.problem for record in first_questions(records, 1)] == ["One?", "One?"]
+        assert [record.problem for record in sampled_questions(records, 1)] in (["One?"] * 2, ["Two?"] * 2)
     twice = write_lines(tmp_path / "z.jsonl", [row("gsm8k-1", 0, problem="One?"), row("gsm8k-1", 0, problem="Two?")])
-    assert [record.problem for record in first_questions(read_process_bench([twice]), 1)] == ["One?"]
+    assert [record.problem for record in sampled_questions(read_process_bench([twice]), 1)] in (["One?"], ["Two?"])
 
 
 def test_a_limit_keeps_whole_questions_of_every_group() -> None:
@@ -305,5 +310,36 @@ def test_a_limit_keeps_whole_questions_of_every_group() -> None:
         return StepRecord(id, "p", ("s",), (True,), group, question)
 
     records = [record("1", "x", "q"), record("2", "x", "r"), record("3", "y", "r"), record("4", "x", "q")]
-    assert [each.id for each in first_questions(records, 1)] == ["1", "3", "4"]
-    assert first_questions(records, 2) == records
+    assert [each.id for each in sampled_questions(records, 1)] in (["1", "3", "4"], ["2", "3"])
+    assert sampled_questions(records, 2) == records
+
+
+def test_a_limit_draws_both_kinds_of_solutions_by_the_seed(tmp_path: Path) -> None:
+    rows = [row(f"gsm8k-{number}", -1 if number >= 80 else 0) for number in range(100)]  # in the order of their kinds
+    records = read_process_bench([write_lines(tmp_path / "gsm8k.jsonl", rows)])
+    drawn = {seed: [record.id for record in sampled_questions(records, 10, seed)] for seed in (0, 1)}
+    assert drawn[0] == [record.id for record in sampled_questions(records, 10, 0)]
+    assert drawn[0] != drawn[1]
+    assert [sum(int(id.removeprefix("gsm8k-")) >= 80 for id in ids) for ids in drawn.values()] == [2, 2]
+    for limit in (2, 5, 99):
+        chosen = sampled_questions(records, limit)
+        assert len(chosen) == limit
+        assert {record.first_error is None for record in chosen} == {True, False}
+        perfect = [[1.0 if label is True else 0.0 for label in record.labels] for record in chosen]
+        assert process_bench(chosen, perfect).average_f1 == 1.0
+
+
+def test_what_is_missing_is_shown_as_a_dash_and_not_as_nothing_found(tmp_path: Path) -> None:
+    rows = [row("gsm8k-1", 0), row("gsm8k-2", 1), row("math-1", 0), row("math-2", -1)]
+    records = read_process_bench([write_lines(tmp_path / "rows.jsonl", rows)])
+    perfect = [[1.0 if label is True else 0.0 for label in record.labels] for record in records]
+    result = process_bench(records, perfect)
+    assert result.figures()["gsm8k, error accuracy"] == 100.0
+    assert (result.figures()["gsm8k, F1"], result.figures()["average F1"], result.figures()["math, F1"]) == (
+        None, None, 100.0,
+    )  # fmt: skip
+    report = benchmark_report(STEP_BENCHMARKS["processbench"], records, "perfect", perfect, Measurement(), {})
+    report.write(tmp_path)
+    table = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert re.search(r"\| gsm8k, F1 +\| +– \|", table)
+    assert json.loads((tmp_path / "report.json").read_text())["results"]["perfect"]["average_f1"] is None

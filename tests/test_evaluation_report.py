@@ -54,7 +54,7 @@ def test_few_problems_are_counted() -> None:
 
 
 def test_wording_of_single_figures() -> None:
-    assert share(None) == ""
+    assert share(None) == "–"
     assert share(bootstrap_mean([0.5] * 4)) == "2 of 4"
     assert share(bootstrap_mean([0.35] * 4)) == "1.4 of 4", "an expectation over subsets of the samples"
     assert share(Estimate(0.5, 0.25, None, 40)) == "50.0 (from 25.0)"

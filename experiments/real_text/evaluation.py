@@ -220,7 +220,7 @@ def first_error_threshold(solutions: Sequence[Solution], scores: StepScores) -> 
     truth = [_first_error(solution) for solution in solutions]
 
     def f1(threshold: float) -> float:
-        return first_error_f1([first_below(values, threshold) for values in scores], truth).f1
+        return first_error_f1([first_below(values, threshold) for values in scores], truth).f1 or 0.0
 
     return _best_threshold(scores, f1)
 

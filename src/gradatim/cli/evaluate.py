@@ -85,7 +85,9 @@ def evaluate_scorer(
             metavar="NAME", help=f"How a solution's score is made from its steps': {', '.join(AggregateName)}."
         ),
     ] = AggregateName.LAST,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many questions of each part.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only so many questions of each part, drawn at random.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="For the report and the scores; runs/BENCHMARK-SCORER by default.")
     ] = None,
@@ -101,20 +103,20 @@ def evaluate_scorer(
         typer.Option(metavar="FORMAT", help=f"The number format of the weights: {', '.join(NumberFormat)}."),
     ] = NumberFormat.FLOAT32,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Of the random baseline and the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of --limit, the random baseline and the intervals.")] = 0,
 ) -> None:
     """Measure a step scorer on a benchmark, or go on with a measurement that was stopped."""
     chosen_threshold = _threshold(threshold)
     from gradatim.cli.tables import print_sections
     from gradatim.evaluation.baselines import constant_scores
     from gradatim.evaluation.step_benchmarks import STEP_BENCHMARKS, Measurement, benchmark_report
-    from gradatim.evaluation.step_records import first_questions
+    from gradatim.evaluation.step_records import sampled_questions
 
     measurement = Measurement(chosen_threshold, aggregate.value, seed)
     chosen = STEP_BENCHMARKS[benchmark.value]
     records = chosen.read(data)
     if limit is not None:
-        records = first_questions(records, limit)
+        records = sampled_questions(records, limit, seed)
     chosen.measure(records, constant_scores(records), measurement)  # what cannot be measured is refused at once
     name = Path(scorer.removeprefix("shipped:")).resolve().name
     folder = Path("runs") / f"{benchmark.value}-{name}" if output is None else output

@@ -9,6 +9,7 @@ from gradatim.evaluation.bootstrap import (
     bootstrap_difference,
     bootstrap_mean,
     bootstrap_ratio,
+    bootstrap_share,
     bootstrap_statistic,
 )
 from gradatim.evaluation.compare import (
@@ -78,6 +79,7 @@ __all__ = [
     "bootstrap_difference",
     "bootstrap_mean",
     "bootstrap_ratio",
+    "bootstrap_share",
     "bootstrap_statistic",
     "choose_thresholds",
     "curves",

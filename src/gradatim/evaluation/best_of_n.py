@@ -126,8 +126,8 @@ def best_of_n_selection(
         scores: for each record the scores of its steps.
         aggregate: how a solution's score is made from its steps' (see
             :func:`gradatim.search.selection.solution_score`).
-        resamples: of the bootstrap intervals.
-        seed: of the bootstrap intervals.
+        resamples: of the intervals.
+        seed: of the intervals.
 
     Raises:
         GradatimError: if a step has no score, or a vote is to be weighted by a negative one.

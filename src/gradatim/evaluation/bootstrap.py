@@ -1,10 +1,18 @@
-"""Intervals by resampling problems (Efron, 1979): problems, not samples, are what a benchmark drew at random."""
+"""Intervals over problems: problems, not samples, are what a benchmark drew at random.
+
+Intervals come from resampling problems (Efron, 1979), but for shares where resampling knows too little. Outcomes that
+are all 0 or 1 have the Wilson (1927) interval of a proportion. A mean of shares (of several samples a problem) with
+fewer than ten problems that are not all wrong, or not all right, has that interval too: such a sample does not show how
+far problems differ, and shares of a given mean differ most where all are 0 or 1. The difference of two shares with
+fewer than ten problems that differ has the interval of Agresti and Min (2005) for matched pairs.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -13,6 +21,7 @@ import numpy.typing as npt
 from gradatim.errors import GradatimError
 
 FEW_PROBLEMS = 20  # of fewer, intervals by resampling are too narrow to be relied on: exact counts say more
+_ENOUGH = 10  # problems that stand out: of fewer, resampling makes intervals that are too narrow, or of no width
 _CHUNK = 2_000_000  # numbers held at once, so that memory does not grow with the number of problems
 Indices = npt.NDArray[np.intp]
 
@@ -23,7 +32,7 @@ class Estimate:
 
     Attributes:
         value: the figure over all problems.
-        low: lower end of the percentile interval; ``None`` where a single problem has no interval.
+        low: lower end of the interval; ``None`` where a single problem has no interval.
         high: upper end; ``None`` without an interval, and where a ratio has no upper bound (in some resampled sets
             nothing was solved).
         n: problems it rests on.
@@ -68,11 +77,13 @@ class Estimate:
 def bootstrap_mean(
     values: npt.ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Estimate:
-    """Mean of one value per problem, with a percentile bootstrap interval.
+    """Mean of one value per problem, with its interval.
+
+    Values that all lie from 0 to 1 are taken for shares: see :mod:`gradatim.evaluation.bootstrap`.
 
     Args:
         values: ``[problems]``.
-        confidence: share of the resampled means that the interval holds.
+        confidence: in how many of so made intervals the true mean lies.
         resamples: how many resampled sets of problems.
         seed: the same seed gives the same interval.
 
@@ -80,6 +91,8 @@ def bootstrap_mean(
         GradatimError: if there are no problems.
     """
     array = _rows(values)
+    if _are_shares(array) and (np.isin(array, (0.0, 1.0)).all() or _outstanding(array, 1.0 - array) < _ENOUGH):
+        return _wilson(float(array.mean()), len(array), confidence)
     means = np.concatenate([array[indices].mean(axis=1) for indices in _resampled(len(array), resamples, seed)])
     return _estimate(float(array.mean()), means, confidence, len(array))
 
@@ -95,7 +108,31 @@ def bootstrap_difference(
     before, after = _rows(first), _rows(second)
     if before.shape != after.shape:
         raise GradatimError(f"cannot pair {len(before)} problems with {len(after)}; evaluate both on the same problems")
-    return bootstrap_mean(after - before, confidence=confidence, resamples=resamples, seed=seed)
+    change = after - before
+    if _are_shares(before) and _are_shares(after) and np.count_nonzero(change) < _ENOUGH:
+        return _agresti_min(change, confidence)
+    means = np.concatenate([change[indices].mean(axis=1) for indices in _resampled(len(change), resamples, seed)])
+    return _estimate(float(change.mean()), means, confidence, len(change))
+
+
+def bootstrap_share(
+    parts: npt.ArrayLike, wholes: npt.ArrayLike, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Estimate:
+    """A share of what problems consist of (the steps that are judged rightly), with its interval over problems.
+
+    Args:
+        parts: ``[problems]``, how many of each problem are meant.
+        wholes: ``[problems]``, how many each has; none negative and not all 0.
+
+    Raises:
+        GradatimError: as :func:`bootstrap_ratio`.
+    """
+    some, every = _rows(parts), _rows(wholes)
+    estimate = bootstrap_ratio(some, every, confidence=confidence, resamples=resamples, seed=seed)
+    counted = every > 0
+    if _outstanding(some[counted], (every - some)[counted]) < _ENOUGH:
+        return _wilson(estimate.value, len(some), confidence)
+    return estimate
 
 
 def bootstrap_ratio(
@@ -157,10 +194,45 @@ def bootstrap_statistic(
     return _estimate(value, np.array(figures or [value]), confidence, problems)
 
 
+def _are_shares(values: npt.NDArray[np.float64]) -> bool:
+    return bool(((values >= 0) & (values <= 1)).all())
+
+
+def _outstanding(right: npt.NDArray[np.float64], wrong: npt.NDArray[np.float64]) -> int:
+    """How many problems are not wholly wrong, or not wholly right, whichever are fewer."""
+    return min(int(np.count_nonzero(right)), int(np.count_nonzero(wrong)))
+
+
+def _wilson(share: float, problems: int, confidence: float) -> Estimate:
+    """A proportion of independent problems."""
+    if problems < 2:
+        return Estimate(share, None, None, problems)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    spread = z * math.sqrt(share * (1 - share) / problems + z**2 / (4 * problems**2))
+    centre, scale = share + z**2 / (2 * problems), 1 + z**2 / problems
+    low, high = max((centre - spread) / scale, 0.0), min((centre + spread) / scale, 1.0)
+    return Estimate(share, min(low, share), max(high, share), problems)
+
+
+def _agresti_min(differences: npt.NDArray[np.float64], confidence: float) -> Estimate:
+    """Differences of matched shares, with two more pairs of which one differs by a half each way."""
+    problems = len(differences)
+    value = float(differences.mean())
+    if problems < 2:
+        return Estimate(value, None, None, problems)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    total = float(differences.sum())
+    variance = (float((differences**2).sum()) + 1 - total**2 / (problems + 2)) / (problems + 2) ** 2
+    centre, spread = total / (problems + 2), z * math.sqrt(variance)
+    return Estimate(value, min(max(centre - spread, -1.0), value), max(min(centre + spread, 1.0), value), problems)
+
+
 def _rows(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ValueError(f"expected one value per problem, got shape {array.shape}")
+    if not len(array):
+        raise GradatimError("there are no problems to evaluate; give at least one")
     return array
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gradatim.evaluation.bootstrap import Estimate, bootstrap_ratio, bootstrap_statistic
+from gradatim.evaluation.bootstrap import Estimate, bootstrap_ratio, bootstrap_share, bootstrap_statistic
 from gradatim.evaluation.metrics import auc, best_threshold, first_below, first_error_f1
 from gradatim.evaluation.process_bench import best_f1_threshold
 
@@ -123,7 +123,7 @@ def label_quality(questions: Sequence[JudgedQuestion], *, resamples: int = 1000,
     return LabelQuality(
         loss=bootstrap_ratio([_loss(question) for question in questions], counts, seed=seed),
         auc=bootstrap_statistic(auc_of, len(questions), resamples=resamples, seed=seed),
-        accuracy=bootstrap_ratio(right, counts, seed=seed),
+        accuracy=bootstrap_share(right, counts, seed=seed),
         first_error_f1=f1,
         threshold=threshold if _tells_apart(threshold, scores) else None,
         first_error_threshold=f1_threshold,
@@ -192,7 +192,7 @@ def _first_error_f1(
     def f1_of(indices: npt.NDArray[np.intp]) -> float | None:
         true = [error for index in indices for error in truth[index]]
         guessed = [guess for index in indices for guess in guesses[index]]
-        return first_error_f1(guessed, true).f1 if len({error is None for error in true}) == 2 else None
+        return first_error_f1(guessed, true).f1
 
     best = _f1_threshold(questions)
     scores = np.array([score for question in questions for row in question.solution_scores() for score in row])

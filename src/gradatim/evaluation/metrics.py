@@ -201,18 +201,18 @@ class FirstErrorScore:
     """How well the first wrong step is found (ProcessBench; Zheng et al., 2024, arXiv:2412.06559).
 
     Attributes:
-        f1: harmonic mean of the two accuracies.
-        error_accuracy: share of the wrong solutions whose first wrong step was named exactly.
-        correct_accuracy: share of the solutions without an error of which no error was reported.
+        f1: harmonic mean of the two accuracies; ``None`` where one of them is missing.
+        error_accuracy: share of the wrong solutions whose first wrong step was named exactly; ``None`` without any.
+        correct_accuracy: share of the solutions without an error of which no error was reported; ``None`` without any.
         solutions: how many solutions were judged.
     """
 
-    f1: float
-    error_accuracy: float
-    correct_accuracy: float
+    f1: float | None
+    error_accuracy: float | None
+    correct_accuracy: float | None
     solutions: int
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, float | None]:
         return {
             "f1": self.f1,
             "error_accuracy": self.error_accuracy,
@@ -224,15 +224,19 @@ class FirstErrorScore:
 def first_error_f1(predicted: Sequence[int | None], truth: Sequence[int | None]) -> FirstErrorScore:
     """Compare predicted with true first-error indices, one per solution; ``None`` means no error.
 
-    A kind of solution that does not occur has accuracy 0, hence F1 0, as in ProcessBench.
+    Where both accuracies are 0 their harmonic mean is 0.
     """
     pairs = list(zip(predicted, truth, strict=True))
-    on_errors = [guess == true for guess, true in pairs if true is not None]
-    on_correct = [guess is None for guess, true in pairs if true is None]
-    error = sum(on_errors) / len(on_errors) if on_errors else 0.0
-    correct = sum(on_correct) / len(on_correct) if on_correct else 0.0
-    f1 = 2 * error * correct / (error + correct) if error + correct else 0.0
+    error = _share_true([guess == true for guess, true in pairs if true is not None])
+    correct = _share_true([guess is None for guess, true in pairs if true is None])
+    f1 = None
+    if error is not None and correct is not None:
+        f1 = 2 * error * correct / (error + correct) if error + correct else 0.0
     return FirstErrorScore(f1, error, correct, len(pairs))
+
+
+def _share_true(values: Sequence[bool]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def first_below(scores: Sequence[float], threshold: float) -> int | None:

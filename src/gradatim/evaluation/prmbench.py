@@ -6,6 +6,7 @@ included: a figure without anything to count is -1, and the harmonic means are t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ CORRECT = "correct"
 
 _SOURCE_OF_CORRECT = "redundency"
 _UNDEFINED = -1.0
+_STEP_NUMBER = re.compile(r"\A(?:step\s*)?\d+\.\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,11 @@ class PrmBenchMeasures:
     similarity: float
 
     @property
+    def both_kinds(self) -> bool:
+        """Whether there are right steps and wrong ones."""
+        return _UNDEFINED not in (self.correct_step_acc, self.wrong_step_acc)
+
+    @property
     def score(self) -> float:
         """PRMScore: the mean of both F1, not below 0."""
         return max(0.0, 0.5 * self.f1 + 0.5 * self.negative_f1)
@@ -81,7 +88,7 @@ class PrmBenchResult:
         return max(0.0, measures.f1) if name == "multi_solutions" else measures.score
 
     def group_scores(self) -> dict[str, float]:
-        """For each subject with any data the mean of its classes' scores."""
+        """For each subject with any data the mean of its classes' scores, as the authors count what is missing."""
         present = {group: [name for name in names if name in self.classes] for group, names in GROUPS.items()}
         return {
             group: sum(map(self.class_score, names)) / len(names) for group, names in present.items() if names
@@ -89,8 +96,15 @@ class PrmBenchResult:
 
     def figures(self) -> dict[str, float | None]:
         """What tables show, in percent (the threshold as it is); ``None`` where there is nothing to count."""
-        scores = {"PRMScore": self.total.score} | self.group_scores()
-        scores |= {f"  {name}": self.class_score(name) for name in CLASSES if name in self.classes}
+        scores: dict[str, float] = {"PRMScore": self.total.score if self.total.both_kinds else _UNDEFINED}
+        groups = self.group_scores()
+        for group, names in GROUPS.items():
+            if group in groups:
+                whole = all(self._has_score(name) for name in names if name in self.classes)
+                scores[group] = groups[group] if whole else _UNDEFINED
+        for name in CLASSES:
+            if name in self.classes:
+                scores[f"  {name}"] = self.class_score(name) if self._has_score(name) else _UNDEFINED
         measures = {
             "F1": self.total.f1,
             "negative F1": self.total.negative_f1,
@@ -100,6 +114,10 @@ class PrmBenchResult:
         }
         shares = {name: None if value == _UNDEFINED else 100 * value for name, value in (scores | measures).items()}
         return {**shares, "threshold": self.threshold}
+
+    def _has_score(self, name: str) -> bool:
+        """Whether an error class has the kinds of steps that its score is made of."""
+        return self.classes[name].both_kinds or name == "multi_solutions"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -119,7 +137,8 @@ def read_prmbench(sources: Sequence[Source]) -> list[StepRecord]:
 
     Each gives one record, of its error class; those of the class ``redundency`` give their original solution too, in
     the group ``correct``. A class's records with the same ``idx`` count once. ``error_steps`` are counted from 1;
-    published ones point beyond the last step now and then and are passed over there, as by the authors.
+    published ones point beyond the last step now and then and are passed over there, as by the authors. A number in
+    front of a step ("1. ", "Step 1. ") is taken off, as in the authors' code before a model reads it.
 
     Raises:
         GradatimError: if a source cannot be read, or a record lacks a field, has an unknown class or an error step
@@ -132,12 +151,17 @@ def read_prmbench(sources: Sequence[Source]) -> list[StepRecord]:
             raise row.refuse(f"has the classification {name!r}; the benchmark has {', '.join(CLASSES)}")
         question = row.text("idx").removeprefix(f"{name}_")  # the hub's copy puts the class in front
         if name == _SOURCE_OF_CORRECT:
-            original, steps = row.text("original_question"), row.texts("original_process")
+            original, steps = row.text("original_question"), _steps(row, "original_process")
             labels = (True,) * len(steps)
             _add(records, StepRecord(f"{CORRECT}_{question}", original, steps, labels, CORRECT, question))
-        problem, steps = row.text("modified_question"), row.texts("modified_process")
+        problem, steps = row.text("modified_question"), _steps(row, "modified_process")
         _add(records, StepRecord(f"{name}_{question}", problem, steps, _labels(row, len(steps)), name, question))
     return list(records.values())
+
+
+def _steps(row: Row, name: str) -> tuple[str, ...]:
+    """Steps without their numbers."""
+    return tuple(_STEP_NUMBER.sub("", step.strip()) for step in row.texts(name))
 
 
 def _add(records: dict[str, StepRecord], record: StepRecord) -> None:

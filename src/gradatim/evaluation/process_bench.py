@@ -33,14 +33,16 @@ class ProcessBenchResult:
     subsets: dict[str, FirstErrorScore]
 
     @property
-    def average_f1(self) -> float:
-        """Mean of the subsets' F1, each subset counting the same, as in the paper's tables."""
-        return sum(score.f1 for score in self.subsets.values()) / len(self.subsets)
+    def average_f1(self) -> float | None:
+        """Mean of the subsets' F1, each subset counting the same, as in the paper's tables; ``None`` where a subset has
+        none, since it lacks wrong or right solutions."""
+        found = [score.f1 for score in self.subsets.values() if score.f1 is not None]
+        return sum(found) / len(found) if len(found) == len(self.subsets) else None
 
     def figures(self) -> dict[str, float | None]:
         """What tables show, in percent; the threshold as it is."""
         shares = {
-            f"{subset}, {label}": 100 * value
+            f"{subset}, {label}": _percent(value)
             for subset, score in self.subsets.items()
             for label, value in {
                 "error accuracy": score.error_accuracy,
@@ -48,7 +50,7 @@ class ProcessBenchResult:
                 "F1": score.f1,
             }.items()
         }
-        return {**shares, "average F1": 100 * self.average_f1, "threshold": self.threshold}
+        return {**shares, "average F1": _percent(self.average_f1), "threshold": self.threshold}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -56,6 +58,10 @@ class ProcessBenchResult:
             "average_f1": self.average_f1,
             "subsets": {name: score.to_json() for name, score in self.subsets.items()},
         }
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def read_process_bench(sources: Sequence[Source]) -> list[StepRecord]:

@@ -18,6 +18,7 @@ from gradatim.evaluation.page import Section, Table, markdown_page
 from gradatim.evaluation.prmbench import prmbench, read_prmbench
 from gradatim.evaluation.process_bench import process_bench, read_process_bench
 from gradatim.evaluation.step_records import StepRecord
+from gradatim.evaluation.wording import NOT_MEASURED
 from gradatim.search.selection import Aggregate
 from gradatim.store.files import write_json, write_text
 
@@ -43,7 +44,7 @@ class Measurement:
     Attributes:
         threshold: parts right from wrong steps; ``"auto"`` where the benchmark itself says how to choose it.
         aggregate: how a solution's score is made from its steps'.
-        seed: of random scores and of bootstrap intervals.
+        seed: of random scores and of intervals.
     """
 
     threshold: float | Literal["auto"] = 0.5
@@ -174,7 +175,7 @@ def benchmark_report(
 
 def _cell(name: str, value: float | None) -> str:
     if value is None:
-        return ""
+        return NOT_MEASURED
     if name == "threshold":
         return f"{value:.4g}" if math.isfinite(value) else "above all scores"
     return f"{value:.1f}"

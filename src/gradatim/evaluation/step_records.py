@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from gradatim.errors import GradatimError
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
@@ -122,11 +124,35 @@ def check_scores(records: Sequence[StepRecord], scores: Sequence[Sequence[float]
             )
 
 
-def first_questions(records: Sequence[StepRecord], limit: int) -> list[StepRecord]:
-    """The records of the first ``limit`` questions of each group, so that what is compared stays together."""
-    chosen: dict[str, dict[str, None]] = {}
+def sampled_questions(records: Sequence[StepRecord], limit: int, seed: int = 0) -> list[StepRecord]:
+    """The records of ``limit`` questions of each group, drawn at random, in their order.
+
+    What is compared stays together, and groups that share questions share those that are drawn where they can. Of
+    questions with a wrong solution and of those without, as many are drawn as their shares say, and one of each where
+    both occur and the limit allows it: published files have them in order, so that the first rows are of one kind.
+
+    Args:
+        records: all records.
+        limit: so many questions of each group at most.
+        seed: the same seed draws the same questions.
+    """
+    questions = list(dict.fromkeys(record.question for record in records))
+    rank = dict(zip(questions, np.random.default_rng(seed).permutation(len(questions)).tolist(), strict=True))
+    groups: dict[str, dict[str, bool]] = {}  # of each group's questions whether they have a wrong solution
     for record in records:
-        questions = chosen.setdefault(record.group, {})
-        if len(questions) < limit:
-            questions.setdefault(record.question)
+        kinds = groups.setdefault(record.group, {})
+        judged = any(label is not None for label in record.labels)
+        wrong = record.first_error is not None if judged else record.correct is False
+        kinds[record.question] = kinds.get(record.question, False) or wrong
+    chosen = {group: _drawn(kinds, limit, rank) for group, kinds in groups.items()}
     return [record for record in records if record.question in chosen[record.group]]
+
+
+def _drawn(kinds: Mapping[str, bool], limit: int, rank: Mapping[str, int]) -> set[str]:
+    """The questions of one group that are drawn."""
+    ordered = sorted(kinds, key=rank.__getitem__)
+    wrong, right = [each for each in ordered if kinds[each]], [each for each in ordered if not kinds[each]]
+    count = round(limit * len(wrong) / len(ordered))
+    if wrong and right and limit > 1:
+        count = min(max(count, 1), limit - 1)
+    return {*wrong[:count], *right[: limit - min(count, len(wrong))]}

@@ -196,7 +196,7 @@ def choose_thresholds(problems: Sequence[ScoredStates]) -> Thresholds:
     accuracy = best_threshold(labels, scores)[0] if labels else math.inf
     solutions = [solution for states in problems for solution in states.solutions]
     first_error = best_f1_threshold([values for values, _ in solutions], [error for _, error in solutions])
-    found = bool(solutions) and _first_error(solutions, first_error).f1 > 0
+    found = bool(solutions) and (_first_error(solutions, first_error).f1 or 0.0) > 0
     return Thresholds(accuracy if math.isfinite(accuracy) else None, first_error if found else None)
 
 

@@ -9,7 +9,8 @@ import math
 
 from gradatim.evaluation.bootstrap import FEW_PROBLEMS, Estimate
 
-NOT_MEASURED = ""
+NOT_MEASURED = "–"
+"""What stands in a table where there was nothing to measure."""
 
 
 def held_out(count: int) -> str:
@@ -54,9 +55,9 @@ def points_in_words(estimate: Estimate) -> str:
     return f"{percent(estimate.value, '+.1f')} points{_interval(estimate, '+.1f')}"
 
 
-def percent(value: float, spec: str = ".1f") -> str:
+def percent(value: float | None, spec: str = ".1f") -> str:
     """A share in percent, without the sign."""
-    return _scaled(value, 100.0, spec)
+    return NOT_MEASURED if value is None else _scaled(value, 100.0, spec)
 
 
 def tokens(value: float | None) -> str:
