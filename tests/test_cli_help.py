@@ -133,6 +133,15 @@ def test_quiet_says_only_the_result(capsys: pytest.CaptureFixture[str]) -> None:
     assert "cannot be both" in call("-q", "-v", "recipes").stderr
 
 
+@pytest.mark.parametrize("arguments", [("-q", "recipes"), ("recipes", "-q"), ("recipes", "gsm8k", "--quiet")])
+def test_how_much_is_said_stands_before_or_behind_the_commands_name(arguments: tuple[str, ...]) -> None:
+    assert call(*arguments).exit_code == 0
+    assert output.progress_console().quiet
+    assert "cannot be both" in call(*arguments, "-v").stderr
+    assert call("recipes").exit_code == 0
+    assert not output.progress_console().quiet
+
+
 def test_verbose_shows_the_traceback() -> None:
     assert program("recipes", "nothing").stderr.count(b"\n") == 1
     assert b"Traceback" in program("-v", "recipes", "nothing").stderr

@@ -10,6 +10,7 @@ import pytest
 from gradatim.evaluation import Report, Sample, method_result, policy_result
 from gradatim.evaluation.bootstrap import Estimate, bootstrap_difference, bootstrap_mean
 from gradatim.evaluation.page import Section, Table, fenced, held, markdown_page, markdown_table, printable
+from gradatim.evaluation.report import figure_sections
 from gradatim.evaluation.wording import counted, intervals_note, number, points, share
 
 SPENDING = {"policy_prefill": 4.0, "policy_generated": 16.0, "scorer_prefill": 0.0, "scorer_generated": 0.0}
@@ -45,12 +46,20 @@ def test_few_problems_are_counted() -> None:
     page = report(8, 3).to_markdown()
     assert "| pass@1, sampled | 3 of 16 | 3 of 16 |" in page
     assert "| greedy | 3 of 8 | 3 of 8 |" in page
-    assert "| trained - base: pass@1 | +37.5 |" in page
+    assert "| trained - base: pass@1 | +3 of 8 |" in page
     assert "| sampling | n 1 | 20 | 3 of 8 |" in page
     assert " to " not in page
     assert "[" not in page, "no intervals"
     whole = report(40, 10).to_markdown()
     assert re.search(r"\| greedy \| 25\.0 \(\d+\.\d to \d+\.\d\) \|", whole)
+
+
+@pytest.mark.parametrize("problems", [8, 40])
+def test_a_policy_that_training_left_as_it_was_has_no_difference(problems: int) -> None:
+    value = {**report(problems, 3).to_json(), "unchanged": ["trained"]}
+    page = markdown_page("A run", figure_sections(value))
+    assert "| trained - base: pass@1 | unchanged |" in page
+    assert ("| paired difference | problems |" in page) == (problems == 8)
 
 
 def test_wording_of_single_figures() -> None:
@@ -60,6 +69,7 @@ def test_wording_of_single_figures() -> None:
     assert share(Estimate(0.5, 0.25, None, 40)) == "50.0 (from 25.0)"
     assert share(Estimate(0.5, 0.25, 0.75, 40)) == "50.0 (25.0 to 75.0)"
     assert points(Estimate(-0.00001, -0.1, 0.1, 40)) == "+0.0 (-10.0 to +10.0)"
+    assert [points(Estimate(each / 8, None, None, 8)) for each in (-2, 0, 0.5)] == ["-2 of 8", "+0 of 8", "+0.5 of 8"]
     assert counted(0.25, 2000) == "500 of 2,000"
     assert number(float("inf")) == number(None) == "undefined"
     assert "few problems" in intervals_note(19)

@@ -72,7 +72,7 @@ def test_difference_that_could_be_chance() -> None:
 @pytest.mark.parametrize("problems", [4, 40])
 def test_training_that_did_not_help(problems: int) -> None:
     sentence = finding(value([1] * problems, [1] * problems, best_update=0))[0]
-    assert sentence.startswith("Training did not help: the policy before training was the best state and is what was")
+    assert sentence.startswith("Training by dpo did not help: the policy before it was the best state and is what was")
     assert "+0.0" not in sentence
     assert ("solves 25.0 % of 40 held-out" in sentence) == (problems == 40)
     assert ("is right in 4 of 16 sampled solutions of 4 held-out problems" in sentence) == (problems == 4)
@@ -119,5 +119,5 @@ def test_every_policy_is_told_against_the_one_that_it_was_trained_from() -> None
     assert second.startswith("step_dpo solves 75.0 % of 40 held-out problems with one sample, fine_tuned 50.0 %: +25.")
     first, second = finding({**told, "stages": {"fine-tuning": {"best_update": 4}, "policy-1": {"best_update": 0}}})
     assert first.startswith("fine_tuned solves 50.0 %")
-    assert second.startswith("Training did not help")
+    assert second.startswith("Training by step_dpo did not help")
     assert "The fine_tuned policy solves 50.0 %" in second

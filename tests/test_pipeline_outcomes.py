@@ -150,6 +150,20 @@ def test_solutions_of_different_problems_are_shown() -> None:
     assert "[... 5,000 characters ...]" in shown[-1]["text"]
 
 
+def test_a_policy_that_is_sure_of_its_answers_is_not_blamed_on_a_server(tmp_path: Path) -> None:
+    recipe = small_recipe(
+        policy={"model": "shipped:countdown", "device": "cpu", "sampling": {"top_k": 1, "max_steps": 4}},
+        problems={"test": 2},
+        search=None,
+        scorer=None,
+        objective=None,
+        evaluation={"samples": 4},
+    )
+    report = run_recipe(recipe, tmp_path, progress=Progress(Console(file=io.StringIO())))
+    assert report["outcomes"]["evaluate-base"]["identical"] == 2
+    assert not any("identical" in text for text in report["warnings"])
+
+
 def test_a_run_warns_and_reports(tmp_path: Path) -> None:
     recipe = small_recipe(
         policy={"model": "shipped:countdown", "device": "cpu", "sampling": {"max_step_tokens": 16, "max_steps": 2}},

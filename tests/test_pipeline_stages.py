@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 
 from gradatim.cli.advice import in_words_of
 from gradatim.errors import GradatimError
+from gradatim.models import resolve_model
 from gradatim.pipeline import Progress, run_recipe
+from gradatim.pipeline.contents import contents as contents_of
 from gradatim.pipeline.growing import VALUE
 from gradatim.pipeline.stages import NO_RESULT, REPORT_ONLY, claims, dependencies, first_difference, flat, stages_of
 from gradatim.recipes import Recipe, load_recipe, shipped_recipes
@@ -133,6 +137,51 @@ def test_what_is_compatible_is_reused_and_what_is_not_is_said_and_kept(tmp_path:
     assert len(third["evaluate-base"].splitlines()) == 5
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["recipe"]["problems"]["test"] == 5
+
+
+def test_what_the_named_files_hold_is_part_of_the_recipe(tmp_path: Path) -> None:
+    """Another verifier in the task's file, other rows in its source and other weights: nothing old is used again."""
+    rows, task = tmp_path / "rows.jsonl", tmp_path / "task.yaml"
+    rows.write_text("".join(f'{{"text": "{n}", "answer": {n}}}\n' for n in range(12)), encoding="utf-8")
+    described = 'source: rows.jsonl\ntemplate: "Make 46 from {text} 5 7 8\\n"\nvalidation_fraction: 0.2\n'
+    task.write_text(f"{described}verifier: number\n", encoding="utf-8")
+    model = tmp_path / "model"
+    shutil.copytree(resolve_model("shipped:countdown"), model)
+    recipe = small_recipe(
+        **SMALL | {"problems": {"test": 2}, "search": None},
+        task={"name": "own", "task": str(task)},
+        policy={"model": str(model), "sampling": {"max_step_tokens": 16, "max_steps": 4}},
+        evaluation=SAMPLED | {"greedy": False},
+    )
+    folder = tmp_path / "run"
+    run(recipe, folder)
+    shutil.copytree(model, tmp_path / "copy")
+    shutil.rmtree(model)
+    (tmp_path / "copy").rename(model)
+    assert "done anew" not in run(recipe, folder), "a copy holds the same"
+    task.write_text(f"{described}verifier: exact\n", encoding="utf-8")
+    assert f"evaluate-base is done anew: the content of {task} was" in run(recipe, folder)
+    rows.write_text(rows.read_text(encoding="utf-8").replace('"answer": 3', '"answer": 4'), encoding="utf-8")
+    assert f"evaluate-base is done anew: the content of {rows} was" in run(recipe, folder)
+    weights = load_file(model / "model.safetensors")
+    save_file({name: value * 1.5 for name, value in weights.items()}, model / "model.safetensors", {"format": "pt"})
+    assert f"evaluate-base is done anew: the content of {model} was" in run(recipe, folder)
+
+
+def test_a_large_file_is_known_by_pieces_from_everywhere(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    recipe = small_recipe(**SMALL | {"policy": {"model": str(model)}}, evaluation=SAMPLED)
+    assert contents_of(recipe) == {}
+    (model / "notes.md").write_text("no part of a model")
+    content = bytearray(9 * 2**20)
+    digests = set()
+    for place in (None, 0, 5 * 2**20, len(content) - 1):
+        if place is not None:
+            content[place : place + 2**18] = b"x" * min(2**18, len(content) - place)
+        (model / "model.safetensors").write_bytes(content)
+        digests.add(contents_of(recipe)["policy.model"][str(model)])
+    assert len(digests) == 4
 
 
 def test_trees_that_a_changed_recipe_left_half_grown_are_not_mixed(tmp_path: Path) -> None:

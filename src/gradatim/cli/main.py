@@ -19,6 +19,7 @@ from gradatim.errors import GradatimError
 from gradatim.store.files import file_error
 
 _INTERRUPTED = 130  # what shells report for Ctrl-C
+_QUIET, _VERBOSE = ("--quiet", "-q"), ("--verbose", "-v")
 _RESUMABLE = {"run", "pretrain", "evaluate-scorer", "train-scorer"}
 
 
@@ -66,7 +67,20 @@ def fail(sentence: str) -> None:
 
 
 class Command(TyperCommand):
-    """A command whose usage names its arguments as its help does: ``RECIPE``, not ``{RECIPE}``."""
+    """A command whose usage names its arguments as its help does: ``RECIPE``, not ``{RECIPE}``.
+
+    How much it says may be given behind its name as before it: ``gradatim run RECIPE -q``.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = args[: args.index("--")] if "--" in args else args
+        before = {} if ctx.parent is None else ctx.parent.params
+        _set_amount(
+            bool(before.get("quiet")) or any(name in given for name in _QUIET),
+            bool(before.get("verbose")) or any(name in given for name in _VERBOSE),
+        )
+        kept = [each for each in given if each not in _QUIET + _VERBOSE]
+        return super().parse_args(ctx, kept + args[len(given) :])
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]
@@ -101,13 +115,22 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def common(
-    quiet: bool = typer.Option(False, "--quiet", "-q", help="Print errors and the result only."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Show other libraries' messages, and tracebacks."),
+    quiet: bool = typer.Option(False, *_QUIET, help="Print errors and the result only."),
+    verbose: bool = typer.Option(False, *_VERBOSE, help="Show other libraries' messages, and tracebacks."),
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
     """Search, score and train language models one step at a time.
 
     Start with 'gradatim run quickstart', or 'gradatim recipes' for what else there is.
+    """
+    _set_amount(quiet, verbose)
+
+
+def _set_amount(quiet: bool, verbose: bool) -> None:
+    """Say how much this command writes.
+
+    Raises:
+        GradatimError: if it is both less and more.
     """
     if quiet and verbose:
         raise GradatimError("a command cannot be both quiet and verbose; leave -q or -v out")

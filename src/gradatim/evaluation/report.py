@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gradatim.evaluation import wording
-from gradatim.evaluation.bootstrap import Estimate
+from gradatim.evaluation.bootstrap import FEW_PROBLEMS, Estimate
 from gradatim.evaluation.compare import MethodResult, equal_accuracy
 from gradatim.evaluation.page import Picture, Section, Table, held, markdown_page
 from gradatim.evaluation.policies import PolicyResult
@@ -137,8 +137,13 @@ def _policies(value: Mapping[str, Any]) -> Section | None:
     note = f"{samples} samples each, {wording.intervals_note(first['problems'])}"
     blocks: list[str | Table] = [Table(["", *value["policies"]], rows, note)]
     if differences := value["differences"]:
-        changes = [[name, wording.points(Estimate.from_json(part))] for name, part in differences.items()]
-        blocks.append(Table(["paired difference", "points"], changes))
+        unchanged = tuple(f"{name} - " for name in value.get("unchanged", ()))  # the same model twice
+        changes = [
+            [name, "unchanged" if name.startswith(unchanged) else wording.points(Estimate.from_json(part))]
+            for name, part in differences.items()
+        ]
+        unit = "problems" if first["problems"] < FEW_PROBLEMS else "points"
+        blocks.append(Table(["paired difference", unit], changes))
     return Section(f"Policies on {wording.held_out(first['problems'])}", blocks)
 
 

@@ -46,8 +46,10 @@ def counted(value: float, of: int) -> str:
 
 
 def points(estimate: Estimate) -> str:
-    """A difference in percentage points, with its interval unless problems are few."""
-    return percent(estimate.value, "+.1f") + ("" if estimate.few else _interval(estimate, "+.1f"))
+    """A difference in percentage points with its interval; over few problems, how many of them it is."""
+    if estimate.few:
+        return f"{'-' if estimate.value < 0 else '+'}{counted(abs(estimate.value), estimate.n)}"
+    return f"{percent(estimate.value, '+.1f')}{_interval(estimate, '+.1f')}"
 
 
 def points_in_words(estimate: Estimate) -> str:

@@ -34,11 +34,12 @@ _WEIGHTS = ("*.safetensors", "*.bin")
 
 
 def check_once(run: Run) -> None:
-    """As :func:`check`, unless this folder's run passed it with this very recipe before."""
-    recipe = run.recipe.model_dump(mode="json")
-    if run.folder.record("checked").get("recipe") != recipe:
+    """As :func:`check`, unless this folder's run passed it with this very recipe and the same files before."""
+    given = {"recipe": run.recipe.model_dump(mode="json"), "contents": run.contents}
+    record = run.folder.record("checked")
+    if any(record.get(name) != value for name, value in given.items()):
         check(run)
-        run.folder.update("checked", 0.0, recipe=recipe)
+        run.folder.update("checked", 0.0, **given)
 
 
 def check(run: Run) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from gradatim.budget import Budget
 from gradatim.evaluation.page import printable
+from gradatim.pipeline.contents import contents
 from gradatim.pipeline.parts import load_policy, load_scorer
 from gradatim.pipeline.progress import Progress
 from gradatim.pipeline.run_folder import RunFolder
@@ -73,6 +74,11 @@ class Run:
     @cached_property
     def task(self) -> Task:
         return make_task(self.recipe.task)
+
+    @cached_property
+    def contents(self) -> dict[str, dict[str, str]]:
+        """What the local files hold that the recipe names, as digests."""
+        return contents(self.recipe)
 
     def problems(self, split: str) -> list[Problem]:
         """The problems of a split that the recipe asks for, each once."""
@@ -147,7 +153,7 @@ class Run:
         if self._begun:
             self._kept_policy = self._kept_scorer = None
         self._begun = True
-        reason = self.folder.begin(stage, dependencies(self.recipe, stage), outputs)
+        reason = self.folder.begin(stage, dependencies(self.recipe, stage, self.contents), outputs)
         if reason is not None:
             self.progress.line(f"The stage {stage} is done anew: {reason}")
 

@@ -36,8 +36,9 @@ def _trained(value: Mapping[str, Any], name: str) -> str:
     """A trained policy against the one that it came from."""
     before = value["compared_with"][name]
     if not training_helped(value, name):
+        training = "Fine-tuning" if name == FINE_TUNED else f"Training by {name}"
         return (
-            "Training did not help: the policy before training was the best state and is what was saved. "
+            f"{training} did not help: the policy before it was the best state and is what was saved. "
             f"{_solves(value, before, f'The {before} policy')}."
         )
     pair = f"{_solves(value, name, name)}, {before} {_accuracy(value[before])}"

@@ -88,6 +88,8 @@ def outcome(result: TrainingResult, what: str, sign: float) -> str:
     if not result.evaluations:
         return f"{result.updates} updates"
     first, best = result.evaluations[min(result.evaluations)], result.evaluations[result.best_update]
+    if result.best_update == 0:
+        return f"{result.updates} updates, {what} {sign * first:.4f} before and never better: what was before is kept"
     return (
         f"{result.updates} updates, {what} {sign * first:.4f} before and {sign * best:.4f} "
         f"after {result.best_update} updates"

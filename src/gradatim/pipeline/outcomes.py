@@ -134,7 +134,11 @@ def note_outcomes(
         value=value,
     )
     drawn_at = sampling.temperature if temperature is None else temperature
-    warnings = [f"{title}: {text}" for text in warnings_of(outcomes, budget_key, varied=drawn_at > 0)]
+    # only another program's draws can be the same by mistake; here a policy may be that sure of its answers
+    drawn_elsewhere = run.recipe.policy.is_server or run.recipe.policy.engine == "vllm"
+    warnings = [
+        f"{title}: {text}" for text in warnings_of(outcomes, budget_key, varied=drawn_elsewhere and drawn_at > 0)
+    ]
     if outcomes.solutions > outcomes.open and not outcomes.right:
         warnings.append(f"{title}: {nothing_solved(outcomes, run.task, trees)}")
     if outcomes.problems < outcomes.asked:
@@ -155,7 +159,7 @@ def warnings_of(outcomes: Outcomes, budget_key: str, *, varied: bool) -> list[st
     Args:
         outcomes: what became of the solutions.
         budget_key: the recipe's key of what a tree may cost.
-        varied: whether draws were at random, so that they should differ.
+        varied: whether another program was asked for random draws, so that they should differ.
     """
     advice = {
         STEP_LENGTH: ("at the longest step", "raise policy.sampling.max_step_tokens"),
@@ -177,7 +181,8 @@ def warnings_of(outcomes: Outcomes, budget_key: str, *, varied: bool) -> list[st
     if varied and outcomes.repeated and outcomes.identical == outcomes.repeated:
         found.append(
             f"all draws of each of {outcomes.repeated:,} problems are identical although the temperature is above 0; "
-            "see whether the server heeds temperature and seed (policy.sampling says what is asked for)"
+            "see whether the server heeds temperature and seed (policy.sampling says what is asked for), or its model "
+            "is that sure of its answers"
         )
     return found
 

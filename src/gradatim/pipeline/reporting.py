@@ -33,7 +33,7 @@ from gradatim.evaluation.steps import UNDECIDED
 from gradatim.pipeline.about import about, next_commands
 from gradatim.pipeline.context import BASE, Run
 from gradatim.pipeline.evaluating import policy_tokens, scorer_name, subset_spending
-from gradatim.pipeline.finding import finding
+from gradatim.pipeline.finding import finding, training_helped
 from gradatim.pipeline.growing import VALUE
 from gradatim.pipeline.page import page_sections
 from gradatim.pipeline.shown_solutions import shown_solutions
@@ -98,6 +98,7 @@ def write_report(
     }
     value["models"] = run.folder.record("models")
     value["recipe"] = run.recipe.model_dump(mode="json")
+    value["unchanged"] = [name for name in before if not training_helped(value, name)]
     value["finding"] = finding(value)
     value["about"] = about(run, value, {"train": len(train_trees), "test": len(policies[BASE].sampled)})
     value["next"] = next_commands(run, policies[BASE].sampled[0].problem)

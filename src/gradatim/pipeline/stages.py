@@ -71,8 +71,14 @@ def stages_of(recipe: Recipe) -> dict[str, Stage]:
     return {stage.name: stage for stage in _stages(recipe)}
 
 
-def dependencies(recipe: Recipe, name: str) -> dict[str, Any]:
-    """The keys that a stage depends on, those of the stages before it included, each with its value."""
+def dependencies(recipe: Recipe, name: str, contents: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, Any]:
+    """The keys that a stage depends on, those of the stages before it included, each with its value.
+
+    Args:
+        recipe: the recipe.
+        name: of the stage.
+        contents: what the files hold that some keys name; see :func:`gradatim.pipeline.contents.contents`.
+    """
     stages = stages_of(recipe)
     values = dict(flat(recipe.model_dump(mode="json")))
     needed = [name]
@@ -81,6 +87,9 @@ def dependencies(recipe: Recipe, name: str) -> dict[str, Any]:
         keys += stages[each].keys
         needed += [before for before in stages[each].after if before not in needed]
     found = {key: value for key, value in values.items() if claims(keys, key) and not claims(NO_RESULT, key)}
+    for key, files in (contents or {}).items():
+        if claims(keys, key):
+            found |= {f"the content of {path}": digest for path, digest in files.items()}
     trained = [int(each.removeprefix("policy-")) for each in needed if each.startswith("policy-")]
     if trained:
         goes_on = name != f"policy-{recipe.rounds}" and name.startswith("policy-")

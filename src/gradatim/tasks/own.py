@@ -117,9 +117,8 @@ class OwnTask:
         """
         path = Path(path).expanduser()
         content = _read_yaml(path)
-        beside = path.parent / str(content.get("source"))
-        if beside.exists() or (str(content.get("source")).endswith(".jsonl") and not beside.is_absolute()):
-            content["source"] = str(beside)
+        if "source" in content:
+            content["source"] = _beside(path, content["source"])
         arguments = {"name": path.stem} | content | dict(options or {})
         _check_arguments(arguments, f"the task {str(path)!r}")
         return cls(**arguments)
@@ -167,6 +166,26 @@ class OwnTask:
         if isinstance(record.get(_SOLUTION), str) and _SOLUTION not in shown:
             data[_SOLUTION] = record[_SOLUTION]
         return Problem(id, prompt, _value(record, self._answer_field), data)
+
+
+def source_of(path: str | Path) -> str | None:
+    """Where the task that a YAML file describes has its records; ``None`` where the file does not say.
+
+    Raises:
+        GradatimError: if the file is missing or cannot be read.
+    """
+    path = Path(path).expanduser()
+    source = _beside(path, _read_yaml(path).get("source"))
+    return source if isinstance(source, str) else None
+
+
+def _beside(path: Path, source: Any) -> Any:
+    """A source that lies beside its task's file, as a path from here; any other as it is."""
+    if not isinstance(source, str):
+        return source
+    beside = path.parent / source
+    local = beside.exists() or (source.endswith(".jsonl") and not beside.is_absolute())
+    return str(beside) if local else source
 
 
 def _make_verifier(verifier: str | Mapping[str, Any]) -> tuple[str, Verifier]:

@@ -1,0 +1,79 @@
+"""What the files that a recipe names hold: their content is part of what a stage depends on, as their names are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from gradatim.recipes.schema import Recipe, StoredTrees
+from gradatim.recipes.task_options import OwnTaskOptions, TaskOptions
+from gradatim.tasks.own import source_of
+
+_IN_MODELS = {".bin", ".gguf", ".jinja", ".json", ".model", ".safetensors", ".txt"}
+_IN_DATA = {".jsonl", ".json", ".parquet", ".arrow", ".csv"}
+_PIECES = 64  # of a large file so many are read, from its first bytes to its last
+_PIECE = 2**16  # bytes
+
+
+def contents(recipe: Recipe) -> dict[str, dict[str, str]]:
+    """A digest of each local file and folder that ``recipe`` names, under the key that names it and the file's path.
+
+    What lies on the hub, at a server or in the package is known by its name alone.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for key, path, kinds in _named(recipe):
+        files = sorted(_files(path, kinds))
+        if files:
+            whole = hashlib.sha256(repr([(str(file.relative_to(path)), _digest(file)) for file in files]).encode())
+            found.setdefault(key, {})[str(path)] = whole.hexdigest()[:12]
+    return found
+
+
+def _named(recipe: Recipe) -> Iterator[tuple[str, Path, set[str]]]:
+    """The keys that name something local, with it and with the kinds of files that matter in a folder."""
+    for path in _of_task(recipe.task):
+        yield "task", path, _IN_DATA
+    models = {"policy.model": recipe.policy.model, "policy.adapter": recipe.policy.adapter}
+    if recipe.scorer is not None and recipe.scorer.init != "policy":
+        models["scorer.init"] = recipe.scorer.init
+    for key, name in models.items():
+        if name is not None:
+            yield key, Path(name).expanduser(), _IN_MODELS
+    if isinstance(recipe.search, StoredTrees):
+        path = Path(recipe.search.trees).expanduser()
+        yield "search.trees", path / "trees" / "round-1.jsonl" if path.is_dir() else path, _IN_DATA
+
+
+def _of_task(options: TaskOptions) -> Iterator[Path]:
+    """The file that describes a task, and where its records come from."""
+    source = getattr(options, "source", None)
+    if isinstance(options, OwnTaskOptions):
+        place = options.task if options.task.endswith((".yaml", ".yml")) else options.task.rpartition(":")[0]
+        yield Path(place).expanduser()
+        source = options.options.get("source")
+        if source is None and place == options.task:
+            source = source_of(place)
+    if isinstance(source, str):
+        yield Path(source).expanduser()
+
+
+def _files(path: Path, kinds: set[str]) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+    elif path.is_dir():
+        yield from (file for file in path.rglob("*") if file.suffix in kinds and file.is_file())
+
+
+def _digest(path: Path) -> str:
+    """Of a file's content: all of it, or its size and pieces from everywhere where it is large, as weights are."""
+    size = path.stat().st_size
+    found = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        if size <= _PIECES * _PIECE:
+            found.update(file.read())
+        else:
+            for index in range(_PIECES):
+                file.seek((size - _PIECE) * index // (_PIECES - 1))
+                found.update(file.read(_PIECE))
+    return found.hexdigest()
