@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
-from gradatim.training.attention import BLOCK_ATTENTION, blockwise_attention, tree_attention_mask
+from gradatim.training.attention import BLOCK_ATTENTION, check_attention
 from gradatim.training.examples import Example, build_row, plan_rows
 from gradatim.training.forward import token_log_probabilities
 from gradatim.training.packing import pack_row, scored_tokens
+from gradatim.training.self_check import blockwise_attention
 from gradatim.tree import Node, Problem, Step, Tree
 from training_models import CONFIGS, path_log_probabilities, random_tree, tiny_model
 
@@ -150,13 +151,11 @@ def test_prompts_are_refused_as_targets() -> None:
 def test_models_that_cannot_read_trees_are_refused() -> None:
     config = CONFIGS["qwen2"]()
     config._attn_implementation = "flash_attention_2"
-    positions = torch.arange(3)
     with pytest.raises(GradatimError, match="flash_attention_2"):
-        tree_attention_mask(config, positions, positions + 1, torch.float32)
-    config._attn_implementation = "sdpa"
-    config.layer_types = ["linear_attention", "full_attention"]
-    with pytest.raises(GradatimError, match="linear_attention"):
-        tree_attention_mask(config, positions, positions + 1, torch.float32)
+        check_attention(config)
+    config._attn_implementation = "gradatim_tree"
+    with pytest.raises(GradatimError, match="load a second copy"):
+        check_attention(config)
 
 
 def test_a_row_survives_its_dictionary() -> None:
@@ -168,7 +167,7 @@ def test_a_row_survives_its_dictionary() -> None:
     assert row.weights.tolist() == [2.0] * len(nodes)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2", "gemma"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "gpt2", "gemma", "gemma3"])
 def test_blockwise_attention_is_exact(family: str) -> None:
     model = tiny_model(family)
     nodes = [node for seed in range(8) for node in random_tree(seed, nodes=14).nodes[1:]]
@@ -181,7 +180,6 @@ def test_blockwise_attention_is_exact(family: str) -> None:
     with blockwise_attention(model):
         assert model.config._attn_implementation == BLOCK_ATTENTION
         blocks = token_log_probabilities(model, row)
-        assert model.config._attn_implementation == BLOCK_ATTENTION  # the blocks were read: no fall-back to masks
         blocks.square().sum().backward()
         plain = model(torch.tensor([[3, 4, 5]])).logits
     assert model.config._attn_implementation == "sdpa"
@@ -192,7 +190,18 @@ def test_blockwise_attention_is_exact(family: str) -> None:
     torch.testing.assert_close(plain, model(torch.tensor([[3, 4, 5]])).logits, atol=1e-5, rtol=0)
 
 
-def test_windows_keep_their_masks() -> None:
-    model = tiny_model("gemma3")
+def test_where_a_model_squashes_its_scores_masks_remain() -> None:
+    """transformers' scaled dot-product attention has no soft cap, so the model attends eagerly."""
+    model = tiny_model("gemma2")
     with blockwise_attention(model):
-        assert model.config._attn_implementation == "sdpa"
+        assert model.config._attn_implementation == "eager"
+
+
+def test_a_model_that_knows_no_logits_to_keep_is_read_at_the_right_tokens() -> None:
+    model = tiny_model("llama")
+    row = build_row([Example(((node,),)) for node in random_tree(3).nodes[1:]])
+    with torch.no_grad():
+        expected = token_log_probabilities(model, row)
+        forward = model.forward
+        model.forward = lambda logits_to_keep=0, **inputs: forward(**inputs)
+        torch.testing.assert_close(token_log_probabilities(model, row), expected, atol=1e-5, rtol=0)

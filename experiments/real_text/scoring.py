@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from experiments.real_text.documents import Solution
 from experiments.real_text.trees import solution_trees
 from gradatim.training import Example, TrainingRow, build_row, plan_rows
-from gradatim.training.attention import blockwise_attention
 from gradatim.training.forward import step_logits, token_log_probabilities
+from gradatim.training.self_check import blockwise_attention
 from gradatim.tree import Node
 
 StepScores = list[list[float]]  # for each solution, the score of each step

@@ -13,6 +13,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from gradatim.policies.attention_pattern import EVERYTHING, AttentionPattern
+from gradatim.policies.tree_attention import Weighting, attends_again, own_part
+
+Part = tuple[Tensor, Tensor, Tensor]
+"""A softmax over some of the keys, left open: weighted values, the largest score and the sum of weights."""
+
 
 @dataclass
 class SharedPart:
@@ -31,21 +37,21 @@ class SharedPart:
     starts: Tensor
     seats: Tensor
     seat: Tensor
-    _masks: dict[int | None, Tensor] = field(default_factory=dict)
+    _masks: dict[AttentionPattern, Tensor] = field(default_factory=dict)
 
-    def attend(
-        self, layer: int, query: Tensor, positions: Tensor, window: int | None, softcap: float | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def attend(self, layer: int, query: Tensor, positions: Tensor, weighting: Weighting) -> Part:
         """:func:`_attention_part` over this level: ``query`` is (branches, key-value heads, repeats, head size),
         ``positions`` (branches,) are those of the new tokens."""
         groups, seats = self.seats.shape
         _, shared, repeats, size = query.shape
         seated = query[self.seats.flatten()].view(groups, seats, shared, repeats, size).transpose(1, 2)
-        scores = seated.reshape(groups, shared, seats * repeats, size) @ self.keys_values[layer, 0].transpose(2, 3)
-        mask = self._mask(window, positions)
-        if window is not None:
+        seated = seated.reshape(groups, shared, seats * repeats, size)
+        keys, values = own_part(self.keys_values[layer], seated)
+        scores = seated @ keys.transpose(2, 3)
+        mask = self._mask(weighting.pattern, positions)
+        if mask.shape[2] > 1:
             mask = mask.repeat_interleave(repeats, dim=2)
-        output, top, total = _attention_part(scores, mask, self.keys_values[layer, 1], softcap)
+        output, top, total = _attention_part(scores, mask, values, weighting.softcap)
         return self._unseat(output, seats), self._unseat(top, seats), self._unseat(total, seats)
 
     def _unseat(self, part: Tensor, seats: int) -> Tensor:
@@ -53,16 +59,15 @@ class SharedPart:
         groups, shared, rows, width = part.shape
         return part.view(groups, shared, seats, rows // seats, width).transpose(1, 2).flatten(0, 1)[self.seat]
 
-    def _mask(self, window: int | None, positions: Tensor) -> Tensor:
+    def _mask(self, pattern: AttentionPattern, positions: Tensor) -> Tensor:
         """Added to the scores: (groups, 1, seats or 1, longest), 0 or minus infinity."""
-        if window not in self._masks:
+        if pattern not in self._masks:
             places = torch.arange(self.keys_values.shape[4], device=self.lengths.device)
-            sees = (places < self.lengths[:, None])[:, None, None, :]
-            if window is not None:
-                distance = positions[self.seats][:, :, None] - (self.starts[:, None] + places)[:, None, :]
-                sees = sees & (distance < window)[:, None]
-            self._masks[window] = _additive(sees)
-        return self._masks[window]
+            sees = (places < self.lengths[:, None])[:, None, :]
+            if pattern is not EVERYTHING:  # all that is shared lies before the new tokens
+                sees = sees & pattern.sees(positions[self.seats], self.starts[:, None] + places)
+            self._masks[pattern] = _additive(sees[:, None])
+        return self._masks[pattern]
 
 
 @dataclass
@@ -83,49 +88,52 @@ class BranchPlan:
     suffix_lengths: Tensor
     longest_suffix: int
     positions: Tensor
-    _masks: dict[int | None, Tensor] = field(default_factory=dict)
+    _masks: dict[AttentionPattern, Tensor] = field(default_factory=dict)
+    _attended: set[int] = field(default_factory=set)
 
     @property
     def device(self) -> torch.device:
         return self.suffix_lengths.device
 
-    def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None,
-        softcap: float | None,
-    ) -> Tensor:  # fmt: skip
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, weighting: Weighting) -> Tensor:
+        if layer in self._attended:
+            raise attends_again(layer)
+        self._attended.add(layer)
         branches, heads, _, size = query.shape
         shared = key.shape[1]
         rows = torch.arange(branches, device=query.device)
-        buffer = self.suffix[layer]
+        buffer = own_part(self.suffix[layer], key)
         buffer[0, rows, :, self.suffix_lengths] = key[:, :, 0]
         buffer[1, rows, :, self.suffix_lengths] = value[:, :, 0]
-        query = (query * scaling).view(branches, shared, heads // shared, size)
+        query = (query * weighting.scaling).view(branches, shared, heads // shared, size)
 
         width = self.longest_suffix + 1
         scores = query @ buffer[0, :branches, :, :width].transpose(2, 3)
-        own = _attention_part(scores, self._mask(window), buffer[1, :branches, :, :width], softcap)
-        parts = [own, *(part.attend(layer, query, self.positions, window, softcap) for part in self.shared)]
+        mask = self._mask(weighting.pattern)
+        parts = [_attention_part(scores, mask, buffer[1, :branches, :, :width], weighting.softcap)]
+        parts += [part.attend(layer, query, self.positions, weighting) for part in self.shared]
+        if weighting.sinks is not None:
+            parts.append(_sinks(weighting.sinks, parts[0]))
         return _joined(parts).to(value.dtype).view(branches, 1, heads, size)
 
-    def _mask(self, window: int | None) -> Tensor:
+    def _mask(self, pattern: AttentionPattern) -> Tensor:
         """Added to the scores of a branch's own tokens: (branches, 1, 1, suffix), 0 or minus infinity."""
-        if window not in self._masks:
+        if pattern not in self._masks:
             own = torch.arange(self.longest_suffix + 1, device=self.suffix_lengths.device)
-            sees = own <= self.suffix_lengths[:, None]
-            if window is not None:
-                sees = sees & (self.suffix_lengths[:, None] - own < window)
-            self._masks[window] = _additive(sees[:, None, None, :])
-        return self._masks[window]
+            sees = (own <= self.suffix_lengths[:, None])[:, None, :]
+            if pattern is not EVERYTHING:
+                starts = self.positions - self.suffix_lengths
+                sees = sees & pattern.sees(self.positions[:, None], starts[:, None] + own)
+            self._masks[pattern] = _additive(sees[:, None])
+        return self._masks[pattern]
 
 
 def _additive(sees: Tensor) -> Tensor:
     return torch.zeros(sees.shape, device=sees.device).masked_fill_(~sees, float("-inf"))
 
 
-def _attention_part(
-    scores: Tensor, mask: Tensor, value: Tensor, softcap: float | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Softmax over a part of the keys, left open: weighted values, the maximum score and the sum of weights."""
+def _attention_part(scores: Tensor, mask: Tensor, value: Tensor, softcap: float | None) -> Part:
+    """Softmax over a part of the keys: ``scores`` (..., queries, keys), ``value`` (..., keys, size)."""
     scores = scores.float()
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -136,7 +144,13 @@ def _attention_part(
     return (weights.to(value.dtype) @ value).float(), top, weights.sum(dim=-1, keepdim=True)
 
 
-def _joined(parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+def _sinks(sinks: Tensor, like: Part) -> Part:
+    """The part that the sinks (heads,) are: a score without a value. Shapes as those of the part ``like``."""
+    output, top, total = like
+    return torch.zeros_like(output), sinks.float().view(1, *top.shape[1:]).expand_as(top), torch.ones_like(total)
+
+
+def _joined(parts: Sequence[Part]) -> Tensor:
     """Bring the open softmaxes of all parts to one maximum, and then to one sum."""
     output, top, total = parts[0]
     for other, other_top, other_total in parts[1:]:

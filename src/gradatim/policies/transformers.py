@@ -22,11 +22,13 @@ from gradatim.policies.branch_batch import BranchBatch
 from gradatim.policies.draws import distinct_draws
 from gradatim.policies.expansion import Branch, Expansion, Written
 from gradatim.policies.loading import Quantization, load_tokenizer, placed
+from gradatim.policies.path_length import longest_path
 from gradatim.policies.prompts import ChatFormat, prompt_tokens
+from gradatim.policies.self_check import checked_tree_model
 from gradatim.policies.spending_order import SpendingOrder
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
 from gradatim.policies.token_sampling import choose_tokens, uniforms
-from gradatim.policies.tree_model import ModelStatistics, TreeModel
+from gradatim.policies.tree_model import ModelStatistics
 from gradatim.tasks.solution_end import opens_thought
 from gradatim.tree import EndReason, Node, Step, Tree
 
@@ -53,7 +55,8 @@ class TransformersPolicy:
             again when they are needed.
 
     Raises:
-        GradatimError: if the tokenizer has no end token or the model's attention cannot be replaced.
+        GradatimError: if the tokenizer has no end token, or the model's attention cannot be replaced or computes
+            something else over trees than over single paths (see :mod:`gradatim.policies.self_check`).
     """
 
     def __init__(
@@ -70,9 +73,9 @@ class TransformersPolicy:
         self.chat = chat
         self.sampling = sampling if sampling is not None else Sampling()
         self.max_branches = max_branches
-        self.tree_model = TreeModel(model, Spending.POLICY_PREFILL, memory_bytes)
+        self.tree_model = checked_tree_model(model, Spending.POLICY_PREFILL, memory_bytes)
         self._text = StepText(model, tokenizer)
-        self._positions = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 60)
+        self._positions = longest_path(model.config)
         self._waiting: deque[Expansion] = deque()
         self._promised: set[asyncio.Future[list[Written]]] = set()
         self._branches: list[Branch] = []

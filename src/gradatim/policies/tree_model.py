@@ -7,9 +7,10 @@ import weakref
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gradatim.budget import Spending
@@ -173,7 +174,7 @@ class TreeModel:
             lengths=torch.tensor(lengths, device=device),
         )
         outputs = self.forward(plan, input_ids, positions, last_only=True)[:, -1]
-        written = torch.stack([plan.written[layer] for layer in range(len(plan.written))])
+        written = _stacked(plan.written)
         self.statistics.tokens += sum(lengths)
         for row, segment in enumerate(segments):
             self._keep(segment, written[:, :, row, :, width - lengths[row] :], outputs[row].clone(), held)
@@ -220,7 +221,9 @@ class TreeModel:
 
     def forward(self, plan: AttentionPlan, input_ids: Tensor, positions: Tensor, *, last_only: bool) -> Tensor:
         """One forward pass under ``plan``: (rows, tokens, outputs) in float32, or only the last token's."""
-        options = {"logits_to_keep": 1} if last_only and self._keeps_last else {}
+        options: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._keeps_last else {}
+        # The mask shows everything; without one, transformers would take what follows padding for another sequence.
+        options["attention_mask"] = torch.ones_like(input_ids)
         started = time.perf_counter()
         with torch.inference_mode(), attending(plan):
             output = self.model(input_ids=input_ids, position_ids=positions, use_cache=False, **options)
@@ -232,16 +235,13 @@ class TreeModel:
     @property
     def device(self) -> torch.device:
         """Where inputs go and cached keys and values lie; of a spread model, the first accelerator that it is on."""
-        places = getattr(self.model, "hf_device_map", None)
-        if places is None:
-            device: torch.device = self.model.device
-            return device
-        accelerators = [place for place in places.values() if place not in ("cpu", "disk")]
-        return torch.device(accelerators[0] if accelerators else "cpu")
+        return input_device(self.model)
 
     @property
     def _keeps_last(self) -> bool:
-        return self.model.get_output_embeddings() is not None
+        # Where layers share keys and values (Gemma 3n and 4), transformers skips what only the last token needs not.
+        shares = getattr(self.model.config.get_text_config(), "num_kv_shared_layers", 0)
+        return not shares and self.model.get_output_embeddings() is not None
 
     @property
     def parameters(self) -> int:
@@ -249,6 +249,37 @@ class TreeModel:
         total = self.model.num_parameters()
         embeddings = self.model.get_input_embeddings().weight.numel()
         return int(total if getattr(self.model.config, "tie_word_embeddings", False) else total - embeddings)
+
+
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Where a model's inputs go; of a model that is spread, the first accelerator that it is on."""
+    places = getattr(model, "hf_device_map", None)
+    if places is None:
+        device: torch.device = model.device
+        return device
+    accelerators = [place for place in places.values() if place not in ("cpu", "disk")]
+    return torch.device(accelerators[0] if accelerators else "cpu")
+
+
+def _stacked(written: dict[int, Tensor]) -> Tensor:
+    """Keys and values of all layers, (layers, 2, rows, heads, tokens, size), each filled up with zeros to the largest.
+
+    Raises:
+        GradatimError: if layers are missing.
+    """
+    if not written:
+        raise GradatimError("its layers do not call the attention that transformers lets be replaced")
+    if set(written) != set(range(len(written))):
+        missing = min(set(range(max(written))) - set(written))
+        raise GradatimError(f"its layer {missing} does not attend to what is cached")
+    heads = max(layer.shape[2] for layer in written.values())
+    size = max(layer.shape[4] for layer in written.values())
+    return torch.stack(
+        [
+            nn.functional.pad(layer, (0, size - layer.shape[4], 0, 0, 0, heads - layer.shape[2]))
+            for _, layer in sorted(written.items())
+        ]
+    )
 
 
 def _junctions(segments: Sequence[Segment]) -> list[Node]:

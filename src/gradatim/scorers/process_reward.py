@@ -15,8 +15,10 @@ from transformers import PreTrainedModel
 from gradatim.budget import Spending
 from gradatim.errors import GradatimError
 from gradatim.policies.loading import Quantization
+from gradatim.policies.path_length import longest_path
+from gradatim.policies.self_check import checked_tree_model
 from gradatim.policies.transcript import Transcript
-from gradatim.policies.tree_model import ModelStatistics, TreeModel
+from gradatim.policies.tree_model import ModelStatistics
 from gradatim.scorers.layouts import Layout, OwnLayout, label_probability
 from gradatim.scorers.loading import load_scoring_model
 from gradatim.tree import Node, Tree
@@ -38,7 +40,8 @@ class ProcessRewardScorer:
         rows_per_pass: how many steps one forward pass reads at most.
 
     Raises:
-        GradatimError: if a classifier has neither one label nor two.
+        GradatimError: if a classifier has neither one label nor two, or the model's attention cannot be replaced or
+            computes something else over trees than over single paths (see :mod:`gradatim.policies.self_check`).
     """
 
     def __init__(
@@ -59,9 +62,9 @@ class ProcessRewardScorer:
         self.name = name
         self.rows_per_pass = rows_per_pass
         self.layout = layout
-        self.tree_model = TreeModel(model, Spending.SCORER_PREFILL, memory_bytes)
+        self.tree_model = checked_tree_model(model, Spending.SCORER_PREFILL, memory_bytes)
         self._transcript = None if layout is None else Transcript(layout.path_tokens)
-        self._positions = int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 1 << 60)
+        self._positions = longest_path(model.config)
         self._reads_directly: weakref.WeakKeyDictionary[Tree, bool] = weakref.WeakKeyDictionary()
         self._waiting: list[tuple[Node, Node, asyncio.Future[None]]] = []
         self._pump: asyncio.Task[None] | None = None

@@ -1,60 +1,71 @@
-"""How an unmodified decoder model reads packed trees: by masks, or block by block."""
+"""How an unmodified decoder model reads packed trees: by masks, or block by block.
+
+A model asks transformers for its masks; while a packed row is read (:func:`reading`), it gets the row's. Each layer's
+own pattern, a sliding window or a chunk, is asked for places in the path of a token, since the row between holds other
+branches.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
 
 from gradatim.errors import GradatimError
+from gradatim.policies.attention_pattern import EVERYTHING, AttentionPattern, pattern_of
 from gradatim.policies.tree_attention import TREE_ATTENTION
 
 BLOCK_ATTENTION = "gradatim_tree_blocks"  # the name under which transformers knows blockwise attention
-_MASKED_IMPLEMENTATIONS = ("sdpa", "eager")
+_IMPLEMENTATIONS = ("sdpa", "eager", BLOCK_ATTENTION)
 _BLOCK = 128  # queries in a block: fewer make many small calls, more attend to what no query of the block sees
 
 
-def tree_attention_mask(
-    config: Any, position_ids: Tensor, visible_until: Tensor, dtype: torch.dtype
-) -> Tensor | dict[str, Tensor]:
-    """The additive masks that show every token its own path, in the form in which the model takes them.
-
-    transformers passes a ready mask of four dimensions to the attention as it is, and a dictionary by layer type where
-    layers differ. Sliding windows and chunks are laid over the tree by position ids: the window of a token reaches
-    back along its path, and the row between holds other branches.
+class RowMasks:
+    """Which tokens of a packed row see which.
 
     Args:
-        config: the model's configuration.
         position_ids: (T,) each token's place in its path.
         visible_until: (T,) one past the last row position that may attend to the token.
-        dtype: the type in which the attention computes.
 
-    Returns:
-        One (1, 1, T, T) mask, zero where a token is seen and the type's lowest number elsewhere; or such masks by
-        layer type.
-
-    Raises:
-        GradatimError: if the model has layers that no mask can restrict to a path.
+    Attributes:
+        used: whether the model has asked for a mask.
     """
-    check_attention(config)
-    text = config.get_text_config()
-    rows = torch.arange(position_ids.shape[0], device=position_ids.device)
-    tree = (rows[None, :] <= rows[:, None]) & (rows[:, None] < visible_until[None, :])
-    if hasattr(text, "layer_types"):
-        return {
-            kind: _additive(_restrict(tree, kind, text, position_ids), dtype) for kind in sorted(set(text.layer_types))
-        }
-    if getattr(text, "sliding_window", None) is not None:
-        tree = _restrict(tree, "sliding_attention", text, position_ids)
-    elif getattr(text, "attention_chunk_size", None) is not None:
-        tree = _restrict(tree, "chunked_attention", text, position_ids)
-    return _additive(tree, dtype)
+
+    def __init__(self, position_ids: Tensor, visible_until: Tensor) -> None:
+        self.position_ids = position_ids
+        self.visible_until = visible_until
+        self.used = False
+        self._rows = torch.arange(position_ids.shape[0], device=position_ids.device)
+
+    def sees(self, pattern: AttentionPattern, queries: Tensor, keys: Tensor) -> Tensor:
+        """(n, m), true where the token at the row position ``queries[i]`` sees that at ``keys[j]``."""
+        on_path = (keys[None, :] <= queries[:, None]) & (queries[:, None] < self.visible_until[keys][None, :])
+        if pattern is EVERYTHING:
+            return on_path
+        return on_path & pattern.sees(self.position_ids[queries][None], self.position_ids[keys][None])[0]
+
+    def whole(self, pattern: AttentionPattern) -> Tensor:
+        """(1, 1, T, T), true where a token is seen."""
+        return self.sees(pattern, self._rows, self._rows)[None, None]
+
+    def blocks(self, pattern: AttentionPattern) -> TreeBlocks:
+        """The row in blocks of queries."""
+        parts = []
+        for start in range(0, len(self._rows), _BLOCK):
+            queries = self._rows[start : start + _BLOCK]
+            stop = start + len(queries)
+            keys = ((self._rows < stop) & (self.visible_until > start)).nonzero()[:, 0]
+            seen = self.sees(pattern, queries, keys)
+            met = seen.any(dim=0)
+            parts.append((start, stop, keys[met], seen[:, met][None, None]))
+        return TreeBlocks(parts)
 
 
 class TreeBlocks:
@@ -64,92 +75,87 @@ class TreeBlocks:
     blocks, and each meets only those keys that some query of the block sees, still under the exact mask.
 
     Attributes:
-        parts: per block its first query, one past its last query, the row positions of its keys (n,), and the additive
-            mask (1, 1, queries, n).
-        used: whether an attention layer has read them; a model that drops keyword arguments never does.
+        parts: per block its first query, one past its last query, the row positions of its keys (n,), and the mask
+            (1, 1, queries, n), true where a key is seen.
     """
 
-    def __init__(self, visible_until: Tensor, dtype: torch.dtype) -> None:
-        self.used = False
-        self.parts: list[tuple[int, int, Tensor, Tensor]] = []
-        rows = torch.arange(visible_until.shape[0], device=visible_until.device)
-        for start in range(0, rows.shape[0], _BLOCK):
-            queries = rows[start : start + _BLOCK]
-            stop = start + queries.shape[0]
-            keys = ((rows < stop) & (visible_until > start)).nonzero()[:, 0]
-            seen = (keys[None, :] <= queries[:, None]) & (queries[:, None] < visible_until[keys][None, :])
-            self.parts.append((start, stop, keys, _additive(seen, dtype)))
+    def __init__(self, parts: list[tuple[int, int, Tensor, Tensor]]) -> None:
+        self.parts = parts
+
+
+_read: ContextVar[RowMasks | None] = ContextVar("gradatim_packed_row", default=None)
+
+
+@contextmanager
+def reading(masks: RowMasks) -> Iterator[None]:
+    """Run a model's forward pass over a packed row.
+
+    Raises:
+        GradatimError: at the end, if the model never asked for a mask.
+    """
+    token = _read.set(masks)
+    try:
+        yield
+    finally:
+        _read.reset(token)
+    if not masks.used:
+        raise GradatimError("it does not ask transformers for the masks of its attention")
+
+
+def _mask_function(otherwise: Callable[..., Any], make: Callable[[RowMasks, AttentionPattern, Any], Any]) -> Any:
+    """A mask function for ``AttentionMaskInterface``: the packed row's mask, made by ``make`` from the row, the layer's
+    pattern and the type of the model's activations; ``otherwise`` where no packed row is read."""
+
+    def mask(**options: Any) -> Any:
+        masks = _read.get()
+        if masks is None:
+            return otherwise(**options)
+        masks.used = True
+        return make(masks, pattern_of(options["mask_function"]), options.get("dtype"))
+
+    return mask
+
+
+def _additive(masks: RowMasks, pattern: AttentionPattern, dtype: torch.dtype) -> Tensor:
+    mask = masks.whole(pattern)
+    zero = torch.zeros((), dtype=dtype, device=mask.device)
+    return torch.where(mask, zero, torch.finfo(dtype).min)
 
 
 def block_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    tree_blocks: TreeBlocks | None = None,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | TreeBlocks | None,
     **options: Any,
-) -> tuple[Tensor, None]:
+) -> tuple[Tensor, None]:  # fmt: skip
     """transformers' scaled dot-product attention, block by block where a packed row is read.
 
     Args:
         module: the attention layer.
         query: (1, heads, T, head size).
         key, value: (1, key heads, T, head size).
-        attention_mask: used without ``tree_blocks``, that is when the model reads something else than a packed row.
-        tree_blocks: the row's blocks.
+        attention_mask: the row's blocks; a mask, or ``None``, where the model reads something else.
         options: as transformers passes them.
 
     Returns:
         (1, T, heads, head size), and no attention weights.
     """
-    if tree_blocks is None:
+    if not isinstance(attention_mask, TreeBlocks):
         output: Tensor = sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0]
         return output, None
-    tree_blocks.used = True
     options["is_causal"] = False
     outputs = []
-    for start, stop, keys, mask in tree_blocks.parts:
+    for start, stop, keys, mask in attention_mask.parts:
         block = query[:, :, start:stop], key.index_select(2, keys), value.index_select(2, keys)
         outputs.append(sdpa_attention_forward(module, *block, mask, **options)[0])
     return torch.cat(outputs, dim=1), None
 
 
 AttentionInterface.register(BLOCK_ATTENTION, block_attention)
-AttentionMaskInterface.register(BLOCK_ATTENTION, sdpa_mask)
-
-
-@contextmanager
-def blockwise_attention(model: Any) -> Iterator[None]:
-    """Let the model attend block by block while this lasts, where that is faster and the same.
-
-    That is on a CPU, for models that use transformers' scaled dot-product attention in full in every layer. On
-    accelerators one masked call is quicker than many small ones.
-    """
-    config = model.config.get_text_config()
-    plain = (
-        config._attn_implementation == "sdpa"
-        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-        and getattr(config, "attention_chunk_size", None) is None
-        and (hasattr(config, "layer_types") or getattr(config, "sliding_window", None) is None)
-        and next(model.parameters()).device.type == "cpu"
-    )
-    if not plain:
-        yield
-        return
-    model.set_attn_implementation(BLOCK_ATTENTION)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation("sdpa")
-
-
-def unused_mask(config: Any, like: Tensor) -> Tensor | dict[str, Tensor]:
-    """What stands in for the masks that blockwise attention does not read; keeps the model from making its own."""
-    mask = torch.zeros(1, 1, 1, 1, dtype=like.dtype, device=like.device)
-    text = config.get_text_config()
-    return dict.fromkeys(text.layer_types, mask) if hasattr(text, "layer_types") else mask
+AttentionMaskInterface.register(
+    BLOCK_ATTENTION, _mask_function(sdpa_mask, lambda masks, pattern, _: masks.blocks(pattern))
+)
+# transformers' own implementations keep their masks wherever no packed row is read.
+AttentionMaskInterface.register("sdpa", _mask_function(sdpa_mask, lambda masks, pattern, _: masks.whole(pattern)))
+AttentionMaskInterface.register("eager", _mask_function(eager_mask, _additive))
 
 
 def check_attention(config: Any) -> None:
@@ -164,31 +170,9 @@ def check_attention(config: Any) -> None:
             "a policy or scorer runs this model with its attention replaced, so it cannot be trained; load a second "
             "copy of it to train"
         )
-    if implementation not in _MASKED_IMPLEMENTATIONS:
+    if implementation not in _IMPLEMENTATIONS:
         raise GradatimError(
             f"the attention implementation {implementation!r} cannot take the mask of a packed tree; load the model "
             "with attn_implementation='sdpa' (or 'eager')",
             options=("attn_implementation='sdpa'",),
         )
-
-
-def _restrict(tree: Tensor, kind: str, config: Any, position_ids: Tensor) -> Tensor:
-    """Lay a layer type's own pattern over the tree."""
-    query, key = position_ids[:, None], position_ids[None, :]
-    if kind == "full_attention":
-        return tree
-    if kind == "sliding_attention":
-        window: int = config.sliding_window
-        return tree & (query - key < window)
-    if kind == "chunked_attention":
-        size: int = config.attention_chunk_size
-        return tree & (query // size == key // size)
-    raise GradatimError(
-        f"this model has layers of the type {kind!r}, which carry a state from token to token and cannot read a packed "
-        "tree; choose a model whose layers are all attention"
-    )
-
-
-def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    zero = torch.zeros((), dtype=dtype, device=mask.device)
-    return torch.where(mask, zero, torch.finfo(dtype).min)[None, None]

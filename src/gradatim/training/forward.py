@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradatim.training.attention import BLOCK_ATTENTION, TreeBlocks, tree_attention_mask, unused_mask
+from gradatim.training.attention import RowMasks, check_attention, reading
 from gradatim.training.examples import TrainingRow
 
 
@@ -17,6 +17,8 @@ def token_log_probabilities(model: nn.Module, row: TrainingRow) -> Tensor:
     The output layer runs only where a prediction is needed (``logits_to_keep``).
     """
     logits = _logits(model, row, logits_to_keep=row.predictors)
+    if logits.shape[0] != row.predictors.shape[0]:  # the model knows no such option and gives the outputs of all tokens
+        logits = logits[row.predictors]
     select: Any = _SelectedLogProbabilities.apply  # untyped in torch
     result: Tensor = select(logits, row.predictor_of, row.token_ids)
     return result
@@ -32,23 +34,31 @@ def step_logits(model: nn.Module, row: TrainingRow) -> Tensor:
     return logits[:, 0] if logits.shape[-1] == 1 else logits[:, 1] - logits[:, 0]
 
 
-def _logits(model: nn.Module, row: TrainingRow, **options: Any) -> Tensor:
-    """The model's output for a row, without the batch dimension."""
-    device = row.input_ids.device
-    dtype = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
-    if torch.is_autocast_enabled(device.type):
-        dtype = torch.get_autocast_dtype(device.type)
+def packed_outputs(
+    model: nn.Module, input_ids: Tensor, position_ids: Tensor, visible_until: Tensor, **options: Any
+) -> Tensor:
+    """The model's outputs for a packed row, (T, outputs), or for those tokens that ``options`` ask for.
+
+    Args:
+        model: the model, or a distributed wrapper of it.
+        input_ids, position_ids, visible_until: (T,) see :class:`gradatim.training.packing.PackedRow`.
+        options: passed to the model.
+
+    Raises:
+        GradatimError: see :func:`gradatim.training.attention.check_attention`; also if the model uses no masks.
+    """
     unwrapped: Any = getattr(model, "module", model)  # a distributed wrapper has the model in `module`
-    options |= {"input_ids": row.input_ids[None], "position_ids": row.position_ids[None], "use_cache": False}
-    if unwrapped.config.get_text_config()._attn_implementation == BLOCK_ATTENTION:
-        blocks = TreeBlocks(row.visible_until, dtype)
-        mask = unused_mask(unwrapped.config, row.input_ids)
-        logits: Tensor = model(**options, attention_mask=mask, tree_blocks=blocks).logits[0]
-        if blocks.used:
-            return logits
-        unwrapped.set_attn_implementation("sdpa")  # the model hands its attention no keyword arguments
-    masks = tree_attention_mask(unwrapped.config, row.position_ids, row.visible_until, dtype)
-    return torch.as_tensor(model(**options, attention_mask=masks).logits[0])
+    check_attention(unwrapped.config)
+    ids = input_ids[None]
+    # The mask shows everything; without one, transformers would take each branch of the row for another sequence.
+    options |= {"attention_mask": torch.ones_like(ids), "position_ids": position_ids[None], "use_cache": False}
+    with reading(RowMasks(position_ids, visible_until)):
+        outputs: Tensor = model(input_ids=ids, **options).logits[0]
+    return outputs
+
+
+def _logits(model: nn.Module, row: TrainingRow, **options: Any) -> Tensor:
+    return packed_outputs(model, row.input_ids, row.position_ids, row.visible_until, **options)
 
 
 class _SelectedLogProbabilities(torch.autograd.Function):

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from gradatim.errors import GradatimError
-from gradatim.training.attention import blockwise_attention
+from gradatim.policies.path_length import longest_path
 from gradatim.training.checkpoints import CheckpointTrainer
 from gradatim.training.examples import Example, TrainingRow, build_row, plan_rows
 from gradatim.training.forward import step_logits, token_log_probabilities
 from gradatim.training.objectives.base import Objective, StepQuantities
 from gradatim.training.precision import mixed_precision_removed
+from gradatim.training.self_check import blockwise_attention, check_training
 
 Reference = Literal["tree", "initial", "base"] | nn.Module
 
@@ -43,8 +44,9 @@ class TreeTrainer(CheckpointTrainer):
         callbacks: as in the base class.
 
     Raises:
-        GradatimError: if there are no examples, the trees hold no log-probabilities that ``reference`` needs, or the
-            tokens do not fit the model.
+        GradatimError: if there are no examples, the trees hold no log-probabilities that ``reference`` needs, the
+            tokens do not fit the model, or the model reads packed rows as something else than their paths (see
+            :mod:`gradatim.training.self_check`).
     """
 
     control: Any
@@ -82,6 +84,7 @@ class TreeTrainer(CheckpointTrainer):
             eval_dataset=held_out or None,
             callbacks=callbacks,
         )
+        check_training(self.model)
         self.remove_callback(PrinterCallback)  # the history has every entry; whoever calls decides what is shown
         if objective.uses_reference:
             self.train_dataset = self._with_reference(rows, reference)
@@ -240,8 +243,8 @@ def _check_fit(model: Any, rows: list[TrainingRow]) -> None:
             "model that the trees were grown with, or one with the same tokenizer"
         )
     longest = 1 + max(int(row.position_ids.max()) for row in rows)
-    limit = getattr(config, "max_position_embeddings", None)
-    if limit is not None and longest > limit:
+    limit = longest_path(config)
+    if longest > limit:
         raise GradatimError(
             f"a path of {longest} tokens does not fit the model, which reads at most {limit}; leave long paths out"
         )

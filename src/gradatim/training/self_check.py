@@ -1,0 +1,81 @@
+"""Does a model compute over a packed row what it computes over single paths? Checked once, before it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradatim.errors import GradatimError
+from gradatim.policies.self_check import Probe, check
+from gradatim.policies.tree_model import input_device
+from gradatim.training.attention import BLOCK_ATTENTION, check_attention
+from gradatim.training.forward import packed_outputs
+from gradatim.training.packing import PackedRow, pack_row
+from gradatim.tree import Node
+
+
+def check_training(model: Any) -> None:
+    """Check that a model can be trained on packed rows.
+
+    Raises:
+        GradatimError: if it computes something else over a packed row than over each path; also see
+            :func:`gradatim.training.attention.check_attention`.
+    """
+    check_attention(model.config)
+    _check(model, model.config.get_text_config()._attn_implementation)
+
+
+@contextmanager
+def blockwise_attention(model: Any) -> Iterator[None]:
+    """Let the model attend block by block while this lasts, where that is faster and the same.
+
+    That is on a CPU, for models that use transformers' scaled dot-product attention and leave the mask to it. On
+    accelerators one masked call is quicker than many small ones.
+    """
+    config = model.config.get_text_config()
+    if config._attn_implementation != "sdpa" or next(model.parameters()).device.type != "cpu":
+        yield
+        return
+    try:
+        _check(model, BLOCK_ATTENTION)
+    except GradatimError:  # it does something with its masks, which blocks are none of
+        yield
+        return
+    model.set_attn_implementation(BLOCK_ATTENTION)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation("sdpa")
+
+
+def _check(model: Any, implementation: str) -> None:
+    """Check packed rows with an attention implementation."""
+
+    def compare(probe: Probe) -> float:
+        row = pack_row(probe.leaves)
+        device = input_device(model)
+        before = model.config.get_text_config()._attn_implementation
+        if before != implementation:
+            model.set_attn_implementation(implementation)
+        outputs = packed_outputs(
+            model, row.input_ids.to(device), row.position_ids.to(device), row.visible_until.to(device)
+        )
+        if before != implementation:
+            model.set_attn_implementation(before)
+        shared = len(probe.leaves[0].tree.root.tokens)
+        return max(
+            probe.difference(number, outputs[_path(row, leaf)[shared:]]) for number, leaf in enumerate(probe.leaves)
+        )
+
+    check(model, "trained on packed trees", compare, implementation)
+
+
+def _path(row: PackedRow, leaf: Node) -> Tensor:
+    """The row positions of a leaf's path, (tokens,)."""
+    last = int(row.step_ends[row.nodes.index(leaf)]) - 1
+    places = torch.arange(len(row))
+    return ((places <= last) & (row.visible_until > last)).nonzero()[:, 0]
