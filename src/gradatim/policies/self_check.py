@@ -125,7 +125,7 @@ def _known_reason(config: Any) -> str | None:
     """Why a configuration alone tells that a model cannot be used or checked."""
     strange = [kind for kind in getattr(config, "layer_types", None) or () if kind not in _KINDS]
     if strange:
-        return f"it has layers of the type {strange[0]!r}, which do not attend to each token of a path by itself"
+        return f"it has layers of the type {strange[0]!r}, which do more than attend to the tokens of a path"
     for name, value in config.to_dict().items():
         if _REACH.search(name) and name not in _NO_REACH and type(value) is int and value > _PASSED:
             return f"its {name} of {value} tokens is of no kind that could be checked"

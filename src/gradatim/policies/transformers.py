@@ -1,4 +1,4 @@
-"""The policy engine: any transformers decoder, with the tree as its cache."""
+"""The policy engine: a transformers decoder, with the tree as its cache."""
 
 from __future__ import annotations
 

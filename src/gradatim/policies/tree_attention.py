@@ -27,6 +27,7 @@ from transformers.masking_utils import AttentionMaskInterface
 
 from gradatim.errors import GradatimError
 from gradatim.policies.attention_pattern import EVERYTHING, AttentionPattern, pattern_mask
+from gradatim.policies.query_scale import rescaled_queries
 
 TREE_ATTENTION = "gradatim_tree"
 
@@ -83,13 +84,14 @@ class AttentionPlan(Protocol):
         ...
 
 
-_active: ContextVar[AttentionPlan | None] = ContextVar("gradatim_attention_plan", default=None)
+_active: ContextVar[tuple[AttentionPlan, Tensor] | None] = ContextVar("gradatim_attention_plan", default=None)
 
 
 @contextmanager
-def attending(plan: AttentionPlan) -> Iterator[None]:
-    """Run forward passes of a model in tree attention with ``plan``."""
-    token = _active.set(plan)
+def attending(plan: AttentionPlan, positions: Tensor) -> Iterator[None]:
+    """Run a forward pass of a model in tree attention with ``plan``; ``positions`` (rows, new) are those of its
+    tokens in their paths."""
+    token = _active.set((plan, positions))
     try:
         yield
     finally:
@@ -132,9 +134,10 @@ def tree_attention(
     Raises:
         GradatimError: if the model asks for something that is not known here.
     """
-    plan = _active.get()
-    if plan is None:
+    active = _active.get()
+    if active is None:
         raise RuntimeError("a model set to tree attention must run inside gradatim.policies.tree_attention.attending")
+    plan, positions = active
     layer = getattr(module, "layer_idx", None)
     if layer is None:
         raise GradatimError("its layers of attention do not say which they are")
@@ -156,7 +159,7 @@ def tree_attention(
     size = max(key.shape[-1], value.shape[-1])  # of both, with zeros, which add nothing to products and sums
     output = plan.attend(
         int(layer),
-        _widened(query, size).to(home),
+        _widened(rescaled_queries(module, query, positions), size).to(home),
         _widened(key, size).to(home),
         _widened(value, size).to(home),
         weighting,

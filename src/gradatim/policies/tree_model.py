@@ -225,7 +225,7 @@ class TreeModel:
         # The mask shows everything; without one, transformers would take what follows padding for another sequence.
         options["attention_mask"] = torch.ones_like(input_ids)
         started = time.perf_counter()
-        with torch.inference_mode(), attending(plan):
+        with torch.inference_mode(), attending(plan, positions):
             output = self.model(input_ids=input_ids, position_ids=positions, use_cache=False, **options)
         logits: Tensor = output.logits.float()
         self.statistics.seconds += time.perf_counter() - started

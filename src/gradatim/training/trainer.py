@@ -13,6 +13,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from gradatim.errors import GradatimError
 from gradatim.policies.path_length import longest_path
+from gradatim.policies.query_scale import longest_row
 from gradatim.training.checkpoints import CheckpointTrainer
 from gradatim.training.examples import Example, TrainingRow, build_row, plan_rows
 from gradatim.training.forward import step_logits, token_log_probabilities
@@ -247,4 +248,11 @@ def _check_fit(model: Any, rows: list[TrainingRow]) -> None:
     if longest > limit:
         raise GradatimError(
             f"a path of {longest} tokens does not fit the model, which reads at most {limit}; leave long paths out"
+        )
+    most = longest_row(config)
+    if most is not None and max(row.input_ids.shape[0] for row in rows) > most:
+        raise GradatimError(
+            f"a packed row is longer than {most} tokens, from where on {config.model_type!r} models scale their "
+            "attention by the place in the row; make tokens_per_row (tokens_per_batch) smaller and leave longer paths "
+            "out"
         )
