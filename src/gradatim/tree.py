@@ -75,6 +75,8 @@ class Step:
         observation: ids that the environment, not the policy, wrote after the step. They condition what follows and
             never enter a loss.
         observation_text: the text of ``observation``.
+        source: who wrote the step, a policy's own name for itself; empty where that is unknown. The log-probabilities
+            are this policy's. It does not tell steps apart: one that a second policy writes again is the first's.
     """
 
     tokens: tuple[int, ...]
@@ -83,6 +85,7 @@ class Step:
     end: EndReason = EndReason.BOUNDARY
     observation: tuple[int, ...] = ()
     observation_text: str = ""
+    source: str = ""
 
     def __post_init__(self) -> None:
         if self.tokens and self.log_probabilities and len(self.log_probabilities) != len(self.tokens):
@@ -191,6 +194,10 @@ class Node:
 class Tree:
     """Everything that is known of one problem.
 
+    Attributes:
+        tokenizer: what the token ids mean (see :func:`gradatim.policies.identity.tokenizer_identity`); ``None`` where
+            there are none, or nobody knows.
+
     Args:
         problem: the problem.
         prompt_tokens: the prompt's ids, where they are known already; otherwise the first policy to expand the tree
@@ -206,6 +213,8 @@ class Tree:
         self.seed = seed
         self.budget = budget if budget is not None else Budget()
         self.metadata: dict[str, Any] = {}
+        self.tokenizer: str | None = None
+        self._text_steps = 0
         key = _mix(_mix(seed) ^ _text_key(problem.id))
         self.nodes: list[Node] = [Node(self, 0, None, Step(tuple(prompt_tokens), problem.prompt), key)]
         self._by_place: dict[_Place, Node] = {}
@@ -217,27 +226,33 @@ class Tree:
     def __len__(self) -> int:
         return len(self.nodes)
 
-    def set_prompt_tokens(self, tokens: Sequence[int]) -> None:
-        """Record the prompt's ids, once; a second policy must agree on them.
+    @property
+    def has_text_steps(self) -> bool:
+        """Whether the tokens of any step are unknown, so that paths must be read by their text."""
+        return self._text_steps > 0
+
+    def set_prompt_tokens(self, tokens: Sequence[int], tokenizer: str | None = None) -> None:
+        """Record the prompt's ids and the tokenizer that they are of, once; a second policy must agree on both.
 
         Raises:
-            GradatimError: if the tree already has other prompt tokens.
+            GradatimError: if the tree already has other prompt tokens, or tokens of another tokenizer.
         """
-        if self.root.step.tokens == tuple(tokens):
-            return
-        if self.root.step.tokens:
+        other = tokenizer is not None and self.tokenizer is not None and tokenizer != self.tokenizer
+        if other or (self.root.step.tokens and self.root.step.tokens != tuple(tokens)):
             raise GradatimError(
-                f"the tree of problem {self.problem.id!r} was grown with another tokenizer or prompt; "
-                "start a new tree for this policy"
+                f"the tree of problem {self.problem.id!r} was grown with another tokenizer or prompt; start a new tree "
+                "for this policy, or continue a copy in its tokens (gradatim.policies.transcript.tokenized)"
             )
-        self.root.step = Step(tuple(tokens), self.problem.prompt)
+        self.tokenizer = tokenizer if self.tokenizer is None else self.tokenizer
+        if not self.root.step.tokens:
+            self.root.step = Step(tuple(tokens), self.problem.prompt)
 
     def add(self, parent: Node, step: Step, *, key: int | None = None) -> Node:
         """Add ``step`` below ``parent``, or find it there: identical steps are one node.
 
         Returns the new node, or the sibling with the same tokens (text, for text steps) and observation after
         counting it once more in its ``multiplicity``. A step that was cut off before and now ended at a boundary can go
-        on: its reward and answer, which judged the cut-off solution, are taken back.
+        on: its scores, reward and answer, which judged the cut-off solution, are taken back.
         """
         if parent.tree is not self:
             raise ValueError("the parent belongs to another tree")
@@ -246,6 +261,8 @@ class Tree:
             same.multiplicity += 1
             if step.end is EndReason.BOUNDARY and not same.open:
                 same.step, same.reward, same.answer = step, None, None
+                same.scores.clear()
+                same.counts.clear()
             return same
         node = Node(self, len(self.nodes), parent, step, _child_key(parent) if key is None else key)
         self._append(node)
@@ -254,6 +271,7 @@ class Tree:
     def _append(self, node: Node) -> None:
         self.nodes.append(node)
         if node.parent is not None:
+            self._text_steps += not node.step.tokens
             node.parent.children.append(node)
             self._by_place.setdefault(_place(node.parent, node.step), node)
 
@@ -298,6 +316,7 @@ class Tree:
     def to_json(self) -> dict[str, Any]:
         """The whole tree as a JSON object; :meth:`from_json` restores it exactly."""
         problem = self.problem
+        known = {} if self.tokenizer is None else {"tokenizer": self.tokenizer}
         return {
             "format": FORMAT_VERSION,
             "problem": {
@@ -306,6 +325,7 @@ class Tree:
             "seed": self.seed,
             "budget": self.budget.to_json(),
             "metadata": self.metadata,
+            **known,
             "nodes": [_node_to_json(node) for node in self.nodes],
         }  # fmt: skip
 
@@ -326,6 +346,7 @@ class Tree:
         try:
             tree = cls(Problem(**value["problem"]), seed=value["seed"], budget=Budget(**value["budget"]))
             tree.metadata = dict(value["metadata"])
+            tree.tokenizer = value.get("tokenizer")
             tree.nodes.clear()
             for record in value["nodes"]:
                 _node_from_json(tree, record)
@@ -350,6 +371,7 @@ def _node_to_json(node: Node) -> dict[str, Any]:
         "log_probabilities": (list(step.log_probabilities), []),
         "observation": (list(step.observation), []),
         "observation_text": (step.observation_text, ""),
+        "source": (step.source, ""),
         "scores": (node.scores, {}),
         "counts": (node.counts, {}),
         "multiplicity": (node.multiplicity, 1),
@@ -369,6 +391,7 @@ def _node_from_json(tree: Tree, record: Mapping[str, Any]) -> None:
         end=EndReason(record["end"]),
         observation=tuple(record.get("observation", ())),
         observation_text=record.get("observation_text", ""),
+        source=record.get("source", ""),
     )
     place, parent_id = len(tree.nodes), record["parent"]
     if (parent_id is None) != (place == 0) or (parent_id is not None and not 0 <= parent_id < place):

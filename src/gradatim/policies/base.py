@@ -43,6 +43,11 @@ class Sampling:
             raise ValueError("max_step_tokens and max_steps must be at least 1")
 
 
+def source_of(policy: object) -> str:
+    """What a policy calls itself on the steps that it writes (``policy.source``); empty if it does not say."""
+    return str(getattr(policy, "source", ""))
+
+
 class Engine(Protocol):
     """What a policy keeps between calls.
 

@@ -33,6 +33,8 @@ class Expansion:
 
     Attributes:
         node: the node.
+        read: the node as the model reads it: itself, or its counterpart in the model's tokens where the tree has text
+            steps (see :class:`gradatim.policies.transcript.Transcript`).
         sampling: how its branches are sampled.
         to_the_end: whether solutions are completed, or steps proposed.
         done: has what was written, in the order of draws, once all is written and charged.
@@ -47,6 +49,7 @@ class Expansion:
     """
 
     node: Node
+    read: Node
     sampling: Sampling
     to_the_end: bool
     done: asyncio.Future[list[Written]]

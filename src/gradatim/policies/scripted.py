@@ -47,10 +47,12 @@ class ScriptedPolicy:
     Args:
         distribution: the possible next steps at an open node; at least one, with positive probabilities.
         sampling: used where a call gives none.
+        source: what it calls itself on the steps that it writes.
     """
 
-    def __init__(self, distribution: Distribution, sampling: Sampling | None = None) -> None:
+    def __init__(self, distribution: Distribution, sampling: Sampling | None = None, source: str = "scripted") -> None:
         self.distribution = distribution
+        self.source = source
         self.sampling = Sampling() if sampling is None else sampling
 
     async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
@@ -113,7 +115,7 @@ class ScriptedPolicy:
             tokens, text = tokens[:kept], text[: max(0, ending.length - len(node.text))]
         elif end is EndReason.BOUNDARY and node.depth + 1 >= sampling.max_steps:
             end = EndReason.STEPS
-        step = Step(tokens, text, _log_probabilities(steps, tokens), end)
+        step = Step(tokens, text, _log_probabilities(steps, tokens), end, source=self.source)
         added = [node.tree.add(node, step, key=key) for key in keys]
         return added[0]
 
@@ -126,7 +128,7 @@ def step_tokens(step: ScriptedStep) -> tuple[int, ...]:
 
 def _pay_prompt(tree: Tree) -> bool:
     """Charge the prompt once for the tree; ``False`` if the budget cannot pay for it."""
-    tree.set_prompt_tokens([ord(character) for character in tree.problem.prompt])
+    tree.set_prompt_tokens([ord(character) for character in tree.problem.prompt], "characters")
     prompt = len(tree.root.step.tokens)
     return tree.budget.policy_prefill >= prompt or tree.budget.take(Spending.POLICY_PREFILL, prompt)
 

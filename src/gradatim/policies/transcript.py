@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from gradatim.policies.identity import tokenizer_identity
 from gradatim.policies.prompts import ChatFormat, continuation_tokens, prompt_tokens, step_tokens
 from gradatim.tree import EndReason, Node, Problem, Tree
 
@@ -43,6 +44,10 @@ class Transcript:
                 known[each.id] = self._write(each, known)
         return known[node.id]
 
+    def note(self, node: Node, counterpart: Node) -> None:
+        """Note that ``node`` is written as ``counterpart``, since a model wrote it in these very tokens."""
+        self._counterparts.setdefault(node.tree, {}).setdefault(node.id, counterpart)
+
     def forget(self, tree: Tree) -> list[Tree]:
         """Drop what is kept of a tree that is done; returns the trees of tokens that stood for it."""
         nodes = self._counterparts.pop(tree, {})
@@ -62,6 +67,25 @@ class Transcript:
         return Tree(node.tree.problem, prompt_tokens=tokens, seed=node.tree.seed, budget=node.tree.budget).root
 
 
+def own_tokens(tokenizer: Any, chat: ChatFormat | None = None) -> PathTokens:
+    """The layout in which a policy with this tokenizer writes: the prompt, then the steps as they are."""
+
+    def path_tokens(problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
+        tokens = prompt_tokens(tokenizer, problem, chat)
+        for number, step in enumerate(steps, 1):
+            tokens += step_tokens(tokenizer, step, finished=finished and number == len(steps))
+        return tokens
+
+    return path_tokens
+
+
+def is_in_tokens_of(tree: Tree, tokenizer: Any, prompt: Sequence[int]) -> bool:
+    """Whether every step of a tree is in the tokens of ``tokenizer``, which writes its prompt as ``prompt``."""
+    if tree.has_text_steps or list(tree.root.step.tokens) != list(prompt):
+        return False
+    return tree.tokenizer is None or tree.tokenizer == tokenizer_identity(tokenizer)
+
+
 def ended_by_policy(node: Node) -> bool:
     """Whether a model's own writing of the node's step ends in its end token.
 
@@ -77,11 +101,11 @@ def step_texts(path: Sequence[Node]) -> list[str]:
 
 
 def in_tokens_of(tree: Tree, tokenizer: Any, chat: ChatFormat | None = None) -> Tree:
-    """The tree itself if it is in the tokens of ``tokenizer``, by its prompt, else its copy in them.
+    """The tree itself if it is in the tokens of ``tokenizer``, else its copy in them.
 
     Arguments and errors are those of :func:`tokenized`.
     """
-    if list(tree.root.step.tokens) == prompt_tokens(tokenizer, tree.problem, chat):
+    if is_in_tokens_of(tree, tokenizer, prompt_tokens(tokenizer, tree.problem, chat)):
         return tree
     return tokenized(tree, tokenizer, chat)
 
@@ -102,6 +126,7 @@ def tokenized(tree: Tree, tokenizer: Any, chat: ChatFormat | None = None) -> Tre
         GradatimError: see :func:`gradatim.policies.prompts.prompt_tokens`.
     """
     value = tree.to_json()
+    value["tokenizer"] = tokenizer_identity(tokenizer)
     value["nodes"][0]["tokens"] = prompt_tokens(tokenizer, tree.problem, chat)
     for node, record in zip(tree.nodes[1:], value["nodes"][1:], strict=True):
         record["tokens"] = step_tokens(tokenizer, node.step.text, finished=ended_by_policy(node))

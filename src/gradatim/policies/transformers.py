@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from gradatim.policies.base import Sampling
 from gradatim.policies.branch_batch import BranchBatch
 from gradatim.policies.draws import distinct_draws
 from gradatim.policies.expansion import Branch, Expansion, Written
+from gradatim.policies.identity import tokenizer_identity, weights_identity
 from gradatim.policies.loading import Quantization, load_tokenizer, placed
 from gradatim.policies.path_length import longest_path
 from gradatim.policies.prompts import ChatFormat, prompt_tokens
@@ -28,6 +30,7 @@ from gradatim.policies.self_check import checked_tree_model
 from gradatim.policies.spending_order import SpendingOrder
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
 from gradatim.policies.token_sampling import choose_tokens, uniforms
+from gradatim.policies.transcript import Transcript, own_tokens
 from gradatim.policies.tree_model import ModelStatistics
 from gradatim.tasks.solution_end import opens_thought
 from gradatim.tree import EndReason, Node, Step, Tree
@@ -76,6 +79,9 @@ class TransformersPolicy:
         self.tree_model = checked_tree_model(model, Spending.POLICY_PREFILL, memory_bytes)
         self._text = StepText(model, tokenizer)
         self._positions = longest_path(model.config)
+        self._source: str | None = None
+        self._adapter = ""  # in use, of those that were loaded here
+        self._transcript = Transcript(own_tokens(tokenizer, chat))
         self._waiting: deque[Expansion] = deque()
         self._promised: set[asyncio.Future[list[Written]]] = set()
         self._branches: list[Branch] = []
@@ -127,6 +133,7 @@ class TransformersPolicy:
         """
         self._check_idle()
         load_adapter(self.model, source, name)
+        self._adapter = name
         self.refresh()
 
     def use_adapter(self, name: str | None) -> None:
@@ -137,6 +144,7 @@ class TransformersPolicy:
         """
         self._check_idle()
         use_adapter(self.model, name)
+        self._adapter = "" if name is None else name
         self.refresh()
 
     def _check_idle(self) -> None:
@@ -153,7 +161,8 @@ class TransformersPolicy:
 
     def release(self, tree: Tree) -> None:
         """Drop the cached keys and values of a tree that is done."""
-        self.tree_model.store.release(tree)
+        for each in (tree, *self._transcript.forget(tree)):
+            self.tree_model.store.release(each)
 
     async def close(self) -> None:
         """Drop all cached keys and values; the policy can be used again."""
@@ -161,22 +170,39 @@ class TransformersPolicy:
 
     def refresh(self) -> None:
         """Forget all cached keys and values and set the model up again, after its weights were trained."""
+        self._source = None
         self.tree_model.refresh()
 
     def encode(self, tree: Tree) -> None:
         """Write the prompt's tokens to the root, if they are not there yet.
 
         Raises:
-            GradatimError: see :func:`gradatim.policies.prompts.prompt_tokens`.
+            GradatimError: if the tree is in another tokenizer's tokens; see also
+                :func:`gradatim.policies.prompts.prompt_tokens`.
         """
-        if not tree.root.step.tokens:
-            tree.set_prompt_tokens(prompt_tokens(self.tokenizer, tree.problem, self.chat))
+        known = tuple(tree.root.step.tokens)
+        tokens = known or prompt_tokens(self.tokenizer, tree.problem, self.chat)
+        tree.set_prompt_tokens(tokens, tokenizer_identity(self.tokenizer))
+
+    def _as_read(self, node: Node) -> Node:
+        """The node in the tokens that the model reads; see :meth:`encode` for errors."""
+        if node.tree.has_text_steps:
+            return self._transcript.counterpart(node)
+        self.encode(node.tree)
+        return node
+
+    @property
+    def source(self) -> str:
+        """What the policy calls itself on the steps that it writes; another name once its weights have changed."""
+        if self._source is None:
+            self._source = weights_identity(self.model, self._adapter)
+        return self._source
 
     async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
         """Propose ``n`` steps below each open node; see :class:`gradatim.policies.base.Policy`."""
         children = [
-            self._attach(node, written, key)[-1]
-            for node, written in await self._continue(nodes, n, sampling, to_the_end=False)
+            self._attach(expansion, written, key)
+            for expansion, written in await self._continue(nodes, n, sampling, to_the_end=False)
             for key in written.keys
         ]
         return list(dict.fromkeys(children))
@@ -184,19 +210,19 @@ class TransformersPolicy:
     async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
         """Complete ``n`` solutions below each open node; see :class:`gradatim.policies.base.Policy`."""
         return [
-            self._attach(node, written, key)[-1]
-            for node, written in await self._continue(nodes, n, sampling, to_the_end=True)
+            self._attach(expansion, written, key)
+            for expansion, written in await self._continue(nodes, n, sampling, to_the_end=True)
             for key in written.keys
         ]
 
     async def _continue(
         self, nodes: Sequence[Node], n: int, sampling: Sampling | None, *, to_the_end: bool
-    ) -> list[tuple[Node, Written]]:
+    ) -> list[tuple[Expansion, Written]]:
         """Continue each open node ``n`` times; returns what was written, in the order of nodes and draws."""
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
         requests = [self._request(node, n, sampling or self.sampling, to_the_end) for node in nodes if node.open]
-        expansions = [expansion for expansion in requests if self.tree_model.charge(expansion.node)]
+        expansions = [expansion for expansion in requests if self.tree_model.charge(expansion.read)]
         for expansion in expansions:
             self._order(expansion.node.tree).ask(expansion.branches)
         self._promised.update(expansion.done for expansion in expansions)
@@ -204,7 +230,7 @@ class TransformersPolicy:
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._run())
         try:
-            return [(expansion.node, written) for expansion in expansions for written in await expansion.done]
+            return [(expansion, written) for expansion in expansions for written in await expansion.done]
         except BaseException:
             self._abandon(expansions)
             raise
@@ -212,8 +238,8 @@ class TransformersPolicy:
             self._promised.difference_update(expansion.done for expansion in expansions)
 
     def _request(self, node: Node, n: int, sampling: Sampling, to_the_end: bool) -> Expansion:
-        self.encode(node.tree)
-        tokens = node.tokens
+        read = self._as_read(node)
+        tokens = read.tokens
         if len(tokens) >= self._positions:
             raise GradatimError(
                 f"problem {node.tree.problem.id!r} has {len(tokens)} tokens up to here, but the policy's model reads "
@@ -222,13 +248,14 @@ class TransformersPolicy:
         done: asyncio.Future[list[Written]] = asyncio.get_running_loop().create_future()
         expansion = Expansion(
             node,
+            read,
             sampling,
             to_the_end,
             done,
             context=tokens[-CONTEXT_TOKENS:],
             length=len(tokens),
             solution=node.text,
-            thinking=opens_thought(self._text.text((), node.tree.root.step.tokens[-CONTEXT_TOKENS:])),
+            thinking=opens_thought(self._text.text((), self._as_read(node.tree.root).tokens[-CONTEXT_TOKENS:])),
         )
         longest = min(sampling.max_step_tokens, self._positions - len(tokens))
         expansion.branches = [Branch(expansion, keys, longest) for keys in distinct_draws(node, n, sampling)]
@@ -240,17 +267,25 @@ class TransformersPolicy:
             order = self._orders[tree] = SpendingOrder(tree.budget, self._close)
         return order
 
-    def _attach(self, node: Node, written: Written, key: int) -> list[Node]:
-        """Add what a branch wrote below ``node``; returns the nodes, from the first step to the last."""
-        tree = node.tree
-        added: list[Node] = []
+    def _attach(self, expansion: Expansion, written: Written, key: int) -> Node:
+        """Add what a branch wrote below its node; returns the node of the last step.
+
+        In a tree that has text steps it is text too, since a path is read either by its tokens or by its text.
+        """
+        node, read = expansion.node, expansion.read
         for index, step in enumerate(written.steps):
-            known = len(tree)
-            child = tree.add(added[-1] if added else node, step, key=key if index == 0 else None)
+            first = key if index == 0 else None
+            if read is node:
+                tree, known = node.tree, len(node.tree)
+                node = read = tree.add(node, step, key=first)
+            else:
+                tree, known = read.tree, len(read.tree)
+                read = tree.add(read, step)
+                node = node.tree.add(node, replace(step, tokens=()), key=first)
+                self._transcript.note(node, read)
             if len(tree) > known:
-                self.tree_model.mark_written(child, written.keys_values if index == 0 else None)
-            added.append(child)
-        return added
+                self.tree_model.mark_written(read, written.keys_values if index == 0 else None)
+        return node
 
     async def _run(self) -> None:
         """Work until nothing is left to do; searches take their results between two tokens."""
@@ -354,7 +389,7 @@ class TransformersPolicy:
         by_node: dict[Node, list[Expansion]] = {}
         for expansion in expansions:
             if expansion.states is None:
-                by_node.setdefault(expansion.node, []).append(expansion)
+                by_node.setdefault(expansion.read, []).append(expansion)
         for waiting, states in zip(by_node.values(), self.tree_model.compute(list(by_node)), strict=True):
             for expansion in waiting:
                 expansion.states = states
@@ -364,7 +399,7 @@ class TransformersPolicy:
         for branch in branches:
             expansion = branch.expansion
             assert expansion.states is not None
-            self._batch.join(id(expansion.node.tree), id(expansion), expansion.states, branch.tokens[-1])
+            self._batch.join(id(expansion.read.tree), id(expansion), expansion.states, branch.tokens[-1])
         self._branches.extend(branches)
 
     def _advance(self) -> None:
@@ -507,6 +542,7 @@ class TransformersPolicy:
             reason = branch.end if end == ends[-1] else EndReason.BOUNDARY
             if reason is EndReason.STOP and branch.solution_length is not None:
                 text = text[: max(0, branch.solution_length - sum(len(step.text) for step in steps))]
-            steps.append(Step(tuple(tokens), text, tuple(branch.log_probabilities[start:end]), reason))
+            log_probabilities = tuple(branch.log_probabilities[start:end])
+            steps.append(Step(tuple(tokens), text, log_probabilities, reason, source=self.source))
             start = end
         return steps

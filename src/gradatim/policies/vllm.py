@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,10 +18,12 @@ from gradatim.models import resolve_model
 from gradatim.policies.allowance import PaidPaths
 from gradatim.policies.base import Sampling
 from gradatim.policies.draws import distinct_draws
+from gradatim.policies.identity import tokenizer_identity
 from gradatim.policies.loading import load_tokenizer
 from gradatim.policies.prompts import ChatFormat, prompt_tokens
 from gradatim.policies.spending_order import SpendingOrder
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
+from gradatim.policies.transcript import Transcript, own_tokens
 from gradatim.tasks.solution_end import opens_thought
 from gradatim.tree import EndReason, Node, Step, Tree
 
@@ -35,6 +37,7 @@ class Draft:
 
     Attributes:
         node: what it continues.
+        read: the same in vLLM's tokens: itself, or its counterpart where the tree has text steps.
         keys: of the draws that it stands for; several where all of them are alike.
         sampling: how it is sampled.
         one_step: whether it ends with its first step.
@@ -53,6 +56,7 @@ class Draft:
     """
 
     node: Node
+    read: Node
     keys: list[int]
     sampling: Sampling
     one_step: bool
@@ -149,6 +153,8 @@ class VllmPolicy:
         model = llm.llm_engine.model_config
         self._text = StepText(SimpleNamespace(config=model.hf_config), tokenizer)
         self._positions = int(model.max_model_len)
+        self._transcript = Transcript(own_tokens(tokenizer, chat))
+        self.source = f"vllm:{Path(str(model.hf_config.name_or_path)).name}"
         self._read: weakref.WeakKeyDictionary[Tree, PaidPaths] = weakref.WeakKeyDictionary()
         self._orders: weakref.WeakKeyDictionary[Tree, SpendingOrder[Draft]] = weakref.WeakKeyDictionary()
         self._waiting: list[Request] = []
@@ -182,6 +188,7 @@ class VllmPolicy:
     def release(self, tree: Tree) -> None:
         """Forget what is kept of a tree that is done; vLLM drops its keys and values when it needs the memory."""
         self._read.pop(tree, None)
+        self._transcript.forget(tree)
 
     async def close(self) -> None:
         """Nothing is held between searches but vLLM's own prefix cache, which it bounds itself."""
@@ -216,18 +223,17 @@ class VllmPolicy:
 
     def _drafts(self, node: Node, n: int, sampling: Sampling, *, one_step: bool) -> list[Draft]:
         tree = node.tree
-        if not tree.root.step.tokens:
-            tree.set_prompt_tokens(prompt_tokens(self.tokenizer, tree.problem, self.chat))
-        path = node.tokens
+        read = self._as_read(node)
+        path = read.tokens
         if len(path) >= self._positions:
             raise GradatimError(
                 f"problem {tree.problem.id!r} has {len(path)} tokens up to here, but the policy's model reads at most "
                 f"{self._positions}; use a shorter prompt or a model with a longer context"
             )
         room = max(1, sampling.max_steps - node.depth)
-        thinking = opens_thought(self._text.text((), tree.root.step.tokens[-CONTEXT_TOKENS:]))
+        thinking = opens_thought(self._text.text((), self._as_read(tree.root).tokens[-CONTEXT_TOKENS:]))
         return [
-            Draft(node, keys, sampling, one_step, room, path, node.text, thinking)
+            Draft(node, read, keys, sampling, one_step, room, path, node.text, thinking)
             for keys in distinct_draws(node, n, sampling)
         ]
 
@@ -239,12 +245,31 @@ class VllmPolicy:
 
     def _attach(self, draft: Draft, key: int) -> Node:
         """Add what a draft wrote below its node; returns the last step's node."""
-        tree, node = draft.node.tree, draft.node
+        tree, node, read = draft.node.tree, draft.node, draft.read
         first: int | None = key
-        for step in draft.steps:
-            node = tree.add(node, step, key=first)
+        for written in draft.steps:
+            step = replace(written, source=self.source)
+            if read is node:
+                node = read = tree.add(node, step, key=first)
+            else:
+                read = read.tree.add(read, step)
+                node = tree.add(node, replace(step, tokens=()), key=first)
+                self._transcript.note(node, read)
             self._paths(tree).mark_written(node, len(step.tokens))
             first = None
+        return node
+
+    def _as_read(self, node: Node) -> Node:
+        """The node in the tokens that vLLM reads.
+
+        Raises:
+            GradatimError: if the tree is in another tokenizer's tokens.
+        """
+        tree = node.tree
+        if tree.has_text_steps:
+            return self._transcript.counterpart(node)
+        tokens = tree.root.step.tokens or prompt_tokens(self.tokenizer, tree.problem, self.chat)
+        tree.set_prompt_tokens(tokens, tokenizer_identity(self.tokenizer))
         return node
 
     async def _write(self, draft: Draft) -> None:

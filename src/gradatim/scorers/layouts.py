@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from gradatim.errors import GradatimError
-from gradatim.policies.prompts import ChatFormat, prompt_tokens, question_of, step_tokens
+from gradatim.policies.prompts import ChatFormat, prompt_tokens, question_of
+from gradatim.policies.transcript import own_tokens
 from gradatim.tree import Problem
 
 STEP_TAG = "ки"
@@ -49,12 +50,10 @@ class OwnLayout:
     def __init__(self, tokenizer: Any, chat: ChatFormat | None = None) -> None:
         self.tokenizer = tokenizer
         self.chat = chat
+        self._path_tokens = own_tokens(tokenizer, chat)
 
     def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
-        tokens = prompt_tokens(self.tokenizer, problem, self.chat)
-        for number, step in enumerate(steps, 1):
-            tokens += step_tokens(self.tokenizer, step, finished=finished and number == len(steps))
-        return tokens
+        return self._path_tokens(problem, steps, finished=finished)
 
     def probability(self, output: Tensor) -> Tensor:
         return label_probability(output)

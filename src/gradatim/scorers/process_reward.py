@@ -17,7 +17,7 @@ from gradatim.errors import GradatimError
 from gradatim.policies.loading import Quantization
 from gradatim.policies.path_length import longest_path
 from gradatim.policies.self_check import checked_tree_model
-from gradatim.policies.transcript import Transcript
+from gradatim.policies.transcript import Transcript, is_in_tokens_of
 from gradatim.policies.tree_model import ModelStatistics
 from gradatim.scorers.layouts import Layout, OwnLayout, label_probability
 from gradatim.scorers.loading import load_scoring_model
@@ -65,7 +65,7 @@ class ProcessRewardScorer:
         self.tree_model = checked_tree_model(model, Spending.SCORER_PREFILL, memory_bytes)
         self._transcript = None if layout is None else Transcript(layout.path_tokens)
         self._positions = longest_path(model.config)
-        self._reads_directly: weakref.WeakKeyDictionary[Tree, bool] = weakref.WeakKeyDictionary()
+        self._reads_directly: weakref.WeakKeyDictionary[Tree, bool] = weakref.WeakKeyDictionary()  # unless it is text
         self._waiting: list[tuple[Node, Node, asyncio.Future[None]]] = []
         self._pump: asyncio.Task[None] | None = None
 
@@ -135,9 +135,10 @@ class ProcessRewardScorer:
         tree = node.tree
         if tree not in self._reads_directly:
             self._reads_directly[tree] = self._knows_tokens_of(tree)
-        read = node if self._transcript is None or self._reads_directly[tree] else self._transcript.counterpart(node)
+        directly = self._reads_directly[tree] and not tree.has_text_steps
+        read = node if self._transcript is None or directly else self._transcript.counterpart(node)
         length = len(read.tokens)
-        if length == 0:
+        if length == 0 or (self._transcript is None and tree.has_text_steps):
             raise GradatimError(
                 f"the steps of problem {tree.problem.id!r} are text without tokens; load the reward model with "
                 "ProcessRewardScorer.from_pretrained, which knows how to write them"
@@ -155,7 +156,8 @@ class ProcessRewardScorer:
             return True
         if not isinstance(self.layout, OwnLayout) or not tree.root.step.tokens:
             return False
-        return list(tree.root.step.tokens) == self.layout.path_tokens(tree.problem, (), finished=False)
+        prompt = self.layout.path_tokens(tree.problem, (), finished=False)
+        return is_in_tokens_of(tree, self.layout.tokenizer, prompt)
 
     async def _run(self) -> None:
         """Read whatever waits, a pass at a time; searches take their scores between two passes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from gradatim.policies.base import Policy, Sampling
+from gradatim.policies.base import Policy, Sampling, source_of
 from gradatim.tasks.base import Task, grade_node
 from gradatim.tree import EndReason, Node
 
@@ -14,9 +14,10 @@ class RolloutScorer:
     """Scores a step by the mean reward of solutions that the policy samples from it.
 
     The labels of Math-Shepherd (Wang et al., 2023, arXiv:2312.08935). Solutions that the tree already has below a node
-    count as rollouts, each as often as it was sampled, and only what is missing is sampled, so that deep nodes cost
-    little once their ancestors were scored. Scored from the root downwards by a policy at the same sampling settings
-    this is unbiased; below a node that a search explored selectively it leans towards what the search preferred.
+    count as rollouts if the same policy wrote them, each as often as it was sampled, and only what is missing is
+    sampled, so that deep nodes cost little once their ancestors were scored. Scored from the root downwards by a policy
+    at the same sampling settings this is unbiased; below a node that a search explored selectively it leans towards
+    what the search preferred.
 
     A finished step has its own reward. Rollouts that end without an answer (too long, too many steps) are worth 0.
     Rollouts that the budget cut short say nothing and are left out; a node without any other stays unscored.
@@ -46,7 +47,7 @@ class RolloutScorer:
     async def score(self, nodes: Sequence[Node]) -> None:
         """Score every node of ``nodes`` that has no score yet; see :class:`gradatim.scorers.base.Scorer`."""
         unscored = [node for node in dict.fromkeys(nodes) if self.name not in node.scores]
-        solutions = {node: _sampled_below(node) for node in unscored}
+        solutions = {node: _sampled_below(node, source_of(self.policy)) for node in unscored}
         by_missing: dict[int, list[Node]] = {}
         for node in unscored:
             by_missing.setdefault(self.rollouts - len(solutions[node]) if node.open else 0, []).append(node)
@@ -75,14 +76,16 @@ class RolloutScorer:
         return leaf.reward or 0.0
 
 
-def _sampled_below(node: Node) -> list[Node]:
-    """The whole solutions at or below ``node``, each as often as it was sampled."""
-    return [
-        leaf
-        for leaf in node.leaves()
-        if not leaf.open and leaf.step.end is not EndReason.BUDGET
-        for _ in range(leaf.multiplicity)
-    ]
+def _sampled_below(node: Node, source: str) -> list[Node]:
+    """The whole solutions at or below ``node`` that ``source`` wrote from there on, each as often as it was sampled."""
+    solutions = []
+    waiting = [node]
+    while waiting:
+        each = waiting.pop()
+        waiting.extend(child for child in reversed(each.children) if child.step.source == source)
+        if each.is_leaf and not each.open and each.step.end is not EndReason.BUDGET:
+            solutions.extend([each] * each.multiplicity)
+    return solutions
 
 
 def _cut_by_budget(leaf: Node) -> bool:

@@ -107,9 +107,10 @@ def puct(value: float, prior: float, visits: float, parent_visits: float, explor
 def priors(siblings: Sequence[Node]) -> list[float]:
     """``[siblings]``: softmax of the mean log-probability per token, so that long steps are not at a disadvantage.
 
-    Uniform where the policy's log-probabilities of a step are unknown.
+    Uniform where the policy's log-probabilities of a step are unknown, or the steps are of several policies.
     """
-    if not all(node.step.log_probabilities for node in siblings):
+    sources = {node.step.source for node in siblings}
+    if len(sources) > 1 or not all(node.step.log_probabilities for node in siblings):
         return [1 / len(siblings)] * len(siblings)
     means = [sum(node.step.log_probabilities) / len(node.step.log_probabilities) for node in siblings]
     largest = max(means, default=0.0)

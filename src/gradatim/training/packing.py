@@ -78,6 +78,9 @@ def pack_row(nodes: Iterable[Node]) -> PackedRow:
 
     Trees follow one another in the order of their first node. The observation of a node below which nothing was asked
     for conditions nothing, so it is left out.
+
+    Raises:
+        GradatimError: if a step has no tokens.
     """
     ordered = _depth_first(nodes)
     index = {id(node): i for i, node in enumerate(ordered)}
@@ -92,6 +95,11 @@ def pack_row(nodes: Iterable[Node]) -> PackedRow:
     depths: list[int] = []  # tokens on the path when the node is over
     previous: list[int] = []
     for node in ordered:
+        if not node.is_root and not node.step.tokens:
+            raise GradatimError(
+                f"a step of problem {node.tree.problem.id!r} is text without tokens, so it cannot be trained "
+                "on as it is; write the tree in the model's tokens first (gradatim.policies.transcript.tokenized)"
+            )
         parent = -1 if node.parent is None else index[id(node.parent)]
         step = node.step
         tokens = step.tokens + step.observation if id(node) in has_children else step.tokens

@@ -39,15 +39,16 @@ class TreeTrainer(CheckpointTrainer):
         examples: what to learn from.
         evaluation_examples: what :meth:`evaluate` computes the loss on.
         tokens_per_row: packed tokens in one row at most.
-        reference: where reference log-probabilities come from. ``"tree"``: recorded when the steps were sampled;
+        reference: where reference log-probabilities come from. ``"tree"``: recorded when the steps were sampled, by
+            one policy for all of them;
             ``"initial"``: this model as it is now; ``"base"``: this model without its adapters; or another model.
             All are computed once, before the first update.
         callbacks: as in the base class.
 
     Raises:
-        GradatimError: if there are no examples, the trees hold no log-probabilities that ``reference`` needs, the
-            tokens do not fit the model, or the model reads packed rows as something else than their paths (see
-            :mod:`gradatim.training.self_check`).
+        GradatimError: if there are no examples, the trees hold no log-probabilities that ``reference`` needs or hold
+            those of several policies, the tokens do not fit the model, or the model reads packed rows as something else
+            than their paths (see :mod:`gradatim.training.self_check`).
     """
 
     control: Any
@@ -88,6 +89,8 @@ class TreeTrainer(CheckpointTrainer):
         check_training(self.model)
         self.remove_callback(PrinterCallback)  # the history has every entry; whoever calls decides what is shown
         if objective.uses_reference:
+            if reference == "tree":
+                _check_one_source([*examples, *(evaluation_examples or ())])
             self.train_dataset = self._with_reference(rows, reference)
             self.eval_dataset = self._with_reference(held_out, reference) or None
 
@@ -194,6 +197,19 @@ class TreeTrainer(CheckpointTrainer):
                     values = token_log_probabilities(model, moved)
                 result.append(replace(row, reference=values.float().cpu()))
         return result
+
+
+def _check_one_source(examples: Sequence[Example]) -> None:
+    """Refuse recorded log-probabilities of several policies as one reference."""
+    nodes = (node for example in examples for group in example.groups for node in group)
+    sources = sorted({node.step.source for node in nodes})
+    if len(sources) > 1:
+        names = ", ".join(source or "an unknown one" for source in sources)
+        raise GradatimError(
+            f"the steps were written by {len(sources)} policies ({names}), so their recorded log-probabilities are not "
+            "those of one reference; learn from one policy's steps, or take the reference from a model",
+            options=("reference",),
+        )
 
 
 @contextmanager

@@ -1,0 +1,210 @@
+"""Models read trees of text, and trees that several policies wrote, as what they are."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import fake_vllm
+from gradatim.budget import Budget
+from gradatim.errors import GradatimError
+from gradatim.policies.base import Policy, Sampling
+from gradatim.policies.prompts import step_tokens
+from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
+from gradatim.policies.transcript import in_tokens_of, tokenized
+from gradatim.policies.transformers import TransformersPolicy
+from gradatim.policies.vllm import VllmPolicy
+from gradatim.scorers.layouts import OwnLayout
+from gradatim.scorers.process_reward import ProcessRewardScorer
+from gradatim.scorers.rollouts import RolloutScorer
+from gradatim.search.mcts import priors
+from gradatim.training import Example, TrainingSettings, train
+from gradatim.training.objectives.step_dpo import StepDpo
+from gradatim.training.packing import pack_row
+from gradatim.tree import EndReason, Node, Problem, Step, Tree
+from test_policies_exact import SHORT, make_policy
+from test_policies_limited import EvenTask
+from tiny_models import prompt, tiny_causal, tiny_classifier, word_tokenizer
+
+PROMPT = (5, 6, 7, 3)
+STEPS = (" 8 9\n", " 10 11 12\n")
+
+
+def text_tree(limit: int | None = None) -> tuple[Tree, Node, Node]:
+    """A tree as a server or a file gives it: a first step and a second."""
+    tree = Tree(Problem("a", prompt(*PROMPT)), budget=Budget(limit))
+    first = tree.add(tree.root, Step((), STEPS[0]))
+    return tree, first, tree.add(first, Step((), STEPS[1]))
+
+
+@pytest.fixture(params=["engine", "vllm"])
+def new_policy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    monkeypatch.setitem(sys.modules, "vllm", fake_vllm)
+    if request.param == "engine":
+        return make_policy
+    return lambda: VllmPolicy(fake_vllm.LLM(tiny_causal(), word_tokenizer()), word_tokenizer(), sampling=SHORT)
+
+
+def follows(policy: Any, before: list[int], node: Node, upper: Node) -> float:
+    """How far a path's recorded log-probabilities below ``upper`` are from those of the model after ``before``."""
+    whole = policy._transcript.counterpart(node).tokens
+    assert whole[: len(before)] == before
+    recorded = torch.tensor(
+        [value for each in node.path()[len(upper.path()) :] for value in each.step.log_probabilities]
+    )
+    with torch.inference_mode():
+        logits = tiny_causal()(input_ids=torch.tensor([whole])).logits[0, len(before) - 1 : -1].log_softmax(-1)
+    return float((logits.gather(-1, torch.tensor(whole[len(before) :])[:, None])[:, 0] - recorded).abs().max())
+
+
+def _tokens(node: Node) -> list[int]:
+    return step_tokens(word_tokenizer(), node.step.text, finished=node.step.end is EndReason.END_OF_TEXT)
+
+
+def test_a_tree_of_text_is_continued_from_its_text(new_policy: Callable[[], Any]) -> None:
+    tree, first, second = text_tree()
+    policy = new_policy()
+    before = {
+        node: [*PROMPT, *_tokens(first), *(_tokens(second) if node is second else ())] for node in (first, second)
+    }
+    for node in (first, second):
+        children = asyncio.run(policy.expand([node], 4))
+        leaves = asyncio.run(policy.rollout([node], 3))
+        assert children
+        assert len(leaves) == 3
+        for leaf in (*children, *leaves):
+            assert leaf.step.tokens == ()
+            assert follows(policy, before[node], leaf, node) < 1e-5
+    assert tree.budget.policy_prefill == len(before[second])  # each token of the imported path was read once
+    assert tree.root.step.tokens == ()  # the tree is text still
+    deeper = next(child for child in second.children if child.open)
+    [leaf] = asyncio.run(policy.expand([deeper], 1))
+    assert follows(policy, policy._transcript.counterpart(deeper).tokens, leaf, deeper) < 1e-5
+    policy.release(tree)
+    assert asyncio.run(policy.expand([first], 1))
+
+
+def test_rollouts_of_imported_steps_are_sampled_from_those_steps() -> None:
+    _, first, second = text_tree()
+    policy = make_policy()
+    asyncio.run(RolloutScorer(policy, EvenTask(), rollouts=4).score([first, second]))
+    before = [*PROMPT, *_tokens(first), *_tokens(second)]
+    leaves = [leaf for leaf in second.leaves() if leaf is not second]
+    assert leaves
+    assert all(follows(policy, before, leaf, second) < 1e-5 for leaf in leaves)
+    assert first.counts["rollouts"] >= 4
+    assert second.counts["rollouts"] == 4
+
+
+def test_a_budget_ends_in_a_tree_of_text_as_in_any(new_policy: Callable[[], Any]) -> None:
+    tree, first, _ = text_tree(limit=9)  # the prompt and the first step take 7
+    children = asyncio.run(new_policy().rollout([first], 3))
+    assert sum(len(node.step.log_probabilities) for node in children[0].path()[2:]) == 2
+    assert len(children) == 1
+    assert tree.budget.spent
+
+
+def test_tokens_of_another_tokenizer_are_refused(new_policy: Callable[[], Any]) -> None:
+    """Even where both tokenizers write the prompt in the same ids."""
+    other = word_tokenizer(60)
+    tree = Tree(Problem("a", prompt(*PROMPT)))
+    asyncio.run(TransformersPolicy(tiny_causal(vocabulary=60), other, sampling=SHORT).expand([tree.root], 3))
+    policy = new_policy()
+    with pytest.raises(GradatimError, match="grown with another tokenizer or prompt; start a new tree"):
+        asyncio.run(policy.expand([tree.root], 1))
+    again = Tree.from_json(tree.to_json())
+    with pytest.raises(GradatimError, match="grown with another tokenizer"):
+        asyncio.run(policy.rollout([again.root], 1))
+    copy = tokenized(again, policy.tokenizer)
+    assert asyncio.run(policy.expand([copy.root], 1))
+    assert in_tokens_of(copy, policy.tokenizer) is copy
+    assert in_tokens_of(tree, policy.tokenizer) is not tree
+
+
+def test_a_reward_model_reads_text_steps_behind_a_prompt_of_tokens() -> None:
+    tokenizer = word_tokenizer()
+    tree, _, second = text_tree()
+    written = tokenized(tree, tokenizer)
+    mixed = Tree(tree.problem, prompt_tokens=PROMPT)
+    below = mixed.add(mixed.add(mixed.root, Step((), STEPS[0])), Step((), STEPS[1]))
+    scorer = ProcessRewardScorer(tiny_classifier(), layout=OwnLayout(tokenizer))
+    for node in (below, second, written.nodes[2]):
+        asyncio.run(scorer.score([node]))
+    assert below.scores == second.scores == pytest.approx(written.nodes[2].scores, abs=1e-6)
+    with pytest.raises(GradatimError, match="are text without tokens"):
+        asyncio.run(ProcessRewardScorer(tiny_classifier(), name="direct").score([below]))
+    with pytest.raises(GradatimError, match="is text without tokens, so it cannot be trained on as it is"):
+        pack_row([below])
+
+
+def one_step(text: str) -> Callable[[Node], list[ScriptedStep]]:
+    return lambda node: [ScriptedStep(text, 1.0, EndReason.END_OF_TEXT)]
+
+
+def test_a_second_policys_rollouts_are_not_taken_for_the_policys_own() -> None:
+    first = ScriptedPolicy(one_step("right"), source="first")
+    second = ScriptedPolicy(one_step("so wrong"), source="second")
+    tree = Tree(Problem("a", "question"))
+    asyncio.run(RolloutScorer(second, EvenTask(), rollouts=3, name="second").score([tree.root]))
+    asyncio.run(RolloutScorer(first, EvenTask(), rollouts=2, name="first").score([tree.root]))
+    assert tree.root.scores == {"second": 1.0, "first": 0.0}
+    assert tree.root.counts == {"second": 3, "first": 2}
+    assert {child.step.source for child in tree.root.children} == {"first", "second"}
+    assert priors(tree.root.children) == [0.5, 0.5]  # neither policy's probabilities
+
+
+def test_steps_say_which_weights_wrote_them() -> None:
+    policy, same = make_policy(), make_policy()
+    before = policy.source
+    assert before == same.source
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(1.01)
+    policy.refresh()
+    assert policy.source != before
+    tree = Tree(Problem("a", prompt(*PROMPT)))
+    asyncio.run(same.expand([tree.root], 2))
+    asyncio.run(policy.expand([tree.root], 6))
+    assert {child.step.source for child in tree.root.children} == {before, policy.source}
+    assert [node.step for node in Tree.from_json(tree.to_json()).nodes] == [node.step for node in tree.nodes]
+
+
+def test_log_probabilities_of_several_policies_are_no_reference() -> None:
+    tree = Tree(Problem("a", prompt(*PROMPT)), prompt_tokens=PROMPT)
+    chosen, rejected = (
+        tree.add(tree.root, Step((number, 3), "", (-1.0, -1.0), source=source))
+        for number, source in ((8, "one"), (9, "two"))
+    )
+    examples = [Example(((chosen,), (rejected,)))]
+    settings = TrainingSettings(epochs=1, learning_rate=1e-4)
+    with pytest.raises(GradatimError, match=r"written by 2 policies \(one, two\).*take the reference from a model"):
+        train(tiny_causal(), StepDpo(), examples, settings)
+    train(tiny_causal(), StepDpo(), examples, settings, reference="initial")
+
+
+def test_a_reopened_step_is_judged_anew() -> None:
+    tree = Tree(Problem("a", "question"))
+    cut = tree.add(tree.root, Step((5, 6), "ab", end=EndReason.BUDGET))
+    cut.scores, cut.counts, cut.reward = {"value": 0.0}, {"value": 3}, 0.0
+    assert tree.add(tree.root, Step((5, 6), "ab", end=EndReason.LENGTH)) is cut
+    assert cut.scores == {"value": 0.0}
+    assert tree.add(tree.root, Step((5, 6), "ab")) is cut
+    assert (cut.open, cut.scores, cut.counts, cut.reward) == (True, {}, {}, None)
+
+
+def test_the_same_sampling_gives_the_same_text_in_both_kinds_of_tree() -> None:
+    """A tree of text is continued with the same draws as its copy in tokens."""
+    tree, first, _ = text_tree()
+    copy = tokenized(tree, word_tokenizer())
+    sampling = Sampling(max_step_tokens=6, max_steps=4)
+    policy: Policy = make_policy()
+    texts = [
+        [leaf.text for leaf in asyncio.run(policy.rollout([each.nodes[first.id]], 4, sampling))]  # type: ignore[arg-type]
+        for each in (tree, copy)
+    ]
+    assert texts[0] == texts[1]
