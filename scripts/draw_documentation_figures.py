@@ -120,7 +120,7 @@ def draw_searches(trees: Mapping[str, Tree], path: Path) -> None:
         axes = figure.add_axes((0.01 + 0.25 * place, 0.11, 0.23, 0.745))
         _dots(axes, tree)
         axes.set_title(titles[name], fontsize=11, fontweight="bold", color=INK, loc="left", va="bottom")
-        right = sum(1 for leaf in tree.solutions() if leaf.reward)
+        right = sum(1 for leaf in tree.solutions() if leaf.correct)
         note = f"{tree.budget.total} tokens, {len(tree) - 1} steps, {right} right"
         figure.text(0.01 + 0.25 * place, 0.055, note, fontsize=9.5, color=QUIET)
     _save(figure, path)
@@ -227,7 +227,7 @@ def _mask(axes: Axes, row: PackedRow, colors: Mapping[Node, Color]) -> None:
 def _dots(axes: Axes, tree: Tree) -> None:
     """A tree from top to bottom, a dot for each step in the colour of its score."""
     places = {node: (y, depth) for node, (depth, y) in _places(tree).items()}
-    to_right = {node for leaf in tree.solutions() if leaf.reward for node in leaf.path()}
+    to_right = {node for leaf in tree.solutions() if leaf.correct for node in leaf.path()}
     for node in tree.nodes[1:]:
         assert node.parent is not None
         (x, y), (parent_x, parent_y) = places[node], places[node.parent]
@@ -238,8 +238,8 @@ def _dots(axes: Axes, tree: Tree) -> None:
         score = node.scores.get("process_reward")
         fill = "white" if score is None else SCORE_COLORS(score)
         marker = "s" if node.is_root else "o"
-        axes.scatter(x, y, s=62, marker=marker, color=fill, edgecolor=RIGHT if node.reward else "#7B858F", zorder=3,
-                     linewidth=2.0 if node.reward else 0.8)  # fmt: skip
+        axes.scatter(x, y, s=62, marker=marker, color=fill, edgecolor=RIGHT if node.correct else "#7B858F", zorder=3,
+                     linewidth=2.0 if node.correct else 0.8)  # fmt: skip
     widest = max(x for x, _ in places.values())
     axes.set(xlim=(-0.7, max(widest, 4) + 0.7), ylim=(max(node.depth for node in tree.nodes) + 0.35, -0.35))
     axes.set_axis_off()
@@ -283,7 +283,7 @@ def _value_dot(axes: Axes, node: Node, place: tuple[float, float]) -> None:
                   family="monospace", va="bottom", color=INK, zorder=2,
                   bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
     if node.is_leaf:
-        mark, color = ("✓", RIGHT) if node.reward else ("✗", WRONG)
+        mark, color = ("✓", RIGHT) if node.correct else ("✗", WRONG)
         axes.text(place[0] + 0.11, place[1] + 0.14, mark, fontsize=11, va="center", color=color)
 
 

@@ -65,7 +65,7 @@ def judge(model: ModelRecord, task: Gsm8k, problem: Problem, solution: str, reco
     steps = task.split_steps(solution)
     place = task.first_error(steps)
     model.recorded.append(recorded)
-    model.judged.append(verdict.reward == 1.0)
+    model.judged.append(verdict.correct is True)
     model.answered.append(verdict.answer is not None)
     model.first_error.append(place)
     model.steps.append(len(steps))

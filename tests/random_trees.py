@@ -58,4 +58,5 @@ def _annotate(draw: st.DrawFn, node: Node) -> None:
     node.scores = draw(st.dictionaries(NAMES, NUMBERS, max_size=2))
     node.counts = draw(st.dictionaries(NAMES, st.integers(0, 9), max_size=2))
     node.reward = draw(st.none() | st.sampled_from([0.0, 0.5, 1.0]))
+    node.correct = draw(st.none() | st.booleans())
     node.answer = draw(st.none() | st.text(max_size=3))

@@ -112,7 +112,7 @@ class FunctionScorer:
 
 
 def oracle_value(node: Node) -> float:
-    return float(TASK.solvable(node.tree.problem, node.text))
+    return float(TASK.reachable(node.tree.problem, node.text))
 
 
 def oracle_scorer() -> FunctionScorer:

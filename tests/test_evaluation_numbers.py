@@ -6,14 +6,14 @@ import itertools
 import json
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradatim import Budget, EndReason, Step, Tree
+from gradatim import Budget, EndReason, Problem, Step, Tree
 from gradatim.errors import GradatimError
 from gradatim.evaluation import (
     Estimate,
@@ -38,13 +38,17 @@ from gradatim.evaluation import (
     method_result,
     pass_at_k,
     policy_result,
+    samples_of,
     scored_states,
     spending_of,
     step_score_result,
     tokens_to_reach,
     weighted_majority,
 )
+from gradatim.supervision import path_pairs, right_solutions
+from gradatim.tasks import Verdict, grade
 from gradatim.tasks.countdown import Countdown, make_problem
+from gradatim.view.text import mark
 
 samples = st.lists(
     st.builds(
@@ -278,6 +282,42 @@ def test_policy_that_solves_nothing_has_no_cost_of_a_solution() -> None:
 
 def curve_point(tokens: float, accuracy: float) -> MethodResult:
     return MethodResult("m", "s", Estimate(accuracy, accuracy, accuracy, 10), {"policy_generated": tokens})
+
+
+class PartialCredit:
+    """A verifier that rewards the share of the tests that pass, and calls right what passes all."""
+
+    name = "partial"
+    step_end = ("\n",)
+
+    def verify(self, problem: Problem, text: str) -> Verdict:
+        passed = float(text)
+        return Verdict(passed, text, "", correct=passed == 1.0)
+
+
+def graded_tree(*texts: str) -> Tree:
+    tree = Tree(Problem("p", "Q?\n"))
+    for text in texts:
+        tree.add(tree.root, Step((), text, end=EndReason.END_OF_TEXT))
+    grade(tree, cast(Any, PartialCredit()))
+    return tree
+
+
+def test_partial_credit_is_right_in_no_table() -> None:
+    tree = graded_tree("0.75", "0.75", "1.0", "0.25")
+    assert [leaf.correct for leaf in tree.leaves()] == [False, True, False]
+    samples = samples_of(tree)
+    assert [(sample.reward, sample.correct) for sample in samples[:1]] == [(0.75, False)]
+    result = policy_result([samples] * 30, [1.0] * 30, counts=[1, 4])
+    assert (result.pass_at_1.value, result.right) == (0.25, 30)
+    assert result.pass_at_k[1].value == pytest.approx(0.25)
+    assert result.pass_at_k[4].value == 1.0
+    assert result.majority[4].value == 0.0  # 0.75 has two votes, and is not right
+    assert best_of_n([Sample(0.75, "a", 0.9, correct=False), Sample(1.0, "b", 0.1)], 2) == 0.0
+    assert [leaf.text for leaf in right_solutions(tree)] == ["1.0"]
+    assert {pair.chosen.text for pair in path_pairs(tree)} == {"1.0"}
+    assert {pair.rejected.text for pair in path_pairs(tree)} == {"0.75", "0.25"}
+    assert [mark(leaf) for leaf in tree.leaves()] == ["✗", "✓", "✗"]
 
 
 def test_curves_are_interpolated_in_log_tokens_and_never_beyond() -> None:

@@ -95,7 +95,7 @@ def test_figures_follow_from_the_trees(whole: Path) -> None:
     best = [max(tree.solutions(), key=lambda leaf: leaf.scores["process_reward"], default=None) for tree in searched]
     assert beam["accuracy"] == pytest.approx(sum(leaf.reward or 0.0 for leaf in best if leaf) / len(searched))
     truths = [
-        Countdown().solvable(tree.problem, node.text) == (node.scores[VALUE] > 0)
+        Countdown().reachable(tree.problem, node.text) == (node.scores[VALUE] > 0)
         for tree in stored(whole, "round-1")
         for node in tree.nodes[1:]
         if node.open

@@ -30,7 +30,7 @@ def test_a_value_is_the_share_of_rollouts_that_verify() -> None:
         tree = new_tree(problem)
         scorer = RolloutScorer(random_policy(), TASK, rollouts=40, name="value")
         asyncio.run(scorer.score([tree.root]))
-        right = sum(count for leaf, count in below(tree.root).items() if TASK.solvable(problem, leaf.text))
+        right = sum(count for leaf, count in below(tree.root).items() if TASK.reachable(problem, leaf.text))
         assert tree.root.scores == {"value": right / 40}
         assert tree.root.counts == {"value": 40}
         assert all(leaf.reward is not None for leaf in tree.leaves())
@@ -87,7 +87,7 @@ def test_closed_steps_have_their_own_reward() -> None:
     leaf = tree.solutions()[0]
     spent = tree.budget.total
     asyncio.run(RolloutScorer(random_policy(), TASK).score([leaf, long, fragment]))
-    assert leaf.scores["rollouts"] == float(TASK.solvable(tree.problem, leaf.text))
+    assert leaf.scores["rollouts"] == float(TASK.reachable(tree.problem, leaf.text))
     assert long.scores["rollouts"] == 0.0
     assert fragment.scores == {}
     assert tree.budget.total == spent
@@ -126,7 +126,7 @@ def test_a_score_is_the_mean_over_the_solutions_that_the_budget_left_whole(limit
     tree = new_tree(seed=seed, limit=limit)
     asyncio.run(RolloutScorer(random_policy(), TASK, rollouts=10).score([tree.root]))
     whole = below(tree.root)
-    right = sum(count for leaf, count in whole.items() if TASK.solvable(tree.problem, leaf.text))
+    right = sum(count for leaf, count in whole.items() if TASK.reachable(tree.problem, leaf.text))
     if whole:
         assert tree.root.counts == {"rollouts": whole.total()}
         assert tree.root.scores == {"rollouts": right / whole.total()}

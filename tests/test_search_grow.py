@@ -106,7 +106,7 @@ def test_only_what_is_worth_it_is_expanded() -> None:
         )
     )
     for node in tree.root.children:
-        assert bool(node.children) == TASK.solvable(tree.problem, node.text)
+        assert bool(node.children) == TASK.reachable(tree.problem, node.text)
 
 
 def test_wrong_shapes_are_refused() -> None:

@@ -82,7 +82,7 @@ def test_rollouts_run_to_the_end_and_their_steps_are_nodes() -> None:
     assert all(leaf.finished and leaf.depth == 2 for leaf in leaves)
     assert len({node.key for node in tree.nodes}) == len(tree)
     assert Counter(leaves) == {leaf: leaf.multiplicity for leaf in tree.solutions()}
-    assert all(leaf.reward == float(TASK.solvable(PROBLEM, leaf.text)) for leaf in leaves)
+    assert all(leaf.reward == float(TASK.reachable(PROBLEM, leaf.text)) for leaf in leaves)
 
 
 def test_long_steps_and_long_rollouts_are_cut_off() -> None:

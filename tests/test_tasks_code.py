@@ -197,6 +197,7 @@ def test_the_reward_may_be_the_share_of_tests(tmp_path: Path) -> None:
     task, problem = problem_of(tmp_path, INPUTS, reward="fraction")
     verdict = task.verify(problem, "a, b = map(int, input().split())\nprint(abs(a) + abs(b))")
     assert (verdict.reward, verdict.reason) == (2 / 3, "wrong answer in test 2; 2 of 3 passed")
+    assert verdict.correct is False
     task, problem = problem_of(tmp_path, ASSERTS, reward="fraction")
     verdict = task.verify(problem, "def shared(a, b): return ()")
     assert (verdict.reward, verdict.reason) == (0.5, "wrong answer in test 1; 1 of 2 passed")

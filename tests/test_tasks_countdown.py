@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
-from gradatim.tasks.base import Oracle, Task
+from gradatim.tasks.base import Task
 from gradatim.tasks.countdown import (
     Countdown,
     Rejection,
@@ -23,6 +23,7 @@ from gradatim.tasks.countdown import (
     render_step,
 )
 from gradatim.tasks.countdown_tokenizer import make_countdown_tokenizer
+from gradatim.tasks.truth import Reachability, StepTruth, state_truth
 from gradatim.tree import Problem
 
 TASK = Countdown()
@@ -74,12 +75,12 @@ def test_ways_sum_over_the_next_steps() -> None:
 
 
 def test_partial_solutions_are_known_to_be_good_or_lost() -> None:
-    assert TASK.solvable(PROBLEM, "")
-    assert TASK.solvable(PROBLEM, " 7 * 5 = 35 | 3 8 35\n")
-    assert TASK.solvable(PROBLEM, SOLUTION)
+    assert TASK.reachable(PROBLEM, "")
+    assert TASK.reachable(PROBLEM, " 7 * 5 = 35 | 3 8 35\n")
+    assert TASK.reachable(PROBLEM, SOLUTION)
     assert TASK.ways(PROBLEM, SOLUTION) == 1
     lost = " 8 * 7 = 56 | 3 5 56\n 56 * 5 = 280 | 3 280\n"
-    assert not TASK.solvable(PROBLEM, lost)
+    assert not TASK.reachable(PROBLEM, lost)
     steps = [" 7 * 5 = 35 | 3 8 35\n", " 35 * 8 = 280 | 3 280\n", " 280 - 3 = 277 | 277"]
     assert TASK.first_error(PROBLEM, steps) == 1
     assert TASK.first_error(PROBLEM, TASK.split_steps(SOLUTION)) is None
@@ -202,6 +203,10 @@ def test_tokenizer_is_lossless_and_has_one_token_a_word() -> None:
     assert len(tokenizer(steps)["input_ids"]) == 7
 
 
-def test_countdown_is_a_task_and_an_oracle() -> None:
+def test_countdown_knows_what_can_be_reached_and_where_it_first_cannot() -> None:
     assert isinstance(TASK, Task)
-    assert isinstance(TASK, Oracle)
+    assert isinstance(TASK, Reachability)
+    assert isinstance(TASK, StepTruth)
+    truth = state_truth(TASK)
+    assert truth is not None
+    assert (truth.name, truth.holds(PROBLEM, SOLUTION)) == ("reachable", True)

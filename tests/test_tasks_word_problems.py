@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gradatim import GradatimError, Problem
 from gradatim.pipeline.tasks import default_task_options, make_task, problem_from_text
-from gradatim.tasks.base import Oracle, Task
+from gradatim.tasks.base import Task
+from gradatim.tasks.truth import Reachability, StepTruth, state_truth
 from gradatim.tasks.word_problems import StepKind, WordProblems, make_problem
 from gradatim.tasks.word_problems.generation import Difficulty, draw_graph
 from gradatim.tasks.word_problems.graph import OPERATORS, Definition, DependencyGraph, Quantity, calculate
@@ -38,9 +39,18 @@ demonstrations = st.sampled_from(DEMONSTRATIONS)
 seeds = st.integers(0, 2**32)
 
 
-def test_it_is_a_task_with_an_oracle() -> None:
+def all_right(problem: Problem, text: str) -> bool:
+    truth = state_truth(TASK)
+    assert truth is not None
+    assert truth.name == "steps_right"
+    return truth.holds(problem, text)
+
+
+def test_it_is_a_task_that_knows_which_steps_are_right_and_not_what_can_be_reached() -> None:
     assert isinstance(TASK, Task)
-    assert isinstance(TASK, Oracle)
+    assert isinstance(TASK, StepTruth)
+    assert not isinstance(TASK, Reachability)
+    assert not all_right(PROBLEM, COINS.replace("14", "15"))  # from here a right answer could still be written
     task = make_task(default_task_options("word_problems"))
     assert isinstance(task, WordProblems)
     assert task.difficulty == WordProblems().difficulty == Difficulty()
@@ -260,7 +270,7 @@ def test_demonstrations_are_right_and_have_no_needless_step(demonstration: tuple
     assert len(steps) == problem.data["operations"] + 1
     verdict = TASK.verify(problem, solution)
     assert (verdict.reward, verdict.answer, verdict.reason) == (1.0, problem.answer, "correct")
-    assert all(TASK.solvable(problem, "".join(steps[:count])) for count in range(len(steps) + 1))
+    assert all(all_right(problem, "".join(steps[:count])) for count in range(len(steps) + 1))
 
 
 # Reading and judging
@@ -319,9 +329,9 @@ def test_every_kind_of_step(before: str, step: str, kind: StepKind) -> None:
 
 
 def test_a_needless_step_keeps_a_solution_right_and_an_error_never_heals() -> None:
-    assert TASK.solvable(PROBLEM, COINS + DISTRACTOR + RINGS + "Answer: 11")
+    assert all_right(PROBLEM, COINS + DISTRACTOR + RINGS + "Answer: 11")
     wrong = COINS.replace("14", "15")
-    assert not TASK.solvable(PROBLEM, wrong + COINS + RINGS)
+    assert not all_right(PROBLEM, wrong + COINS + RINGS)
     assert TASK.first_error(PROBLEM, [DISTRACTOR, wrong, COINS]) == 0
     assert TASK.first_error(PROBLEM, []) is None
 
@@ -356,7 +366,7 @@ def test_no_text_breaks_it(text: str) -> None:
     judgements = TASK.judge_steps(PROBLEM, steps)
     wrong = [index for index, judgement in enumerate(judgements) if not judgement.kind.is_right]
     assert TASK.first_error(PROBLEM, steps) == (wrong[0] if wrong else None)
-    assert TASK.solvable(PROBLEM, text) is (not wrong)
+    assert all_right(PROBLEM, text) is (not wrong)
     assert TASK.verify(PROBLEM, text).reward in (0.0, 1.0)
 
 
@@ -419,8 +429,8 @@ def test_an_injected_error_is_found(demonstration: tuple[Problem, str], kind: St
     corrupted = [*steps[:index], line + "\n", *steps[index + 1 :]]
     assert TASK.judge_steps(problem, corrupted)[index].kind is kind
     assert TASK.first_error(problem, corrupted) == index
-    assert TASK.solvable(problem, "".join(corrupted[:index]))
-    assert not TASK.solvable(problem, "".join(corrupted[: index + 1]))
+    assert all_right(problem, "".join(corrupted[:index]))
+    assert not all_right(problem, "".join(corrupted[: index + 1]))
 
 
 @settings(max_examples=80, deadline=None)

@@ -303,6 +303,24 @@ def test_any_damage_to_the_json_is_a_clear_error_or_harmless(data: st.DataObject
     assert len(list(tree.root.descendants())) == len(tree) > 0
 
 
+def test_whether_a_solution_is_right_is_kept_and_told_by_the_reward_in_older_files() -> None:
+    tree = Tree(Problem("p", "q"))
+    partial, whole, unknown = (tree.add(tree.root, Step((), text, end=EndReason.END_OF_TEXT)) for text in "abc")
+    partial.reward, partial.correct = 0.75, False
+    whole.reward = 1.0
+    assert [node.correct for node in (partial, whole, unknown)] == [False, True, None]
+    value = json.loads(json.dumps(tree.to_json()))
+    assert [node.get("correct") for node in value["nodes"][1:]] == [False, None, None]
+    again = Tree.from_json(value)
+    assert [node.correct for node in again.nodes[1:]] == [False, True, None]
+    assert again.to_json() == tree.to_json()
+    for node in value["nodes"]:
+        node.pop("correct", None)  # as files were before
+    assert [node.correct for node in Tree.from_json(value).nodes[1:]] == [True, True, None]
+    partial.reward = 0.9  # another verdict: the former one is no longer true of it
+    assert partial.correct is True
+
+
 # Size
 
 

@@ -251,9 +251,9 @@ def _record_clusters(records: Sequence[StepRecord], scores: StepScores, name: st
 def _unscored_rewards(problems: Sequence[ModelSolutions]) -> dict[str, list[float]]:
     samples = [_samples(problem, {}) for problem in problems]
     choices: dict[str, Callable[[list[Sample]], float]] = {
-        "random choice": lambda part: sum(sample.reward for sample in part) / len(part),
+        "random choice": lambda part: sum(bool(sample.correct) for sample in part) / len(part),
         "majority": lambda part: majority(part, len(part)),
-        "oracle": lambda part: max(sample.reward for sample in part),
+        "oracle": lambda part: float(any(sample.correct for sample in part)),
     }
     return {
         **{model: [problem.solutions[model].outcome or 0.0 for problem in problems] for model in problems[0].solutions},

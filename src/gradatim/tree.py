@@ -16,6 +16,7 @@ from gradatim.budget import Budget
 from gradatim.errors import GradatimError
 
 FORMAT_VERSION = 1
+_RIGHT_ABOVE = 0.5
 
 
 class EndReason(StrEnum):
@@ -109,13 +110,15 @@ class Node:
         multiplicity: how often this very step was proposed at this place.
         draws: how many steps were ever drawn below this node; numbers the draws for reproducible sampling.
         key: 64-bit number that seeds sampling below this node; depends on the tree's seed and the path of draws only.
-        reward: the verifier's reward, for graded leaves.
+        reward: the verifier's reward, for graded leaves. Setting it forgets what ``correct`` was.
+        correct: whether the solution that ends here is right, as the verifier said; where it did not say it, whether
+            the reward is above one half, and ``None`` without a reward.
         answer: the answer extracted from the solution that ends here, for graded leaves.
     """
 
     __slots__ = (
-        "answer", "children", "counts", "depth", "draws", "id", "key", "multiplicity", "parent", "reward", "scores",
-        "step", "tree",
+        "_correct", "_reward", "answer", "children", "counts", "depth", "draws", "id", "key", "multiplicity", "parent",
+        "scores", "step", "tree",
     )  # fmt: skip
 
     def __init__(self, tree: Tree, id: int, parent: Node | None, step: Step, key: int) -> None:
@@ -130,8 +133,25 @@ class Node:
         self.multiplicity = 1
         self.draws = 0
         self.key = key
-        self.reward: float | None = None
+        self._reward: float | None = None
+        self._correct: bool | None = None
         self.answer: str | None = None
+
+    @property
+    def reward(self) -> float | None:
+        return self._reward
+
+    @reward.setter
+    def reward(self, value: float | None) -> None:
+        self._reward, self._correct = value, None
+
+    @property
+    def correct(self) -> bool | None:
+        return is_right(self._reward) if self._correct is None else self._correct
+
+    @correct.setter
+    def correct(self, value: bool | None) -> None:
+        self._correct = value
 
     @property
     def is_root(self) -> bool:
@@ -189,6 +209,11 @@ class Node:
 
     def __repr__(self) -> str:
         return f"Node({self.id}, depth={self.depth}, text={self.step.text!r}, scores={self.scores})"
+
+
+def is_right(reward: float | None) -> bool | None:
+    """Whether a reward is of a right solution where no verdict says it; ``None`` without a reward."""
+    return None if reward is None else reward > _RIGHT_ABOVE
 
 
 class Tree:
@@ -377,6 +402,7 @@ def _node_to_json(node: Node) -> dict[str, Any]:
         "multiplicity": (node.multiplicity, 1),
         "draws": (node.draws, 0),
         "reward": (node.reward, None),
+        "correct": (node.correct, is_right(node.reward)),
         "answer": (node.answer, None),
     }
     record.update({name: value for name, (value, default) in optional.items() if value != default})
@@ -403,6 +429,7 @@ def _node_from_json(tree: Tree, record: Mapping[str, Any]) -> None:
     node.multiplicity = record.get("multiplicity", 1)
     node.draws = record.get("draws", 0)
     node.reward = record.get("reward")
+    node.correct = record.get("correct")
     node.answer = record.get("answer")
     tree._append(node)
 

@@ -288,7 +288,7 @@ def _choose(store: TreeStore, problem: str | None) -> Tree:
 
 
 def _telling(tree: Tree) -> bool:
-    return {(leaf.reward or 0.0) > 0.5 for leaf in tree.solutions()} == {True, False}
+    return {bool(leaf.correct) for leaf in tree.solutions()} == {True, False}
 
 
 def _value_name(forest: Iterable[Tree], value: str | None) -> str:

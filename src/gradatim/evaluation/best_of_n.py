@@ -145,7 +145,7 @@ def best_of_n_selection(
         best_of={n: mean([best_of_n(samples, n) for samples in questions]) for n in sizes},
         weighted_majority=mean([weighted_majority(s, len(s)) for s in questions]) if answered else None,
         majority=mean([majority(s, len(s)) for s in questions]) if answered else None,
-        any_right=mean([max(sample.reward for sample in samples) for samples in questions]),
+        any_right=mean([float(any(sample.correct for sample in samples)) for samples in questions]),
     )
 
 

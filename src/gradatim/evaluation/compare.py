@@ -20,7 +20,7 @@ class MethodResult:
     Attributes:
         method: its name; results of equal method and scorer at different settings make a curve.
         scorer: the scorer that guided or selected, or ``"none"``.
-        accuracy: mean reward of the selected solutions, over problems.
+        accuracy: share of problems whose selected solution is right.
         spending: mean tokens per problem of each of the budget's four kinds.
         flops: estimated floating-point operations per problem, where the models' sizes are known.
         settings: what the method was run with.
@@ -75,7 +75,7 @@ def method_result(
     Args:
         method: the method's name.
         scorer: the scorer's name, or ``"none"``.
-        rewards: ``[problems]``, the (expected) reward of the solution that the method selected.
+        rewards: ``[problems]``, the chance that the solution that the method selected is right.
         spending: ``[problems]``, the tokens of each kind (see :func:`spending_of`).
         policy_parameters: the policy's size, if FLOPs are to be estimated.
         scorer_parameters: the scorer's size.

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradatim.errors import GradatimError
+from gradatim.tree import is_right
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -23,11 +24,18 @@ class Sample:
         reward: the verifier's reward.
         answer: the extracted answer; ``None`` where there is none, which is never voted for.
         score: the scorer's number for the whole solution; selection by score prefers higher ones.
+        correct: whether the solution is right, which is what all metrics count; where it is not said, whether the
+            reward is above one half.
     """
 
     reward: float
     answer: str | None
     score: float = 0.0
+    correct: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.correct is None:
+            object.__setattr__(self, "correct", is_right(self.reward))
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
@@ -48,7 +56,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
 
 
 def best_of_n(samples: Sequence[Sample], n: int) -> float:
-    """Expected reward of the highest-scored of ``n`` solutions drawn without replacement; ties are drawn by lot.
+    """Chance that the highest-scored of ``n`` solutions drawn without replacement is right; ties are drawn by lot.
 
     Exact: a group of equal scores with ``lower`` solutions below it wins if the subset lies within the group and
     those below, but not wholly below.
@@ -57,13 +65,13 @@ def best_of_n(samples: Sequence[Sample], n: int) -> float:
         GradatimError: unless ``1 <= n <= len(samples)``.
     """
     _check_subset(len(samples), n)
-    rewards: dict[float, list[float]] = {}
+    right: dict[float, list[bool]] = {}
     for sample in samples:
-        rewards.setdefault(sample.score, []).append(sample.reward)
+        right.setdefault(sample.score, []).append(bool(sample.correct))
     subsets = math.comb(len(samples), n)
     expected, lower = 0.0, 0
-    for score in sorted(rewards):
-        group = rewards[score]
+    for score in sorted(right):
+        group = right[score]
         wins = math.comb(lower + len(group), n) - math.comb(lower, n)
         expected += wins / subsets * (sum(group) / len(group))
         lower += len(group)
@@ -71,7 +79,7 @@ def best_of_n(samples: Sequence[Sample], n: int) -> float:
 
 
 def majority(samples: Sequence[Sample], n: int, *, resamples: int = 1000, seed: int = 0) -> float:
-    """Expected reward of the most frequent answer among ``n`` solutions drawn without replacement.
+    """Chance that the most frequent answer is right among ``n`` solutions drawn without replacement.
 
     Self-consistency (Wang et al., 2022, arXiv:2203.11171). Ties between answers are averaged over; a subset without
     any answer earns nothing. Exact where there are at most ``resamples`` subsets, otherwise the mean over that many
@@ -104,13 +112,13 @@ def _vote(samples: Sequence[Sample], weights: FloatArray, n: int, resamples: int
     if not answers:
         return 0.0
     ballot = np.zeros((len(samples), len(answers)))  # [samples, answers]: one vote each
-    reward_sum = np.zeros(len(answers))
+    right = np.zeros(len(answers))
     for row, sample in enumerate(samples):
         if sample.answer is not None:
             column = answers.index(sample.answer)
             ballot[row, column] = 1.0
-            reward_sum[column] += sample.reward
-    rewards = reward_sum / ballot.sum(axis=0)  # equal answers have equal rewards but for a verifier's partial credit
+            right[column] += bool(sample.correct)
+    rewards = right / ballot.sum(axis=0)  # equal answers are all right or all wrong but for what a verifier sees beside
     chosen = _subsets(len(samples), n, resamples, seed)
     voted = chosen @ ballot > 0  # [subsets, answers]; an answer of weight 0 may still win among its like
     votes = np.where(voted, chosen @ (ballot * weights[:, None]), -1.0)

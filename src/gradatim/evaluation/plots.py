@@ -13,6 +13,7 @@ from gradatim.evaluation.bootstrap import Estimate
 from gradatim.evaluation.compare import MethodResult, curves
 from gradatim.evaluation.steps import CalibrationBin
 from gradatim.store.files import atomic_path
+from gradatim.tasks.truth import OF_STATES, TruthName
 
 # Okabe and Ito (2008): told apart with any colour vision; the yellow is left out, it is too pale for lines
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4D4D4D")
@@ -89,13 +90,16 @@ def reliability(
     path: str | os.PathLike[str],
     *,
     title: str = "Do the scores mean what they say?",
+    truth: TruthName = "reachable",
 ) -> None:
     """Draw the share of good states against their mean score, bin by bin; a point's area grows with its states.
+
+    ``truth`` says what a state is called good by.
 
     Raises:
         GradatimError: if the file cannot be written.
     """
-    figure, axes = _figure(title, "step score", "share of states that can still reach the answer")
+    figure, axes = _figure(title, "step score", f"share of states that {OF_STATES[truth]}")
     figure.set_size_inches(5.2, 4.8)
     most = max((part.count for part in bins), default=1)
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1, linestyle=(0, (4, 3)), zorder=1)

@@ -18,7 +18,7 @@ class PolicyResult:
     """A policy's accuracy on a set of problems.
 
     Attributes:
-        pass_at_1: mean reward of a sampled solution.
+        pass_at_1: share of right solutions among a problem's samples, over problems.
         tokens_per_solved: tokens spent on all samples over the number of right samples; ``None`` if none is right.
         pass_at_k: chance that one of ``k`` samples is right, by ``k``.
         majority: accuracy of the most frequent of ``n`` answers, by ``n``.
@@ -76,7 +76,7 @@ def samples_of(tree: Tree, scorer: str | None = None) -> list[Sample]:
                 f"a solution of problem {tree.problem.id!r} has no reward; grade the tree, and give the "
                 "problem a reference answer if it has none"
             )
-        sample = Sample(leaf.reward or 0.0, leaf.answer, _score(leaf, scorer))
+        sample = Sample(leaf.reward or 0.0, leaf.answer, _score(leaf, scorer), correct=bool(leaf.correct))
         samples.extend([sample] * leaf.multiplicity)
     return samples
 
@@ -93,11 +93,11 @@ def policy_result(
     """Measure a policy from its sampled solutions.
 
     Args:
-        samples: ``[problems][samples]``; rewards above 0.5 count as right for pass@k.
+        samples: ``[problems][samples]``.
         tokens: ``[problems]``, what all samples of the problem cost.
         counts: the ``k`` and ``n`` to report; those above the number of samples are left out.
         scored: whether the samples' scores mean something, so that selection by score is reported.
-        greedy: ``[problems]``, rewards of the likeliest solutions.
+        greedy: ``[problems]``, whether the likeliest solution is right (1 or 0).
         seed: seeds resampling and intervals.
 
     Raises:
@@ -108,15 +108,15 @@ def policy_result(
         raise GradatimError("every problem needs at least one sampled solution; raise the token budget or the count")
     usable = [count for count in counts if count <= fewest]
     can_weigh = scored and all(not -math.inf < sample.score < 0 for group in samples for sample in group)
-    right = [sum(sample.reward > 0.5 for sample in group) for group in samples]
+    right = [sum(bool(sample.correct) for sample in group) for group in samples]
 
     def over(value: Callable[[Sequence[Sample], int], float], when: bool = True) -> dict[int, Estimate]:
         return {n: bootstrap_mean([value(group, n) for group in samples], seed=seed) for n in usable if when}
 
     return PolicyResult(
-        pass_at_1=bootstrap_mean([sum(s.reward for s in group) / len(group) for group in samples], seed=seed),
+        pass_at_1=bootstrap_mean([count / len(group) for count, group in zip(right, samples, strict=True)], seed=seed),
         tokens_per_solved=bootstrap_ratio(tokens, right, seed=seed) if any(right) else None,
-        pass_at_k=over(lambda group, k: pass_at_k(len(group), sum(s.reward > 0.5 for s in group), k)),
+        pass_at_k=over(lambda group, k: pass_at_k(len(group), sum(bool(s.correct) for s in group), k)),
         majority=over(lambda group, n: majority(group, n, seed=seed)),
         best_of_n=over(best_of_n, when=scored),
         weighted_majority=over(lambda group, n: weighted_majority(group, n, seed=seed), when=can_weigh),

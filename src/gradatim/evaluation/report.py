@@ -15,6 +15,7 @@ from gradatim.evaluation.page import Picture, Section, Table, held, markdown_pag
 from gradatim.evaluation.policies import PolicyResult
 from gradatim.evaluation.steps import StepScoreResult
 from gradatim.store.files import write_json, write_text
+from gradatim.tasks.truth import OF_STATES
 
 REPORT_VERSION = 2
 _RESERVED = {
@@ -215,7 +216,7 @@ def _step_scores(value: Mapping[str, Any]) -> Section | None:
     parts = [
         area,
         f"accuracy {wording.number(prm['accuracy'])} at the threshold {wording.number(prm['threshold'], '.2f')} "
-        f"({wording.percent(prm['share_good'])} % can still reach the answer)",
+        f"({wording.percent(prm['share_good'])} % {OF_STATES[prm['truth']]})",
     ]
     if (found := prm["first_error"]) is not None:
         parts.append(

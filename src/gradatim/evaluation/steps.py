@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gradatim.errors import GradatimError
 from gradatim.evaluation.bootstrap import Estimate, bootstrap_statistic
 from gradatim.evaluation.metrics import (
     FirstErrorScore,
@@ -20,7 +21,7 @@ from gradatim.evaluation.metrics import (
     first_error_f1,
 )
 from gradatim.evaluation.process_bench import best_f1_threshold
-from gradatim.tasks.base import Oracle
+from gradatim.tasks.truth import StepTruth, TruthName, state_truth
 from gradatim.tree import Tree
 
 UNDECIDED = 0.5
@@ -86,6 +87,7 @@ class StepScoreResult:
         calibration: bins of equal width from score 0 to 1 that are not empty.
         states: number of states.
         choice: how the thresholds were chosen, as a sentence.
+        truth: what a state is called good by (:mod:`gradatim.tasks.truth`).
     """
 
     scorer: str
@@ -98,10 +100,12 @@ class StepScoreResult:
     calibration: tuple[CalibrationBin, ...]
     states: int
     choice: str = ""
+    truth: TruthName = "reachable"
 
     def to_json(self) -> dict[str, Any]:
         return {
             "scorer": self.scorer,
+            "truth": self.truth,
             "states": self.states,
             "problems": 0 if self.auc is None else self.auc.n,
             **({"auc": None, "auc_interval": None} if self.auc is None else self.auc.fields("auc")),
@@ -116,21 +120,33 @@ class StepScoreResult:
         }
 
 
-def scored_states(tree: Tree, oracle: Oracle, scorer: str) -> ScoredStates:
+def scored_states(tree: Tree, task: Any, scorer: str) -> ScoredStates:
     """Every scored partial solution of ``tree`` (each once) and every wholly scored solution, with the truth.
 
     Partial solutions are the open nodes below the root; finished ones have nothing left to predict.
+
+    Args:
+        tree: a tree of the task.
+        task: with the truth about partial solutions (:func:`gradatim.tasks.truth.state_truth`); solutions are judged
+            where it knows first errors.
+        scorer: the name of the scores.
+
+    Raises:
+        GradatimError: if the task knows no truth.
     """
+    truth = state_truth(task)
+    if truth is None:
+        raise GradatimError("the task knows no truth about partial solutions; give it reachable or first_error")
     problem = tree.problem
     nodes = [node for node in tree.nodes[1:] if node.open and scorer in node.scores]
     solutions = []
     for leaf in tree.leaves():
         path = leaf.path()[1:]
-        if leaf.finished and all(scorer in node.scores for node in path):
+        if isinstance(task, StepTruth) and leaf.finished and all(scorer in node.scores for node in path):
             texts = [node.step.text + node.step.observation_text for node in path]
-            solutions.append((tuple(node.scores[scorer] for node in path), oracle.first_error(problem, texts)))
+            solutions.append((tuple(node.scores[scorer] for node in path), task.first_error(problem, texts)))
     return ScoredStates(
-        labels=tuple(oracle.solvable(problem, node.text) for node in nodes),
+        labels=tuple(truth.holds(problem, node.text) for node in nodes),
         scores=tuple(node.scores[scorer] for node in nodes),
         solutions=tuple(solutions),
     )
@@ -142,6 +158,7 @@ def step_score_result(
     *,
     thresholds: Thresholds = NO_THRESHOLDS,
     choice: str = "",
+    truth: TruthName = "reachable",
     resamples: int = 1000,
     seed: int = 0,
 ) -> StepScoreResult:
@@ -152,6 +169,7 @@ def step_score_result(
         problems: the states of each.
         thresholds: chosen on other problems than these; 0.5 where there is none.
         choice: how they were chosen, as a sentence for people.
+        truth: which truth the labels of the states are.
         resamples, seed: of the bootstrap.
 
     Raises:
@@ -181,6 +199,7 @@ def step_score_result(
         calibration=calibration_bins(labels, scores),
         states=len(labels),
         choice=choice,
+        truth=truth,
     )
 
 

@@ -74,7 +74,7 @@ def measure_policy(run: Run, sampled: Sequence[Tree], greedy: Sequence[Tree]) ->
         [policy_tokens(tree) for tree in sampled],
         counts=sorted({*options.pass_at, *options.best_of, *options.majority}),
         scored=scorer is not None,
-        greedy=[max((leaf.reward or 0.0) for leaf in tree.leaves()) for tree in greedy] or None,
+        greedy=[float(any(leaf.correct for leaf in tree.leaves())) for tree in greedy] or None,
         seed=run.recipe.seed,
     )
     return replace(
@@ -158,7 +158,7 @@ def guided_search(run: Run, method: SearchMethod) -> MethodResult:
         run,
         "beam search" if isinstance(method, BeamMethod) else "MCTS",
         name,
-        [0.0 if leaf is None else leaf.reward or 0.0 for leaf in chosen],
+        [float(leaf is not None and leaf.correct is True) for leaf in chosen],
         [spending_of(tree.budget) for tree in trees],
         _telling(settings),
     )

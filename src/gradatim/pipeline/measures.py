@@ -14,7 +14,8 @@ from gradatim.pipeline.context import Run
 from gradatim.pipeline.parts import make_chat, make_sampling
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.search.many import search_many
-from gradatim.tasks.base import Oracle, Task, grade
+from gradatim.tasks.base import Task, grade
+from gradatim.tasks.truth import state_truth
 from gradatim.training.examples import Example, TrainingRow, build_row, plan_rows
 from gradatim.training.forward import step_logits
 from gradatim.training.objectives.process_reward import process_reward_loss
@@ -58,7 +59,7 @@ def held_out_thresholds(model: Any, trees: Sequence[Tree], task: Task, tokens_pe
         task: knows the truth; without an oracle there are no thresholds.
         tokens_per_row: packed tokens in one forward pass at most.
     """
-    if not isinstance(task, Oracle):
+    if state_truth(task) is None:
         return Thresholds()
     examples = [Example(((node,),)) for tree in trees for node in tree.nodes[1:]]
     parts = plan_rows(examples, tokens_per_row, seed=None)
@@ -119,5 +120,5 @@ class SampledAccuracy:
         )
         for tree in trees:
             grade(tree, self.run.task)
-        rewards = [(leaf.reward or 0.0) * leaf.multiplicity for tree in trees for leaf in tree.leaves()]
-        return sum(rewards) / (self.samples * len(trees))
+        right = sum(leaf.multiplicity for tree in trees for leaf in tree.leaves() if leaf.correct)
+        return right / (self.samples * len(trees))

@@ -58,10 +58,10 @@ def _nothing_finished(recipe: Recipe, trees: Sequence[Tree]) -> str | None:
 
 def _all_alike(recipe: Recipe, trees: Sequence[Tree]) -> str | None:
     """What is to be said where no problem has solutions that differ in whether they are right."""
-    rewards = [{(leaf.reward or 0.0) > 0.5 for leaf in tree.leaves() if leaf.finished} for tree in trees]
-    if not any(True in found for found in rewards):
+    verdicts = [{bool(leaf.correct) for leaf in tree.leaves() if leaf.finished} for tree in trees]
+    if not any(True in found for found in verdicts):
         return "no solution is right; take problems that the policy sometimes solves, or a policy that solves some"
-    if isinstance(recipe.objective, SftOptions) or any(len(found) == 2 for found in rewards):
+    if isinstance(recipe.objective, SftOptions) or any(len(found) == 2 for found in verdicts):
         return None
     return (
         "no problem has both a right and a wrong solution; take problems that the policy solves sometimes, or draw "

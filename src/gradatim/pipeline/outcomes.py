@@ -78,7 +78,7 @@ def outcomes_of(
         problems=len(trees),
         asked=asked,
         solutions=_count(leaves),
-        right=_count(leaf for leaf in leaves if (leaf.reward or 0.0) > 0.5),
+        right=_count(leaf for leaf in leaves if leaf.correct),
         finished={name: finished[name] for name in FINISHED.values()},
         cut_off={name: cut_off[name] for name in (STEP_LENGTH, STEPS, CONTEXT, BUDGET)},
         open=_count(leaf for leaf in leaves if leaf.open),

@@ -8,6 +8,7 @@ from typing import Any
 from gradatim.evaluation import wording
 from gradatim.evaluation.page import Section, Table, Verbatim
 from gradatim.evaluation.report import closing_sections, figure_sections
+from gradatim.tasks.truth import OF_STEPS
 
 
 def page_sections(value: Mapping[str, Any]) -> list[Section]:
@@ -54,7 +55,7 @@ def _labels(value: Mapping[str, Any]) -> list[Section]:
     text = (
         f"Values of {labels['states']:,} grown steps against the exact oracle: accuracy "
         f"{wording.number(labels['accuracy'])}, AUC {wording.number(labels['auc'])}; "
-        f"{wording.percent(labels['share_good'])} % of the steps can still reach the answer."
+        f"{wording.percent(labels['share_good'])} % of the steps {OF_STEPS[labels['truth']]}."
     )
     return [Section("Step labels", [text])]
 

@@ -39,7 +39,7 @@ from gradatim.pipeline.page import page_sections
 from gradatim.pipeline.shown_solutions import shown_solutions
 from gradatim.recipes.task_options import Section
 from gradatim.store.files import write_json, write_text
-from gradatim.tasks.base import Oracle
+from gradatim.tasks.truth import state_truth
 from gradatim.tree import Tree
 
 
@@ -113,8 +113,8 @@ def label_agreement(run: Run, trees: Sequence[Tree]) -> dict[str, Any] | None:
     ``accuracy`` is that of "some solution from here was right" as a sign that one exists; ``auc`` that of the value
     as a score; ``states`` how many steps.
     """
-    task = run.task
-    if not isinstance(task, Oracle):
+    truth = state_truth(run.task)
+    if truth is None:
         return None
     values: list[float] = []
     truths: list[bool] = []
@@ -122,16 +122,17 @@ def label_agreement(run: Run, trees: Sequence[Tree]) -> dict[str, Any] | None:
         for node in tree.nodes[1:]:
             if node.open and VALUE in node.scores:
                 values.append(node.scores[VALUE])
-                truths.append(task.solvable(tree.problem, node.text))
+                truths.append(truth.holds(tree.problem, node.text))
     if not values:
         return None
     hard = np.array(values) > 0
-    truth = np.array(truths)
+    good = np.array(truths)
     return {
+        "truth": truth.name,
         "states": len(values),
-        "share_good": float(truth.mean()),
-        "accuracy": float((hard == truth).mean()),
-        "good_found": float(hard[truth].mean()) if truth.any() else None,
+        "share_good": float(good.mean()),
+        "accuracy": float((hard == good).mean()),
+        "good_found": float(hard[good].mean()) if good.any() else None,
         "auc": auc(truths, values),
     }
 
@@ -139,11 +140,11 @@ def label_agreement(run: Run, trees: Sequence[Tree]) -> dict[str, Any] | None:
 def step_score_quality(run: Run, sampled: Sequence[Tree]) -> tuple[StepScoreResult, StepScoreResult] | None:
     """The scorer against the oracle over what the first policy wrote for test problems: over partial solutions, and
     over all steps, final ones included. ``None`` without a scorer or an oracle, or where nothing was scored."""
-    name, task = scorer_name(run), run.task
-    if name is None or not isinstance(task, Oracle):
+    name, truth = scorer_name(run), state_truth(run.task)
+    if name is None or truth is None:
         return None
     thresholds, choice = _thresholds(run)
-    partial = [scored_states(tree, task, name) for tree in sampled]
+    partial = [scored_states(tree, run.task, name) for tree in sampled]
     if not any(states.scores for states in partial):
         return None
     everything = []
@@ -151,14 +152,14 @@ def step_score_quality(run: Run, sampled: Sequence[Tree]) -> tuple[StepScoreResu
         nodes = [node for node in tree.nodes[1:] if name in node.scores]
         everything.append(
             ScoredStates(
-                tuple(task.solvable(tree.problem, node.text) for node in nodes),
+                tuple(truth.holds(tree.problem, node.text) for node in nodes),
                 tuple(node.scores[name] for node in nodes),
             )
         )
     seed = run.recipe.seed
     return (
-        step_score_result(name, partial, thresholds=thresholds, choice=choice, seed=seed),
-        step_score_result(name, everything, thresholds=thresholds, choice=choice, seed=seed),
+        step_score_result(name, partial, thresholds=thresholds, choice=choice, truth=truth.name, seed=seed),
+        step_score_result(name, everything, thresholds=thresholds, choice=choice, truth=truth.name, seed=seed),
     )
 
 
@@ -202,7 +203,7 @@ def predecessors(policies: Mapping[str, Measured]) -> dict[str, str]:
 
 
 def _pass(group: Sequence[Any], k: int) -> float:
-    return pass_at_k(len(group), sum(sample.reward > 0.5 for sample in group), k)
+    return pass_at_k(len(group), sum(bool(sample.correct) for sample in group), k)
 
 
 def _costs(run: Run, measured: Measured) -> dict[str, Any]:
@@ -257,7 +258,8 @@ def _draw(run: Run, report: Report, trees: Sequence[Tree]) -> None:
     if report.search:
         accuracy_against_tokens(report.search, add("Accuracy against tokens", "accuracy-against-tokens.png"))
     if report.prm is not None and report.prm.calibration:
-        reliability(report.prm.calibration, add("Reliability of the step scores", "reliability.png"))
+        path = add("Reliability of the step scores", "reliability.png")
+        reliability(report.prm.calibration, path, truth=report.prm.truth)
     for stage, record in run.stage_records().items():
         history = [(float(entry["step"]), float(entry["loss"])) for entry in record.get("history", [])]
         if len(history) > 1:
@@ -271,5 +273,5 @@ def _draw(run: Run, report: Report, trees: Sequence[Tree]) -> None:
 def _contrast(tree: Tree) -> float:
     """High for trees with right and wrong solutions, about half of each."""
     samples = samples_of(tree)
-    share = sum(sample.reward for sample in samples) / len(samples)
+    share = sum(bool(sample.correct) for sample in samples) / len(samples)
     return share * (1 - share)

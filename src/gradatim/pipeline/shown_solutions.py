@@ -33,9 +33,9 @@ def shown_solutions(trees: Sequence[Tree], task: Task, sampling: SamplingOptions
 def _kind(leaf: Node) -> str | None:
     if leaf.step.end.cuts_off:
         return CUT_OFF
-    if leaf.reward is None:
+    if leaf.correct is None:
         return None
-    return RIGHT if leaf.reward > 0.5 else WRONG
+    return RIGHT if leaf.correct else WRONG
 
 
 def _entry(leaf: Node, kind: str, task: Task, sampling: SamplingOptions) -> dict[str, Any]:

@@ -134,6 +134,6 @@ def _troubles(trees: Sequence[Tree]) -> list[str]:
     found = []
     if all(leaf.step.end.cuts_off for leaf in leaves):
         found.append("every solution was cut off: raise policy.sampling.max_step_tokens or policy.sampling.max_steps")
-    elif not any(leaf.reward for leaf in leaves):
+    elif not any(leaf.correct for leaf in leaves):
         found.append("no solution is right: look at the prompt and at what the verifier says above")
     return found

@@ -97,8 +97,8 @@ def step_dpo_pairs(
 def path_pairs(tree: Tree, *, max_pairs: int | None = None) -> list[StepPair]:
     """Right against wrong whole solutions: DPO without steps (Rafailov et al., 2023, arXiv:2305.18290).
 
-    The nodes of a pair are leaves; what is compared begins where their paths part. A solution is right if its reward
-    is above 0.5. Solutions that were cut off or not graded are not used.
+    The nodes of a pair are leaves; what is compared begins where their paths part. Solutions that were cut off or not
+    graded are not used.
 
     Args:
         tree: a graded tree.
@@ -107,8 +107,8 @@ def path_pairs(tree: Tree, *, max_pairs: int | None = None) -> list[StepPair]:
     Returns:
         Pairs in a fixed order.
     """
-    right = [leaf for leaf in tree.solutions() if leaf.reward is not None and leaf.reward > 0.5]
-    wrong = [leaf for leaf in tree.solutions() if leaf.reward is not None and leaf.reward <= 0.5]
+    right = [leaf for leaf in tree.solutions() if leaf.correct]
+    wrong = [leaf for leaf in tree.solutions() if leaf.correct is False]
     return [
         StepPair(chosen, rejected, margin=(chosen.reward or 0.0) - (rejected.reward or 0.0))
         for chosen, rejected in islice(_round_robin(right, wrong), max_pairs)

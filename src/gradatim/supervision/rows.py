@@ -120,8 +120,8 @@ def prompt_completion_rows(solutions: Iterable[Node]) -> list[PromptCompletionRo
 
 
 def right_solutions(tree: Tree) -> list[Node]:
-    """The finished solutions whose reward is above 0.5, each once: what rejection sampling keeps."""
-    return [leaf for leaf in tree.solutions() if leaf.reward is not None and leaf.reward > 0.5]
+    """The finished right solutions, each once: what rejection sampling keeps."""
+    return [leaf for leaf in tree.solutions() if leaf.correct]
 
 
 def _fork(first: Node, second: Node) -> Node:

@@ -6,7 +6,7 @@ Tasks are imported when they are first asked for.
 from typing import TYPE_CHECKING
 
 from gradatim.lazy_names import lazy_names
-from gradatim.tasks.base import Oracle, Task, Verdict, grade, grade_node
+from gradatim.tasks.base import Task, Verdict, grade, grade_node
 
 if TYPE_CHECKING:
     from gradatim.tasks.code import Code
@@ -38,7 +38,6 @@ __all__ = [
     "Gsm8k",
     "Math",
     "MultipleChoice",
-    "Oracle",
     "OwnTask",
     "Task",
     "Verdict",

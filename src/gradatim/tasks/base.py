@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from gradatim.tree import Node, Problem, Tree
+from gradatim.tree import Node, Problem, Tree, is_right
 
 NO_REFERENCE = "the problem has no reference answer"
 
@@ -20,11 +19,18 @@ class Verdict:
             tell, since the problem has no reference answer.
         answer: the answer that was extracted, in a form that equal answers share; ``None`` where there is none.
         reason: why, in a few words that a person can act on. ``"correct"`` for a right solution.
+        correct: whether the solution is right; every table counts by this. A verifier that does not say it means
+            rewards above one half, and ``None`` where there is no reward.
     """
 
     reward: float | None
     answer: str | None
     reason: str
+    correct: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.correct is None:
+            object.__setattr__(self, "correct", is_right(self.reward))
 
 
 @runtime_checkable
@@ -55,21 +61,8 @@ class Task(Protocol):
         ...
 
 
-@runtime_checkable
-class Oracle(Protocol):
-    """Exact truth about partial solutions, for tasks where it can be computed."""
-
-    def solvable(self, problem: Problem, text: str) -> bool:
-        """Whether some continuation of the partial (or whole) solution ``text`` is right."""
-        ...
-
-    def first_error(self, problem: Problem, steps: Sequence[str]) -> int | None:
-        """Index of the first step after which no continuation is right, or ``None``."""
-        ...
-
-
 def grade(tree: Tree, task: Task) -> None:
-    """Write the verifier's reward and the extracted answer to every finished leaf; cut-off leaves get reward 0."""
+    """Write the verifier's verdict and the extracted answer to every finished leaf; cut-off leaves get reward 0."""
     for leaf in tree.leaves():
         grade_node(leaf, task)
 
@@ -83,6 +76,6 @@ def grade_node(node: Node, task: Task) -> None:
         return
     if node.finished:
         verdict = task.verify(node.tree.problem, node.text)
-        node.reward, node.answer = verdict.reward, verdict.answer
+        node.reward, node.correct, node.answer = verdict.reward, verdict.correct, verdict.answer
     else:
         node.reward = 0.0

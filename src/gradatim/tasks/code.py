@@ -141,7 +141,8 @@ class Code:
             return Verdict(1.0, code, reason)
         if self._all_or_nothing:
             return Verdict(0.0, code, reason)
-        return Verdict(results.passed / results.tests, code, f"{reason}; {results.passed} of {results.tests} passed")
+        share = results.passed / results.tests
+        return Verdict(share, code, f"{reason}; {results.passed} of {results.tests} passed", correct=False)
 
     def _run(self, data: Mapping[str, Any], program: str) -> TestResults:
         if data["layout"] == "inputs":

@@ -186,7 +186,7 @@ class Countdown:
         left, rejection = _walk(numbers, self.split_steps(text))
         return 0 if rejection is not None else count_ways(tuple(sorted(left)), target)
 
-    def solvable(self, problem: Problem, text: str) -> bool:
+    def reachable(self, problem: Problem, text: str) -> bool:
         """Whether the target can still be reached from the partial solution ``text``."""
         return self.ways(problem, text) > 0
 
@@ -195,7 +195,7 @@ class Countdown:
         text = ""
         for index, step in enumerate(steps):
             text += step
-            if not self.solvable(problem, text):
+            if not self.reachable(problem, text):
                 return index
         return None
 

@@ -43,6 +43,7 @@ def worked_solutions(task: Task, split: str, count: int, *, behind: int = 0) -> 
     found = (
         (problem, solution)
         for problem in {problem.id: problem for problem in order}.values()
-        if isinstance(solution := problem.data.get("solution"), str) and task.verify(problem, solution).reward != 0.0
+        if isinstance(solution := problem.data.get("solution"), str)
+        and task.verify(problem, solution).correct is not False
     )
     return list(islice(found, count))

@@ -13,9 +13,9 @@ from gradatim.tree import Node, Tree
 def select_nodes(tree: Tree, limit: int, by: str | None = None) -> set[int]:
     """Ids of at most ``limit`` nodes that show best what the search did; a parent is always among them.
 
-    The best solution (highest reward, then score under ``by``) is shown whole if it fits. The rest goes to where the
-    search spent most: from what is shown, always to the child with the most nodes below it, of equals the one that
-    scores highest.
+    The best solution (a right one, then the highest reward, then the highest score under ``by``) is shown whole if it
+    fits. The rest goes to where the search spent most: from what is shown, always to the child with the most nodes
+    below it, of equals the one that scores highest.
 
     Raises:
         GradatimError: if ``limit`` is below 1.
@@ -23,7 +23,10 @@ def select_nodes(tree: Tree, limit: int, by: str | None = None) -> set[int]:
     if limit < 1:
         raise GradatimError(f"a picture of a tree needs at least 1 node, not {limit}; raise the limit")
     sizes = subtree_sizes(tree)
-    best = max(tree.leaves(), key=lambda leaf: (leaf.reward or 0.0, leaf.finished, _score(leaf, by), -leaf.id))
+    best = max(
+        tree.leaves(),
+        key=lambda leaf: (leaf.correct is True, leaf.reward or 0.0, leaf.finished, _score(leaf, by), -leaf.id),
+    )
     shown = {node.id for node in best.path()[:limit]}
     waiting = [(-sizes[child.id], -_score(child, by), child.id) for id in shown for child in tree.nodes[id].children]
     heapq.heapify(waiting)

@@ -77,9 +77,9 @@ def mark(node: Node) -> str:
     """How a solution that ends with ``node`` turned out; empty where it goes on or was not graded."""
     if node.step.end.cuts_off:
         return "✂"
-    if node.children or node.reward is None:
+    if node.children or node.correct is None:
         return ""
-    return "✓" if node.reward > 0.5 else "✗"
+    return "✓" if node.correct else "✗"
 
 
 def _line(node: Node, by: str | None) -> Text:

@@ -245,7 +245,7 @@ def _blank_row(tree: Tree) -> dict[str, Any]:
 
 def _conclusion(last: Sequence[Node]) -> Node | None:
     """The step with which a row ends: the first right solution."""
-    return next((node for node in last if node.finished and node.reward is not None and node.reward > 0.5), None)
+    return next((node for node in last if node.finished and node.correct), None)
 
 
 def _step_row(siblings: Sequence[Node], choice: Node | None, value: str, threshold: float) -> dict[str, Any]:

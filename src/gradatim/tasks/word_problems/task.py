@@ -121,12 +121,8 @@ class WordProblems:
             return Verdict(0.0, str(answer.number), f"wrong answer: {answer.number} instead of {truth}")
         return Verdict(1.0, str(answer.number), "correct")
 
-    def solvable(self, problem: Problem, text: str) -> bool:
-        """Whether every step of the partial solution ``text`` is right; a needless step is."""
-        return self.first_error(problem, self.split_steps(text)) is None
-
     def first_error(self, problem: Problem, steps: Sequence[str]) -> int | None:
-        """Index of the first step that is not right, or ``None``."""
+        """Index of the first step that is not right, or ``None``; a needless step is right."""
         return first_error(judge_steps(problem, steps))
 
     def judge_steps(self, problem: Problem, steps: Sequence[str]) -> list[StepJudgement]:
