@@ -32,7 +32,9 @@ from gradatim.training import (
 from gradatim.training.forward import step_logits
 from gradatim.training.objectives import Objective, ProcessReward, StepDpo, SupervisedFineTuning
 from gradatim.training.settings import training_arguments
+from gradatim.training.trainer import disable_dropout
 from gradatim.tree import Node, Problem, Step, Tree
+from model_families import model_of
 from training_models import path_log_probabilities, random_tree, tiny_model
 
 FAST = TrainingSettings(learning_rate=5e-3, warmup_ratio=0.0, tokens_per_batch=60, log_every=1)
@@ -384,3 +386,22 @@ def test_the_history_is_plain_numbers(trees: list[Tree]) -> None:
     result = train_step_dpo(tiny_model(), sibling_pairs(trees), FAST)
     json.dumps(result.history)
     assert {"loss", "grad_norm", "learning_rate", "rewards/margins"} <= set(result.history[0])
+
+
+@pytest.mark.parametrize("kind", ["opt", "gpt2", "gpt_bigcode", "biogpt", "seed_oss", "gptj", "qwen2", "phi"])
+def test_without_dropout_training_computes_what_evaluation_does(kind: str) -> None:
+    """However a model draws: by modules, by numbers under names of its own, or by skipping layers."""
+    model = model_of(kind)
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if name == "layerdrop" or (isinstance(value, float) and "dropout" in name):
+                setattr(module, name, 0.5)
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    tokens = torch.arange(5, 20)[None]
+    with torch.no_grad():
+        expected = model(input_ids=tokens).logits
+        model.train()
+        assert not torch.allclose(model(input_ids=tokens).logits, expected, atol=1e-3)
+        disable_dropout(model)
+        torch.testing.assert_close(model(input_ids=tokens).logits, expected, atol=1e-5, rtol=0)

@@ -243,8 +243,10 @@ def disable_dropout(model: nn.Module) -> None:
             continue
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            setattr(module, "attention_dropout", 0.0)  # noqa: B010 (a module's attributes are not typed)
+        # Many models keep the probability as a number, each under a name of its own, and OPT skips whole layers by one.
+        for attribute, value in vars(module).items():
+            if isinstance(value, float) and ("dropout" in attribute or attribute == "layerdrop"):
+                setattr(module, attribute, 0.0)
 
 
 def _collate(rows: list[TrainingRow]) -> dict[str, Tensor]:
