@@ -18,3 +18,11 @@ class GradatimError(Exception):
     def __init__(self, message: str, *, options: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.options = options
+
+
+class ProblemError(GradatimError):
+    """One problem cannot be worked on to its end, and the others can.
+
+    A server's answer stayed malformed however often it was asked for, or a prompt is longer than the model's context. A
+    run counts the problem as failed and goes on with the others; any other :class:`GradatimError` ends the run.
+    """

@@ -181,11 +181,10 @@ class ScorerChoice:
 
 def _score(records: list[StepRecord], scorer: ScorerChoice, folder: Path, console: Console) -> list[list[float]]:
     """Every record's step scores, from the output folder or from the model, which is loaded only if it is needed."""
-    import asyncio
-
     from rich.progress import Progress
 
     from gradatim.evaluation.record_scoring import score_records
+    from gradatim.event_loop import run_to_end
 
     scores = scorer.saved_scores(folder)
     known = [each for each in map(scores.get, records) if each is not None]
@@ -196,6 +195,4 @@ def _score(records: list[StepRecord], scorer: ScorerChoice, folder: Path, consol
     judge = scorer.load()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Scoring solutions", total=len(records))
-        return asyncio.run(
-            score_records(records, judge, scores=scores, progress=lambda count: bar.advance(task, count))
-        )
+        return run_to_end(score_records(records, judge, scores=scores, progress=lambda count: bar.advance(task, count)))

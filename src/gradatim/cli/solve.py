@@ -74,9 +74,8 @@ def solve(
     chosen_search = search or (SearchName.SAMPLING if scorer is None else SearchName.BEAM)
     if scorer is None and chosen_search is not SearchName.SAMPLING:
         raise GradatimError(f"{chosen_search.value} search needs a scorer to guide it; give --scorer, or use sampling")
-    import asyncio
-
     from gradatim.budget import Budget
+    from gradatim.event_loop import run_to_end
     from gradatim.pipeline import parts, tasks
     from gradatim.recipes.schema import ChatOptions, PolicyOptions, SamplingOptions, ServerOptions
     from gradatim.tasks.base import grade
@@ -98,7 +97,7 @@ def solve(
         chat=ChatOptions() if chat else None,
     )
     judge = None if scorer is None else parts.load_scorer(scorer, options)
-    asyncio.run(_search(tree, parts.load_policy(policy, options, made), judge, chosen_search, samples, width, branch))
+    run_to_end(_search(tree, parts.load_policy(policy, options, made), judge, chosen_search, samples, width, branch))
     grade(tree, made)
     name = None if judge is None else judge.name
     console = result_console()

@@ -6,7 +6,6 @@ loaded once; the first stage takes what it needs of them.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from gradatim.errors import GradatimError
+from gradatim.event_loop import run_to_end
 from gradatim.models import resolve_model
 from gradatim.pipeline.context import Run
 from gradatim.pipeline.fine_tuning import find_demonstrations
@@ -88,7 +88,7 @@ def _check_server(run: Run) -> None:
         finally:
             await policy.close()
 
-    asyncio.run(connect())
+    run_to_end(connect())
 
 
 def _check_policy(run: Run, problems: Sequence[Problem]) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from gradatim.budget import Budget
+from gradatim.errors import GradatimError, ProblemError
 from gradatim.evaluation.page import printable
+from gradatim.event_loop import run_to_end
 from gradatim.pipeline.contents import contents
 from gradatim.pipeline.parts import load_policy, load_scorer
 from gradatim.pipeline.progress import Progress
@@ -25,7 +26,7 @@ from gradatim.recipes.schema import Recipe
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.search.many import search_many
 from gradatim.store.trees import TreeStore
-from gradatim.tasks.base import Task, grade
+from gradatim.tasks.base import Task, grade_without_blocking
 from gradatim.tree import Problem, Tree
 
 BASE = "base"
@@ -176,6 +177,9 @@ class Run:
     ) -> list[Tree]:
         """A searched and graded tree for every problem, from the store ``name`` as far as they are there.
 
+        A problem whose search fails alone (:class:`~gradatim.errors.ProblemError`) has none: it is counted in the
+        stage's record, and tried again when the run is.
+
         Each finished tree is on the disk before the next one is counted. Models are loaded only if a tree is missing.
         A tree whose line was damaged since is missing: a warning says so, and it is searched again.
 
@@ -191,8 +195,12 @@ class Run:
 
         Returns:
             The trees in the order of ``problems``.
+
+        Raises:
+            GradatimError: if the search of every problem failed, or one failed in a way that concerns them all.
         """
         found: dict[str, Tree] = {}
+        failed: dict[str, str] = {}  # why, by the problem's id
         self.begin(name, self.folder.trees(name))
         with TreeStore(self.folder.trees(name), damaged="skip") as store:
             missing = [problem for problem in problems if problem.id not in store]
@@ -203,8 +211,16 @@ class Run:
                 try:
                     with self.progress.stage(title, len(problems), len(problems) - len(missing)) as stage:
 
+                        async def search(tree: Tree) -> None:
+                            await searcher.search(tree)
+                            await grade_without_blocking(tree.leaves(), self.task)
+
+                        def on_failed(tree: Tree, error: ProblemError) -> None:
+                            failed[tree.problem.id] = str(error)
+                            searcher.release(tree)
+                            stage.advance(tree.budget.total)
+
                         def on_done(tree: Tree) -> None:
-                            grade(tree, self.task)
                             if finish is not None:
                                 finish(tree)
                             store.append(tree)
@@ -213,21 +229,26 @@ class Run:
                             stage.advance(tree.budget.total)
 
                         trees = (Tree(problem, seed=seed, budget=Budget(budget)) for problem in missing)
-                        asyncio.run(_search_and_close(trees, searcher, in_flight, on_done))
+                        work = search_many(trees, search, in_flight, on_done, on_failed)
+                        run_to_end(_then_close(work, searcher))
                 finally:
-                    self.folder.update(name, time.perf_counter() - started, problems=len(store))
+                    seconds = time.perf_counter() - started
+                    self.folder.update(name, seconds, problems=len(store), failed=failed)
+                if len(failed) == len(problems):
+                    raise GradatimError(
+                        f"{title}: all of {len(problems):,} problems failed; the first: {next(iter(failed.values()))}"
+                    )
             else:
                 self.progress.line(f"{title}: {len(problems):,} of {len(problems):,} problems, all done before")
                 if self.folder.record(name).get("problems") != len(store):  # a kill came between the last tree and this
-                    self.folder.update(name, 0.0, problems=len(store))
-            return [found.get(problem.id) or _stored(store, problem) for problem in problems]
+                    self.folder.update(name, 0.0, problems=len(store), failed={})
+            done = [problem for problem in problems if problem.id not in failed]
+            return [found.get(problem.id) or _stored(store, problem) for problem in done]
 
 
-async def _search_and_close(
-    trees: Iterable[Tree], searcher: Searcher, in_flight: int, on_done: Callable[[Tree], None]
-) -> None:
+async def _then_close(work: Awaitable[object], searcher: Searcher) -> None:
     try:
-        await search_many(trees, searcher.search, in_flight, on_done)
+        await work
     finally:
         await searcher.policy.close()
 

@@ -23,7 +23,7 @@ from gradatim.recipes.schema import (
 from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.search import back_up_values, beam_search, grow, independent_sampling, mcts
 from gradatim.store.trees import TreeStore
-from gradatim.tasks.base import Task, grade, grade_node
+from gradatim.tasks.base import Task, grade, grade_without_blocking
 from gradatim.tree import Node, Problem, Tree
 
 VALUE = "value"  # the name under which trees keep what a step is worth
@@ -158,6 +158,6 @@ def _undecided(node: Node) -> bool:
     return 0.0 < node.scores.get(VALUE, 0.0) < 1.0
 
 
-def _reward(node: Node, task: Task) -> float:
-    grade_node(node, task)
+async def _reward(node: Node, task: Task) -> float:
+    await grade_without_blocking([node], task)
     return node.reward or 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gradatim.evaluation.steps import Thresholds, choose_thresholds, scored_states
+from gradatim.event_loop import run_to_end
 from gradatim.pipeline.context import Run
 from gradatim.pipeline.parts import make_chat, make_sampling
 from gradatim.policies.transformers import TransformersPolicy
@@ -110,7 +110,7 @@ class SampledAccuracy:
             max_branches=options.max_branches,
         )
         trees = [Tree(problem, seed=self.run.seed("validation")) for problem in self.problems]
-        asyncio.run(
+        run_to_end(
             search_many(
                 trees,
                 lambda tree: policy.rollout([tree.root], self.samples),

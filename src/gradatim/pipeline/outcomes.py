@@ -28,6 +28,7 @@ class Outcomes:
     Attributes:
         problems: how many were searched.
         asked: how many the recipe asks for.
+        failed: how many of those could not be searched to their end.
         solutions: leaves in all.
         right: those of them that the verifier calls right.
         finished: whole solutions, by what ended them.
@@ -40,6 +41,7 @@ class Outcomes:
 
     problems: int
     asked: int
+    failed: int
     solutions: int
     right: int
     finished: dict[str, int]
@@ -54,7 +56,13 @@ class Outcomes:
 
 
 def outcomes_of(
-    trees: Sequence[Tree], *, asked: int, max_step_tokens: int, max_steps: int, value: str | None = None
+    trees: Sequence[Tree],
+    *,
+    asked: int,
+    max_step_tokens: int,
+    max_steps: int,
+    value: str | None = None,
+    failed: int = 0,
 ) -> Outcomes:
     """Count what became of the solutions of ``trees``.
 
@@ -64,6 +72,7 @@ def outcomes_of(
         max_step_tokens: tokens at which a step was cut off.
         max_steps: steps at which a solution was cut off.
         value: the name of the values that the trees were grown to have.
+        failed: problems whose search failed, so that there is no tree of them.
     """
     leaves = [leaf for tree in trees for leaf in tree.leaves() if not leaf.is_root]
     finished: Counter[str] = Counter()
@@ -77,6 +86,7 @@ def outcomes_of(
     return Outcomes(
         problems=len(trees),
         asked=asked,
+        failed=failed,
         solutions=_count(leaves),
         right=_count(leaf for leaf in leaves if leaf.correct),
         finished={name: finished[name] for name in FINISHED.values()},
@@ -126,12 +136,14 @@ def note_outcomes(
         temperature: at which solutions were sampled, if not the recipe's.
     """
     sampling = run.recipe.policy.sampling
+    failed: dict[str, str] = run.folder.record(name).get("failed", {})
     outcomes = outcomes_of(
         trees,
         asked=getattr(run.recipe.problems, split),
         max_step_tokens=sampling.max_step_tokens,
         max_steps=sampling.max_steps,
         value=value,
+        failed=len(failed),
     )
     drawn_at = sampling.temperature if temperature is None else temperature
     # only another program's draws can be the same by mistake; here a policy may be that sure of its answers
@@ -141,9 +153,16 @@ def note_outcomes(
     ]
     if outcomes.solutions > outcomes.open and not outcomes.right:
         warnings.append(f"{title}: {nothing_solved(outcomes, run.task, trees)}")
-    if outcomes.problems < outcomes.asked:
+    if failed:
         warnings.append(
-            f"problems.{split} asks for {outcomes.asked:,} problems, but there are {outcomes.problems:,} different ones"
+            f"{title}: {_share(len(failed), len(trees) + len(failed))} of the problems failed and are missing from all "
+            f"figures; run the same command again to try them again (the first is {next(iter(failed))!r}: "
+            f"{next(iter(failed.values()))})"
+        )
+    if outcomes.problems + outcomes.failed < outcomes.asked:
+        warnings.append(
+            f"problems.{split} asks for {outcomes.asked:,} problems, but there are "
+            f"{outcomes.problems + outcomes.failed:,} different ones"
         )
     for text in warnings:
         run.warn(text)

@@ -66,6 +66,7 @@ def _outcomes(value: Mapping[str, Any]) -> Section:
     for stage, part in value["outcomes"].items():
         figures = {
             "problems": f"{part['problems']:,} of {part['asked']:,}",
+            "failed": f"{part['failed']:,}",
             "solutions": f"{part['solutions']:,}",
             "right": _of(part["right"], part),
             **{f"ended by {name}": _of(count, part) for name, count in part["finished"].items()},

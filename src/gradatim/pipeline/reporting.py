@@ -90,6 +90,7 @@ def write_report(
     value["labels"] = labels
     records = run.stage_records()
     value["outcomes"] = {stage: record["outcomes"] for stage, record in records.items() if "outcomes" in record}
+    value["failed"] = {stage: record["failed"] for stage, record in records.items() if record.get("failed")}
     value["warnings"] = list(dict.fromkeys(text for record in records.values() for text in record.get("warnings", [])))
     value["solutions"] = shown_solutions(policies[run.first_policy].sampled, run.task, run.recipe.policy.sampling)
     value["stages"] = {
@@ -186,8 +187,9 @@ def compare(run: Run, policies: dict[str, Measured]) -> dict[str, dict[str, Esti
     recipe's ``k``."""
     compared: dict[str, dict[str, Estimate]] = {}
     for key, earlier in predecessors(policies).items():
-        before = [samples_of(tree) for tree in policies[earlier].sampled]
-        after = [samples_of(tree) for tree in policies[key].sampled]
+        trees = [{tree.problem.id: tree for tree in policies[each].sampled} for each in (earlier, key)]
+        both = [id for id in trees[0] if id in trees[1]]  # a problem that failed for one of them is no pair
+        before, after = [[samples_of(each[id]) for id in both] for each in trees]
         compared[key] = {
             f"pass@{k}": bootstrap_difference(
                 [_pass(group, k) for group in before], [_pass(group, k) for group in after], seed=run.recipe.seed
@@ -236,7 +238,7 @@ def _settings(run: Run) -> dict[str, Any]:
     }
 
 
-_NOT_REPORTED = {"history", "done", "depends", "outcomes", "warnings"}  # of a stage's record
+_NOT_REPORTED = {"history", "done", "depends", "outcomes", "warnings", "failed"}  # of a stage's record
 
 
 def _written(section: Section) -> str:

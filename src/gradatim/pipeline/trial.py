@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradatim.evaluation.page import Section, Table, Verbatim
+from gradatim.event_loop import run_to_end
 from gradatim.pipeline.context import Run
 from gradatim.pipeline.growing import tree_search
 from gradatim.pipeline.shown_solutions import shown_solutions
@@ -82,7 +83,7 @@ def try_out(run: Run) -> tuple[list[Section], list[str]]:
         finally:
             await policy.close()
 
-    sampled = asyncio.run(everything())
+    sampled = run_to_end(everything())
     for tree in sampled:
         grade(tree, run.task)
     return [_solutions(sampled, run), _costs(parts)], _troubles(sampled)

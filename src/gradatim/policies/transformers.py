@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from gradatim.budget import Spending
-from gradatim.errors import GradatimError
+from gradatim.errors import GradatimError, ProblemError
 from gradatim.policies.adapters import load_adapter, use_adapter
 from gradatim.policies.base import Sampling
 from gradatim.policies.branch_batch import BranchBatch
@@ -241,7 +241,7 @@ class TransformersPolicy:
         read = self._as_read(node)
         tokens = read.tokens
         if len(tokens) >= self._positions:
-            raise GradatimError(
+            raise ProblemError(
                 f"problem {node.tree.problem.id!r} has {len(tokens)} tokens up to here, but the policy's model reads "
                 f"at most {self._positions}; use a shorter prompt or a model with a longer context"
             )

@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from gradatim.errors import GradatimError
+from gradatim.errors import GradatimError, ProblemError
 from gradatim.models import resolve_model
 from gradatim.policies.allowance import PaidPaths
 from gradatim.policies.base import Sampling
@@ -226,7 +226,7 @@ class VllmPolicy:
         read = self._as_read(node)
         path = read.tokens
         if len(path) >= self._positions:
-            raise GradatimError(
+            raise ProblemError(
                 f"problem {tree.problem.id!r} has {len(path)} tokens up to here, but the policy's model reads at most "
                 f"{self._positions}; use a shorter prompt or a model with a longer context"
             )

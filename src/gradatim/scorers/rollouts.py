@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from gradatim.policies.base import Policy, Sampling, source_of
-from gradatim.tasks.base import Task, grade_node
+from gradatim.tasks.base import Task, grade_without_blocking
 from gradatim.tree import EndReason, Node
 
 
@@ -56,7 +56,8 @@ class RolloutScorer:
                 await self._sample(by_missing[missing], missing, solutions)
         for node in unscored:
             if solutions[node]:
-                node.scores[self.name] = sum(map(self._reward, solutions[node])) / len(solutions[node])
+                await grade_without_blocking(solutions[node], self.task)
+                node.scores[self.name] = sum(leaf.reward or 0.0 for leaf in solutions[node]) / len(solutions[node])
                 node.counts[self.name] = len(solutions[node])
 
     async def _sample(self, nodes: list[Node], count: int, solutions: dict[Node, list[Node]]) -> None:
@@ -70,10 +71,6 @@ class RolloutScorer:
                 sampled += 1
                 if not _cut_by_budget(leaf):
                     solutions[node].append(leaf)
-
-    def _reward(self, leaf: Node) -> float:
-        grade_node(leaf, self.task)
-        return leaf.reward or 0.0
 
 
 def _sampled_below(node: Node, source: str) -> list[Node]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,7 +22,7 @@ from gradatim.scorers.base import Scorer
 from gradatim.tree import Node, Tree
 
 Rule = Literal["uct", "puct", "puct_uniform"]
-TerminalValue = Callable[[Node], float]
+TerminalValue = Callable[[Node], float | Awaitable[float]]
 
 
 async def mcts(
@@ -63,7 +63,7 @@ async def mcts(
         rule: ``"uct"``, ``"puct"`` with the policy's probabilities as priors, or ``"puct_uniform"``.
         exploration: the constant of the rule.
         terminal_value: values finished steps instead of the scorer, for instance the verifier's reward when a tree is
-            grown to learn from.
+            grown to learn from; it may be asynchronous.
         sampling: how steps are sampled; the policy's own way by default.
         name: the key in ``node.scores`` (mean value) and ``node.counts`` (visits).
 
@@ -86,7 +86,9 @@ async def mcts(
         finally:
             search.release_wave(wave)
         for leaf in wave:
-            values = [(child, _value(child, scorer.name, terminal_value)) for child in children if child.parent is leaf]
+            values = [
+                (child, await _value(child, scorer.name, terminal_value)) for child in children if child.parent is leaf
+            ]
             search.back_up(leaf, [(child, value) for child, value in values if value is not None])
         done += len(wave)
     return tree
@@ -124,11 +126,14 @@ def _scorer_values(child: Node, terminal_value: TerminalValue | None) -> bool:
     return child.open or (child.finished and terminal_value is None)
 
 
-def _value(child: Node, scorer: str, terminal_value: TerminalValue | None) -> float | None:
+async def _value(child: Node, scorer: str, terminal_value: TerminalValue | None) -> float | None:
     """What a new child is worth; ``None`` if the budget left it unscored. A cut-off solution is worth nothing."""
     if _scorer_values(child, terminal_value):
         return child.scores.get(scorer)
-    return terminal_value(child) if child.finished and terminal_value is not None else 0.0
+    if terminal_value is None or not child.finished:
+        return 0.0
+    value = terminal_value(child)
+    return value if isinstance(value, int | float) else await value
 
 
 @dataclass(slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from gradatim.event_loop import without_blocking
 from gradatim.tree import Node, Problem, Tree, is_right
 
 NO_REFERENCE = "the problem has no reference answer"
@@ -65,6 +67,16 @@ def grade(tree: Tree, task: Task) -> None:
     """Write the verifier's verdict and the extracted answer to every finished leaf; cut-off leaves get reward 0."""
     for leaf in tree.leaves():
         grade_node(leaf, task)
+
+
+async def grade_without_blocking(nodes: Iterable[Node], task: Task) -> None:
+    """As :func:`grade_node` for each of ``nodes``, while the event loop goes on.
+
+    A verification may wait for a sandbox or for computer algebra.
+    """
+    for node in nodes:
+        if not node.open and node.reward is None:
+            await without_blocking(grade_node, node, task)
 
 
 def grade_node(node: Node, task: Task) -> None:
