@@ -29,21 +29,28 @@ class FailingServer(ThreadingHTTPServer):
         completions: whether there is ``/completions``.
         refuses: fields that are answered with 422.
         shows: which of ``logprobs``, ``usage``, ``stream`` and ``stop`` are honoured, as far as asked for.
+        listing: the body of the list of models, if not a proper one.
+        answers_as: the name of the model in answers, if not the one that was asked for.
+        trims: whether the chat template takes blank characters off the ends of a message.
         continues: whether a partial assistant message is continued; else the answer begins anew with it.
         context: tokens of the model's context.
         tokens_a_chunk: tokens in one event of a stream.
+        log_probability: of the token at a place of an answer.
     """
 
     daemon_threads = True
 
-    def __init__(self, writes: Writes) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, writes: Writes, handler: type[Handler] | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), handler or Handler)
         self.writes = writes
         self.requests: list[dict[str, Any]] = []
         self.faults: list[Fault | None] = []
         self.owner = "somebody"
         self.names: list[str] | None = ["model"]
         self.bare_list = False
+        self.listing: bytes | None = None
+        self.answers_as: str | None = None
+        self.trims = False
         self.key: str | None = None
         self.completions = True
         self.refuses: frozenset[str] = frozenset()
@@ -51,6 +58,7 @@ class FailingServer(ThreadingHTTPServer):
         self.continues = True
         self.context = 1 << 20
         self.tokens_a_chunk = 1
+        self.log_probability: Callable[[int], float] = lambda place: LOG_PROBABILITY
         self.released = threading.Event()
         self.lock = threading.Lock()
 
@@ -68,9 +76,11 @@ class FailingServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(writes: Writes) -> Iterator[FailingServer]:
+def serving(
+    writes: Writes, handler: type[Handler] | None = None, kind: type[FailingServer] | None = None
+) -> Iterator[FailingServer]:
     """A running server, stopped at the end."""
-    server = FailingServer(writes)
+    server = (kind or FailingServer)(writes, handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -92,6 +102,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path != "/v1/models" or self.server.names is None:
             return self.send_object({"detail": "Not Found"}, 404)
+        if self.server.listing is not None:
+            return self.send_content(self.server.listing)
         records = [{"id": name, "object": "model", "owned_by": self.server.owner} for name in self.server.names]
         return self.send_object(records if self.server.bare_list else {"object": "list", "data": records})
 
@@ -126,7 +138,10 @@ class Handler(BaseHTTPRequestHandler):
     def prompt(self, body: dict[str, Any]) -> str:
         if "prompt" in body:
             return str(body["prompt"])
-        return "".join(message["content"] for message in body["messages"])
+        contents = [str(message["content"]) for message in body["messages"]]
+        if self.server.trims and body.get("continue_final_message"):
+            contents[-1] = contents[-1].strip()
+        return "".join(contents)
 
     def choice(self, body: dict[str, Any], prompt: str, limit: int, index: int) -> dict[str, Any]:
         """What one choice says: token texts, why it ends, and how many tokens it took."""
@@ -144,7 +159,14 @@ class Handler(BaseHTTPRequestHandler):
                 finish, matched = "stop", end
                 tokens = tokens[:count]
                 tokens[-1] = tokens[-1][: len(tokens[-1]) - len(text) + text.index(end)]
-        return {"index": index, "texts": tokens, "finish": finish, "matched": matched, "tokens": len(tokens)}
+        return {
+            "index": index,
+            "texts": tokens,
+            "finish": finish,
+            "matched": matched,
+            "tokens": len(tokens),
+            "shown": 0,
+        }
 
     def part(self, body: dict[str, Any], choice: dict[str, Any], texts: list[str], last: bool) -> dict[str, Any]:
         """One choice of an event."""
@@ -155,7 +177,9 @@ class Handler(BaseHTTPRequestHandler):
         if last and self.server.owner == "vllm" and "stop" in self.server.shows:
             part["stop_reason"] = choice["matched"]
         if body.get("logprobs") and "logprobs" in self.server.shows:
-            values = [LOG_PROBABILITY] * len(texts)
+            first = choice["shown"]
+            choice["shown"] += len(texts)
+            values = [self.server.log_probability(place) for place in range(first, choice["shown"])]
             part["logprobs"] = (
                 {"content": [{"token": token, "logprob": value} for token, value in zip(texts, values, strict=True)]}
                 if chat
@@ -164,7 +188,7 @@ class Handler(BaseHTTPRequestHandler):
         return part
 
     def event(self, body: dict[str, Any], choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return {"id": "1", "model": body["model"], "choices": choices}
+        return {"id": "1", "model": self.server.answers_as or body["model"], "choices": choices}
 
     def send_whole(self, body: dict[str, Any], choices: list[dict[str, Any]], usage: dict[str, int]) -> None:
         event = self.event(body, [self.part(body, choice, choice["texts"], True) for choice in choices])
@@ -231,6 +255,29 @@ def events(*data: str) -> Fault:
         for each in data:
             handler.send_data(each)
         handler.end_stream()
+
+    return fault
+
+
+def named_event(name: str, data: str) -> Fault:
+    """A stream of one event that has a name."""
+
+    def fault(handler: Handler, body: dict[str, Any]) -> None:
+        content = f"event: {name}\ndata: {data}\n\n".encode()
+        handler.begin_stream()
+        handler.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+        handler.end_stream()
+
+    return fault
+
+
+def hang_up_after(data: str) -> Fault:
+    """A stream that breaks off behind this event."""
+
+    def fault(handler: Handler, body: dict[str, Any]) -> None:
+        handler.begin_stream()
+        handler.send_data(data)
+        handler.close_connection = True
 
     return fault
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import failing_server as fail
 from failing_server import LOG_PROBABILITY, FailingServer, serving
 from gradatim import Budget, GradatimError, Problem, Tree
+from gradatim.errors import ProblemError
 from gradatim.policies.allowance import Allowance
 from gradatim.policies.base import Policy, Sampling
 from gradatim.policies.prompts import ChatFormat
@@ -584,19 +585,10 @@ LASTING = {
     "no model": (fail.status(404, "The model `model` does not exist."), r"404 \(The model.*the model's name 'model'"),
     "context": (fail.status(400, "exceeds the available context size (64 tokens)"), "use a shorter prompt"),
     "bad request": (fail.status(400, "no such voice"), r"400 \(no such voice\); change the setting"),
-    "not json": (fail.content(b"<html>hello"), "does not answer in JSON .*<html>hello"),
-    "a list": (fail.content(b"[]"), "answers with a list"),
-    "malformed event": (fail.events('{"choices": ['), "does not answer in JSON"),
-    "no choices": (fail.events('{"id": 1}'), r"a form that is not OpenAI's \(KeyError 'choices'\)"),
-    "no text": (fail.events('{"choices": [{"index": 0}]}'), "a form that is not OpenAI's"),
-    "text is a number": (fail.events('{"choices": [{"index": 0, "text": 3}]}'), "a form that is not OpenAI's"),
-    "too many choices": (fail.events('{"choices": [{"index": 7, "text": ""}]}'), "a form that is not OpenAI's"),
-    "another model": (fail.content(json.dumps(_answer("1\n") | {"model": "other"}).encode()), "answers with 'other'"),
-    "error event": (fail.events('{"error": {"message": "out of memory"}}'), r"error within its answer \(out of mem"),
-    "error object": (fail.events('{"object": "error", "message": "out of memory"}'), r"its answer \(out of memory\)"),
-    "strange end": (
-        fail.events('{"choices": [{"index": 0, "text": "1", "finish_reason": "tool_calls"}]}'), "reason 'tool_calls'",
+    "context inside": (
+        fail.events('{"error": {"message": "maximum context length is 9", "code": 400}}'), "use a shorter prompt",
     ),
+    "key inside": (fail.content(b'{"error": {"message": "no such key", "code": "401"}}'), r"such key\); put a key"),
 }  # fmt: skip
 
 
@@ -612,7 +604,156 @@ def test_what_will_not_pass_is_one_sentence_at_once(
     assert "\n" not in str(error.value)
     assert waits == []
     assert len(tree) == 1
-    assert tree.budget.policy_generated == ("tool_calls" in message)  # the one token that came
+    assert tree.budget.policy_generated == 0
+
+
+def choice(**fields: Any) -> fail.Fault:
+    return fail.events(json.dumps({"choices": [{"index": 0, **fields}]}), "[DONE]")
+
+
+MALFORMED = {
+    "not json": (fail.content(b"<html>hello"), "does not answer in JSON .*<html>hello"),
+    "a list": (fail.content(b"[]"), "answers with a list"),
+    "malformed event": (fail.events('{"choices": ['), "does not answer in JSON"),
+    "nested deeply": (fail.content(b"[" * 100_000), "nested too deeply"),
+    "no choices": (fail.events('{"id": 1}'), r"a form that is not OpenAI's \(KeyError 'choices'\)"),
+    "choices are a number": (fail.events('{"choices": 3}'), "a form that is not OpenAI's"),
+    "no text": (choice(), "a form that is not OpenAI's"),
+    "text is a number": (choice(text=3), "a form that is not OpenAI's"),
+    "end is a number": (choice(text="1", finish_reason=3), "a form that is not OpenAI's"),
+    "too many choices": (choice(index=7, text=""), "a form that is not OpenAI's"),
+    "a choice before the first": (choice(index=-1, text=""), "a form that is not OpenAI's"),
+    "a choice that is true": (choice(index=True, text=""), "a form that is not OpenAI's"),
+    "error event": (fail.events('{"error": {"message": "out of memory"}}'), r"error within its answer \(out of mem"),
+    "error object": (fail.events('{"object": "error", "message": "out of memory"}'), r"its answer \(out of memory\)"),
+    "error of the protocol": (fail.named_event("error", '{"message": "out of memory"}'), r"answer \(out of memory\)"),
+    "detail": (fail.content(b'{"detail": "worker lost"}'), r"error within its answer \(worker lost\)"),
+    "error of a choice": (choice(text="1", error={"message": "upstream"}), r"broke its answer off \(upstream\)"),
+    "aborted": (choice(text="1", finish_reason="abort"), "broke its answer off"),
+    "half a character": (choice(text="1\ud83d", finish_reason="stop"), "ends within a character"),
+}
+
+
+@pytest.mark.parametrize(("fault", "message"), MALFORMED.values(), ids=MALFORMED)
+def test_what_is_malformed_is_asked_for_again_and_then_one_sentence(
+    server: FailingServer, fault: fail.Fault, message: str, waits: list[float]
+) -> None:
+    server.faults = [None, fault, fault]
+    tree = new_tree(limit=100)
+    with pytest.raises(ProblemError, match=f"{message}.*; attempt 2 was the last") as error:
+        run(policy_of(server, api="completions", retries=1).expand([tree.root], 1))
+    assert server.url in str(error.value)
+    assert "\n" not in str(error.value)
+    assert str(error.value).isprintable()
+    assert len(waits) == 1
+    assert len(tree) == 1
+    assert tree.budget.policy_generated == 0
+
+
+# How answers end
+
+
+@pytest.mark.parametrize(
+    ("finish", "end"),
+    [
+        ("stop", EndReason.END_OF_TEXT), ("eos_token", EndReason.END_OF_TEXT), ("end_turn", EndReason.END_OF_TEXT),
+        ("tool_calls", EndReason.END_OF_TEXT), ("of its own", EndReason.END_OF_TEXT), (None, EndReason.END_OF_TEXT),
+        ("length", EndReason.LENGTH), ("max_tokens", EndReason.LENGTH), ("content_filter", EndReason.LENGTH),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("streams", [True, False])
+def test_an_answer_is_kept_however_its_end_is_called(
+    server: FailingServer, finish: str | None, end: EndReason, streams: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    fault = choice(text="12", finish_reason=finish)
+    if not streams:
+        fault = fail.content(json.dumps({"choices": [{"index": 0, "text": "12", "finish_reason": finish}]}).encode())
+    server.faults = [None] + [fault] * 6
+    tree = new_tree()
+    [leaf] = run(policy_of(server).expand([tree.root], 1))
+    assert steps_of(leaf) == [("12", end)]
+    assert tree.budget.policy_generated == (20 if finish == "length" else 1)
+    assert len(server.faults) == (3 if finish is None else 5)  # it is asked again why it ended, twice
+    assert ["for the reason" in text for text in caplog.messages] == [True] * (finish in ("tool_calls", "of its own"))
+
+
+def test_what_follows_a_whole_answer_does_not_undo_it(server: FailingServer) -> None:
+    whole = json.dumps(_answer("12"))
+    for trouble in ('{"error": {"message": "late"}}', "{", '{"choices": 3}', whole):
+        server.faults = [None, fail.events(whole, trouble)]
+        [leaf] = run(policy_of(server).expand([new_tree().root], 1))
+        assert steps_of(leaf) == [("12", EndReason.END_OF_TEXT)]
+    server.faults = [None, fail.hang_up_after(whole)]
+    [leaf] = run(policy_of(server).expand([new_tree().root], 1))
+    assert steps_of(leaf) == [("12", EndReason.END_OF_TEXT)]
+
+
+# Names of models
+
+
+@pytest.mark.parametrize("answered", ["Qwen/Qwen2.5-7B-Instruct", "hosted_vllm/Model", "MODEL", "model-2024-08-06"])
+def test_an_alias_of_a_model_is_taken_and_said_once(
+    server: FailingServer, answered: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.answers_as = answered
+    assert len(run(walk(policy_of(server, model="model"), new_tree()))) == 4
+    said = [text for text in caplog.messages if "answers as" in text]
+    assert len(said) == answered.startswith("Qwen")
+
+
+def test_another_model_of_the_server_s_own_list_is_refused(server: FailingServer) -> None:
+    server.names, server.answers_as = ["a", "b"], "b"
+    with pytest.raises(GradatimError, match=r"asked for the model 'a' but answers with 'b', which it lists as another"):
+        run(policy_of(server, model="a").expand([new_tree().root], 1))
+
+
+# What is not told
+
+
+@pytest.mark.parametrize(
+    "listing", [b"<html>", b"", b"[", b'{"data": 3}', b'{"data": [3, {"id": 4}]}', b"[[]]", b"null"]
+)
+def test_a_list_of_models_that_cannot_be_read_is_none(server: FailingServer, listing: bytes) -> None:
+    server.listing = listing
+    assert len(run(walk(policy_of(server, model="model"), new_tree()))) == 4
+    with pytest.raises(GradatimError, match=r"name one (of them )?with model='NAME'"):
+        run(policy_of(server).connect())
+
+
+# Chat templates
+
+
+@pytest.mark.parametrize("owner", ["somebody", "vllm", "llamacpp"])
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_template_that_trims_what_is_to_be_continued_is_refused(owner: str, counts: bool) -> None:
+    with serving(lambda text, seed: list("One.\nTwo.\nThree."[len(text) - len(PROMPT) :])) as server:
+        server.owner = owner
+        if not counts:
+            server.shows -= {"usage"}
+        refuse_trimming(server)
+
+
+def refuse_trimming(server: FailingServer) -> None:
+    assert len(run(walk(policy_of(server, api="chat"), new_tree()))) == 4
+    server.trims = True
+    tree = new_tree()
+    with pytest.raises(
+        GradatimError, match=r"chat template takes blank characters off.*use api='completions'"
+    ) as error:
+        run(walk(policy_of(server, api="chat"), tree))
+    assert not isinstance(error.value, ProblemError)
+    assert all(node.step.text.strip() for node in tree.nodes[1:])
+    assert len(run(walk(policy_of(server, api="completions"), new_tree()))) == 4
+
+
+def test_blank_steps_that_a_model_writes_are_its_own() -> None:
+    def blanks(text: str, seed: int) -> list[str]:
+        return list("One.\n\nTwo.\n\n"[len(text) - len(PROMPT) :])
+
+    with serving(blanks) as server:
+        server.shows -= {"usage"}
+        path = run(walk(policy_of(server, api="chat"), new_tree()))
+    assert [node.step.text for node in path[1:]] == ["One.\n", "\n", "Two.\n", "\n", ""]
 
 
 def test_what_arrived_is_kept_when_another_request_fails(server: FailingServer) -> None:

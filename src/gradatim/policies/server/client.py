@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 import httpx
 
-from gradatim.errors import GradatimError
-from gradatim.policies.server.failures import TemporaryError, explanation, failure_of, no_server
+from gradatim.errors import GradatimError, ProblemError
+from gradatim.policies.server.events import Event, Events, stream, whole
+from gradatim.policies.server.failures import (
+    DoubtfulError,
+    MalformedError,
+    RefusedError,
+    TemporaryError,
+    UnreachableError,
+    failure_of,
+    failure_within,
+    no_server,
+    reports_error,
+)
 from gradatim.policies.server.pacing import LONGEST_RETRY_AFTER, Pacing, backoff_seconds, retry_after_seconds
 
 Result = TypeVar("Result")
-Events = AsyncGenerator[dict[str, Any], None]
 _log = logging.getLogger(__name__)
 _sleep = asyncio.sleep
 
 LONGEST_CONNECT = 10.0  # seconds; a host that is there takes a connection sooner
 LONGEST_SILENCE = 3.0  # seconds that are waited without a word before a request is sent again
+LOST_IN_A_ROW = 16  # requests that come to nothing, with none between that is answered, before all work ends
 
 
 def is_server_url(name: str) -> bool:
@@ -34,10 +44,15 @@ def is_server_url(name: str) -> bool:
 class Client:
     """Sends JSON to one server and reads its answers as events.
 
-    At most ``concurrency`` requests are under way at a time. Connection errors, time-outs, broken-off answers and the
-    statuses of overload (429, 500, 502, 503, 504 and their like) are tried again after exponentially growing waits with
-    jitter, or when the server's ``Retry-After`` says; what is waited for is logged as a warning before it is long. A
-    server that never answered and takes no connection is an error at once.
+    At most ``concurrency`` requests are under way at a time. Connection errors, time-outs, answers that are broken off
+    or malformed, errors within answers and the statuses of overload (429, 500, 502, 503, 504 and their like) are tried
+    again after exponentially growing waits with jitter, or when the server's ``Retry-After`` says; what is waited for
+    is logged as a warning before it is long. A server that never answered and takes no connection is an error at once.
+
+    A request that comes to nothing after all retries is a :class:`ProblemError`: the problem that it was for fails. It
+    is any other :class:`GradatimError`, which ends the work on all problems, where the server never answered as it
+    must, takes no connection any more, or came to nothing for :data:`LOST_IN_A_ROW` requests one after the other (or
+    twice its concurrency, if that is more).
 
     It may be used from several event loops, one after the other.
 
@@ -78,20 +93,27 @@ class Client:
         self._connect = min(timeout, LONGEST_CONNECT)
         self._retries = retries
         self._answered = False  # ever
+        self._served = False  # ever a request that was answered as it must be
+        self._lost = 0  # requests in a row that came to nothing
         self._told = float("-inf")  # when a wait was last told of
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: httpx.AsyncClient | None = None
         self._slots = asyncio.Semaphore(concurrency)
 
     async def models(self) -> list[dict[str, Any]] | None:
-        """The server's models (``GET /models``), or ``None`` if it does not list them."""
+        """The server's models (``GET /models``), or ``None`` if it does not list them in a form that can be read."""
 
         async def read(events: Events) -> list[dict[str, Any]] | None:
             listing = [event async for event in events]
             records = listing[0].get("data") if listing else None
             return [record for record in records if isinstance(record, dict)] if isinstance(records, list) else None
 
-        return await self._repeat(lambda: self._once("GET", "models", None, read, optional=True))
+        try:
+            return await self._repeat(lambda: self._once("GET", "models", None, read, optional=True))
+        except (MalformedError, RefusedError):
+            return None
+        except TemporaryError as failure:
+            raise self.lost(failure) from failure
 
     async def send(self, path: str, body: dict[str, Any], read: Callable[[Events], Awaitable[Result]]) -> Result:
         """Post ``body`` and have ``read`` make something of the answer.
@@ -103,9 +125,31 @@ class Client:
                 the connection is closed when it returns, wherever the answer is then.
 
         Raises:
-            GradatimError: if the server refuses, answers nonsense, or still fails after all retries.
+            RefusedError: if the server refuses the request as it is.
+            ProblemError: if the server still fails after all retries and may answer other requests.
+            GradatimError: if it still fails and no request can be answered.
         """
-        return await self._repeat(lambda: self._once("POST", path, body, read, optional=False))
+        try:
+            result = await self._repeat(lambda: self._once("POST", path, body, read, optional=False))
+        except DoubtfulError as doubt:
+            result = doubt.result
+        except TemporaryError as failure:
+            raise self.lost(failure) from failure
+        self._served, self._lost = True, 0
+        return result
+
+    def lost(self, failure: TemporaryError | GradatimError) -> GradatimError:
+        """The error for a request that came to nothing, which is counted: for this problem alone, or for all."""
+        self._lost += 1
+        text, options = str(failure), failure.options
+        unreachable = isinstance(failure, UnreachableError)
+        if isinstance(failure, TemporaryError):
+            text = f"{text}, so {failure.advice}"
+        if self._served and not unreachable:
+            if self._lost <= max(LOST_IN_A_ROW, 2 * self._concurrency):
+                return ProblemError(text, options=options)
+            text = f"{text} (the {self._lost}th request in a row that came to nothing)"
+        return GradatimError(text, options=options)
 
     async def close(self) -> None:
         """Close the connections; the client can be used again."""
@@ -124,11 +168,8 @@ class Client:
                     return await once()
             except TemporaryError as failure:
                 if attempt > self._retries or (failure.retry_after or 0) > LONGEST_RETRY_AFTER:
-                    raise GradatimError(
-                        f"{failure}; attempt {attempt} was the last, so check that the server runs and is not "
-                        "overloaded, lower concurrency or set requests_per_minute",
-                        options=("concurrency", "requests_per_minute"),
-                    ) from failure
+                    failure.args = (f"{failure}; attempt {attempt} was the last",)
+                    raise
                 wait = backoff_seconds(attempt - 1, failure.retry_after, random.random())
                 if began is not None and clock() + wait - began > LONGEST_SILENCE:
                     self._tell(f"{failure}; attempt {attempt + 1} of {self._retries + 1} in {wait:.0f} s", clock())
@@ -152,30 +193,48 @@ class Client:
     ) -> Result:
         """One attempt. What is ``optional`` and not there is an answer without events."""
         session, url = self._open(), f"{self.url}/{path}"
+        model = (body or {}).get("model")
         try:
             async with session.stream(method, path, json=body) as response:
                 self._answered = True
                 if response.status_code >= 300:
                     text = (await response.aread()).decode(errors="replace")
                     retry_after = retry_after_seconds(response.headers.get("retry-after"))
-                    failure = failure_of(url, (body or {}).get("model"), response.status_code, text, retry_after)
+                    failure = failure_of(url, model, response.status_code, text, retry_after)
                     if optional and (response.status_code == 500 or not isinstance(failure, TemporaryError)):
                         return await read(_nothing())
                     raise failure
-                if "event-stream" not in response.headers.get("content-type", ""):
-                    return await read(_whole(url, await response.aread(), listing=optional))
-                async with aclosing(_stream(url, response)) as events:
-                    return await read(events)
-        except httpx.ConnectError as error:
-            if not self._answered:
-                raise no_server(self.url, _said(error)) from error
-            raise TemporaryError(f"{url} cannot be reached any more ({_said(error)})") from error
-        except httpx.ConnectTimeout as error:
-            raise TemporaryError(f"{url} takes no connection for {self._connect:g} s") from error
-        except httpx.TimeoutException as error:
-            raise TemporaryError(f"{url} was silent for {self._timeout:g} s") from error
+                if "event-stream" in response.headers.get("content-type", ""):
+                    events = stream(url, response.aiter_bytes())
+                else:
+                    events = whole(url, await response.aread(), listing=optional)
+                async with aclosing(self._checked(url, model, events)) as checked:
+                    return await read(checked)
         except httpx.HTTPError as error:
-            raise TemporaryError(f"{url} broke off ({_said(error)})") from error
+            raise self._failure(url, error) from error
+
+    async def _checked(self, url: str, model: str | None, events: Events) -> Events:
+        """The events, with every way in which they end before their time as one of this package's errors."""
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    if reports_error(event):
+                        raise failure_within(url, model, event)
+                    yield event
+        except httpx.HTTPError as error:
+            raise self._failure(url, error) from error
+
+    def _failure(self, url: str, error: httpx.HTTPError) -> Exception:
+        """What the failure of a connection or of what came through it means."""
+        if isinstance(error, httpx.ConnectError):
+            if not self._answered:
+                return no_server(self.url, _said(error))
+            return UnreachableError(f"{url} cannot be reached any more ({_said(error)})")
+        if isinstance(error, httpx.ConnectTimeout):
+            return TemporaryError(f"{url} takes no connection for {self._connect:g} s")
+        if isinstance(error, httpx.TimeoutException):
+            return TemporaryError(f"{url} was silent for {self._timeout:g} s")
+        return TemporaryError(f"{url} broke off ({_said(error)})")
 
     def _open(self) -> httpx.AsyncClient:
         """The connections of the running event loop; those of a loop that ended are of no use."""
@@ -193,53 +252,9 @@ class Client:
 
 
 async def _nothing() -> Events:
-    none: tuple[dict[str, Any], ...] = ()
+    none: tuple[Event, ...] = ()
     for event in none:
         yield event
-
-
-async def _whole(url: str, content: bytes, *, listing: bool) -> Events:
-    """The one event of a plain answer. Some servers leave out the object around a list of models."""
-    if listing and content.lstrip().startswith(b"["):
-        content = b'{"data": %s}' % content
-    yield _object(url, content)
-
-
-async def _stream(url: str, response: httpx.Response) -> Events:
-    """The JSON objects of a server-sent event stream, up to ``[DONE]`` or its end.
-
-    Lines end at line feeds only: other characters that end a line in Python stand unescaped in JSON strings.
-    """
-    rest = b""
-    async for chunk in response.aiter_bytes():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            data = line.strip().removeprefix(b"data:").strip() if line.startswith(b"data:") else b""
-            if data == b"[DONE]":
-                return
-            if data:
-                yield _object(url, data)
-
-
-def _object(url: str, content: bytes) -> dict[str, Any]:
-    """A JSON object of an answer.
-
-    Raises:
-        GradatimError: if it is none, or an error that the server reports within its answer.
-    """
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        begin = content[:80].decode(errors="replace")
-        raise GradatimError(f"{url} does not answer in JSON ({begin!r}); check that it is an OpenAI API") from error
-    if not isinstance(value, dict):
-        raise GradatimError(f"{url} answers with a {type(value).__name__}; check that it is an OpenAI API")
-    if value.get("error") or value.get("object") == "error":  # the latter as vLLM had it
-        raise GradatimError(
-            f"{url} reports an error within its answer ({explanation(content.decode(errors='replace'))}); "
-            "look into the server's log"
-        )
-    return value
 
 
 def _base_url(url: str) -> httpx.URL:

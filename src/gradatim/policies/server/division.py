@@ -20,11 +20,13 @@ class Piece:
         text: what it adds.
         tokens: how many tokens wrote it, as far as the server shows.
         log_probabilities: one for each of them, or ``None`` where the server does not tell.
+        spelled: characters of the tokens' own texts, if the server shows those; they may come earlier than the text.
     """
 
     text: str
     tokens: int
     log_probabilities: tuple[float, ...] | None
+    spelled: int | None = None
 
 
 @dataclass(slots=True)

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from gradatim.errors import GradatimError
+from gradatim.errors import GradatimError, ProblemError
 from gradatim.policies.base import Sampling
 from gradatim.policies.prompts import ChatFormat
-from gradatim.policies.server.client import Client, Events
-from gradatim.policies.server.division import Division, Piece
-from gradatim.policies.server.failures import ContextError, NotFoundError, RefusedError, TemporaryError
+from gradatim.policies.server.answers import CUT_OFF, Answer, Reading
+from gradatim.policies.server.client import Client
+from gradatim.policies.server.continuing import Continuing, lost_blanks
+from gradatim.policies.server.division import Division
+from gradatim.policies.server.doubts import ASKED_AGAIN, Doubt, Doubts
+from gradatim.policies.server.events import END, Event, Events
+from gradatim.policies.server.failures import (
+    ContextError,
+    DoubtfulError,
+    MalformedError,
+    NotFoundError,
+    RefusedError,
+    TemporaryError,
+)
 from gradatim.policies.server.formats import ChatCompletions, Completions, Format
 from gradatim.policies.server.kinds import UNKNOWN, kind_of
 from gradatim.suggestions import some_of, suggestion
@@ -23,6 +35,10 @@ Result = TypeVar("Result")
 
 _DISPENSABLE = ("logprobs", "stream_options", "seed")  # a server that refuses one of these is asked without it
 _TELLING = 32  # characters; an answer does not begin with so long a solution by chance
+_ADDED_BY_TEMPLATES = 1 << 16  # tokens that a chat template may add to a conversation, at most
+_ENDS_OF_TEXT = frozenset({"stop", "eos", "eos_token", "end_turn", "stop_sequence"})
+_GLIMPSE = 8  # tokens that are enough to see whether two prompts are the same
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,61 +60,6 @@ class Question:
     sampling: Sampling
     seed: int
     one_step: bool
-
-
-@dataclass(slots=True)
-class Answer:
-    """What the server wrote for one choice.
-
-    Attributes:
-        division: its steps.
-        unlike: the solution so far, until the answer is known to differ from it; ``None`` where nobody looks.
-        finish: why the server ended it; ``None`` if it did not, or was not let.
-        ended_by: the stop string that ended it, or something else where the end of the text did.
-        tells: whether the server says ``ended_by``.
-        stop_field: the field that says it, if the server was given stop strings.
-        begun: whether anything of it came.
-    """
-
-    division: Division
-    unlike: str | None = None
-    stop_field: str | None = None
-    finish: str | None = None
-    ended_by: Any = None
-    tells: bool = False
-    begun: bool = False
-    _held: list[Piece] = field(default_factory=list)
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing more is to come or wanted."""
-        return self.finish is not None or self.division.done
-
-    def add(self, piece: Piece) -> None:
-        """Take a further piece.
-
-        Raises:
-            GradatimError: if the answer begins with the whole solution so far.
-        """
-        if self.unlike is None:
-            self.division.add(piece)
-            return
-        self._held.append(piece)
-        text = "".join(each.text for each in self._held)
-        if text.startswith(self.unlike):
-            raise GradatimError(
-                "the server repeats the solution so far instead of continuing it: it does not know "
-                "continue_final_message; use api='completions' or a server that knows it (vLLM, SGLang, llama.cpp)",
-                options=("api='completions'",),
-            )
-        if not self.unlike.startswith(text):
-            self.release()
-
-    def release(self) -> None:
-        """Take what was held back while it was like the solution so far."""
-        held, self._held, self.unlike = self._held, [], None
-        for piece in held:
-            self.division.add(piece)
 
 
 class Endpoint:
@@ -124,7 +85,11 @@ class Endpoint:
         self.client = client
         self.model = model
         self.kind = UNKNOWN
-        self._names: list[str] = []  # as far as the server lists them
+        self._listed: dict[str, Mapping[str, Any]] = {}  # the models, by name, as far as the server lists them
+        self._doubts = Doubts()
+        self._continuing = Continuing()
+        self._gives_log_probabilities = False  # as far as it is known
+        self._said: set[str] = set()
         self._connected = False
         self._require_log_probabilities = require_log_probabilities
         self._automatic = api == "auto" and chat is None
@@ -142,20 +107,21 @@ class Endpoint:
         if self._connected:
             return
         listed = await self.client.models()
-        self._names = [str(record["id"]) for record in listed or [] if "id" in record]
+        self._listed = {record["id"]: record for record in listed or [] if isinstance(record.get("id"), str)}
+        names = list(self._listed)
         if self.model is None:
             if listed is None:
                 raise GradatimError(
                     f"{self.client.url} does not list its models; name one with model='NAME'", options=("model='NAME'",)
                 )
-            if len(self._names) != 1:
+            if len(names) != 1:
                 raise GradatimError(
-                    f"{self.client.url} has {len(self._names)} models; name one of them with model='NAME': "
-                    f"{some_of(self._names) or '(none)'}",
+                    f"{self.client.url} has {len(names)} models; name one of them with model='NAME': "
+                    f"{some_of(names) or '(none)'}",
                     options=("model='NAME'",),
                 )
-            self.model = self._names[0]
-        self.kind = next((kind_of(record) for record in listed or [] if record.get("id") == self.model), UNKNOWN)
+            self.model = names[0]
+        self.kind = kind_of(self._listed[self.model]) if self.model in self._listed else UNKNOWN
         self._connected = True
 
     async def try_out(self) -> None:
@@ -170,20 +136,48 @@ class Endpoint:
     async def count(self, problem: Problem, solution: str) -> int:
         """The tokens of the prompt and the solution so far, as the server counts them.
 
-        One token is written for it, which no tree holds. A server that does not count is taken at four bytes a token.
+        One token is written for it, which no tree holds. Where a server does not count, or its count cannot be, four
+        bytes are taken for a token.
         """
-
-        async def read(events: Events) -> int | None:
-            usage = None
-            async for event in events:
-                self._check_model(event)
-                usage = event.get("usage") or usage
-            return _tokens(usage, "prompt_tokens")
-
-        counted = await self._post(
-            lambda: self._format.prompt(problem, solution) | {self._limit_field: 1, "temperature": 0}, read
-        )
+        counted = await self._counted(problem, solution)
         return len((problem.prompt + solution).encode()) // 4 + 1 if counted is None else counted
+
+    async def _counted(self, problem: Problem, solution: str) -> int | None:
+        """The tokens of a prompt and a solution as the server counts them, if it does so in a way that can be."""
+        usage = await self._short_answer(problem, solution, 1, _usage)
+        prompt = self._format.prompt(problem, solution)
+        text = prompt["prompt"] if "prompt" in prompt else "".join(str(each["content"]) for each in prompt["messages"])
+        return self._possible(usage, "prompt_tokens", 1, len(text.encode()) + _ADDED_BY_TEMPLATES)
+
+    async def _glimpse(self, problem: Problem, solution: str) -> str:
+        """The likeliest few tokens behind a solution."""
+
+        def text(events: Sequence[Event]) -> str:
+            choices = [choice for event in events for choice in event.get("choices") or ()]
+            return "".join(piece.text for choice in choices for piece in self._format.pieces(choice))
+
+        return await self._short_answer(problem, solution, _GLIMPSE, text)
+
+    async def _short_answer(
+        self, problem: Problem, solution: str, tokens: int, find: Callable[[Sequence[Event]], Result]
+    ) -> Result:
+        """What ``find`` finds in the events of an answer to a solution, of so many tokens, that no tree holds."""
+
+        async def read(events: Events) -> Result:
+            found = [event async for event in events if event is not END]
+            for event in found:
+                self._check_model(event)
+            try:
+                if not any(event.get("choices") for event in found):
+                    raise KeyError("choices")
+                return find(found)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise self._not_openai(error) from error
+
+        def body() -> dict[str, Any]:
+            return {**self._format.prompt(problem, solution), self._limit_field: tokens, "temperature": 0}
+
+        return await self._post(body, read)
 
     async def ask(self, question: Question, divisions: Sequence[Division]) -> tuple[list[Answer], int | None]:
         """Have the solution continued once for each of ``divisions``, which stay as they are.
@@ -193,41 +187,72 @@ class Endpoint:
 
         Raises:
             ContextError: if the prompt and ``max_tokens`` do not fit the model's context.
-            GradatimError: if the server fails or does not do what it must.
+            ProblemError: if the server fails and may answer other requests.
+            GradatimError: if it does not do what it must.
         """
         stop_field = self.kind.matched if question.one_step else None
+        await self._check_template(question)
+        asked: list[Doubt] = []
 
-        async def read(events: Events) -> tuple[list[Answer], int | None]:
-            unlike = question.solution if self._doubts(question.solution) else None
-            answers = [Answer(division.fork(), unlike, stop_field) for division in divisions]
-            usage = None
-            async for event in events:
-                self._check_model(event)
-                usage = event.get("usage") or usage
-                self._take(event, answers)
-                if all(answer.closed for answer in answers) and any(answer.finish is None for answer in answers):
-                    break  # what is still being written is not wanted
-            if not any(answer.closed for answer in answers) or any(a.begun and not a.closed for a in answers):
-                raise TemporaryError(f"{self.client.url} ended its answer in the middle")
-            for answer in answers:
-                answer.release()
-            return answers, _tokens(usage, "completion_tokens")
+        async def read(events: Events) -> Reading:
+            unlike = question.solution if self._repeats(question.solution) else None
+            reading = Reading(
+                self.client.url,
+                self._format,
+                divisions,
+                most_tokens=question.max_tokens,
+                unlike=unlike,
+                stop_field=stop_field,
+            )
+            try:
+                async for event in events:
+                    self._check_model(event)
+                    reading.take(event)
+                    if reading.enough:
+                        break  # what is still being written is not wanted
+            except (TemporaryError, RefusedError):
+                if not reading.finished:
+                    raise
+            reading.end()
+            counted = self._written(reading, question.max_tokens)
+            if counted is not None and reading.finished and counted < reading.known_tokens:
+                reading.doubts.add(Doubt.COUNT)
+            if self._gives_log_probabilities and reading.lacks_log_probabilities:
+                reading.doubts.add(Doubt.LOG_PROBABILITIES)
+            doubts = self._doubts.worth_asking(reading.doubts)
+            if doubts and len(asked) < ASKED_AGAIN:
+                asked.append(doubts[0])
+                raise DoubtfulError(f"{self.client.url} {doubts[0]}", reading)
+            return reading
 
-        return await self._post(lambda: self._body(question, len(divisions), stops=stop_field is not None), read)
+        reading = await self._post(lambda: self._body(question, len(divisions), stops=stop_field is not None), read)
+        self._doubts.learn(asked, reading.doubts)
+        self._gives_log_probabilities |= any(answer.shown for answer in reading.answers)
+        await self._check_beginnings(question, reading.answers)
+        return reading.answers, self._written(reading, question.max_tokens)
+
+    def _written(self, reading: Reading, most_tokens: int) -> int | None:
+        """The tokens that the server says it wrote, if it does so in a way that can be.
+
+        Each token but the last of an answer has a byte of text, as far as it is not hidden; of hidden ones there are no
+        more than were permitted.
+        """
+        seen = sum(len(answer.text.encode()) + 1 for answer in reading.answers)
+        least = 1 if any(answer.text for answer in reading.answers) else 0
+        most = max(seen, most_tokens * len(reading.answers))
+        return self._possible(reading.usage, "completion_tokens", least, most)
 
     def end_of(self, answer: Answer, question: Question) -> EndReason | None:
         """Why the answer ended: ``BOUNDARY`` if the server ended it at the end of a step, ``LENGTH`` where it was cut
         off, ``None`` if the server does not tell whether it was the step or the text that ended.
         """
-        if answer.finish in ("length", "content_filter"):
+        if answer.finish in CUT_OFF:
             return EndReason.LENGTH
-        if answer.finish == "eos_token":  # as text-generation-inference says that the text ended
+        if answer.finish not in _ENDS_OF_TEXT:
+            self._say(f"ends answers for the reason {answer.finish!r}, which is taken for the end of the text")
             return EndReason.END_OF_TEXT
-        if answer.finish != "stop":
-            raise GradatimError(
-                f"{self.client.url} ended an answer for the reason {answer.finish!r}, which is no end of a text; "
-                "look into the server's log"
-            )
+        if answer.finish.startswith("eos"):  # as text-generation-inference says that the text ended
+            return EndReason.END_OF_TEXT
         if answer.stop_field is None:
             return EndReason.END_OF_TEXT
         if not answer.tells:
@@ -238,13 +263,15 @@ class Endpoint:
     def check_log_probabilities(self, steps: Iterable[Step]) -> None:
         """Raise an error where steps must have log-probabilities and one has none."""
         if self._require_log_probabilities and any(step.text and not step.log_probabilities for step in steps):
-            raise GradatimError(
-                f"{self.client.url} sends no log-probabilities; use a server that does, or do without them "
+            some = self._gives_log_probabilities
+            what = "some tokens without a log-probability" if some else "no log-probabilities"
+            raise (ProblemError if some else GradatimError)(
+                f"{self.client.url} sends {what}; use a server that does, or do without them "
                 "(require_log_probabilities=False)",
                 options=("require_log_probabilities=False",),
             )
 
-    def _doubts(self, solution: str) -> bool:
+    def _repeats(self, solution: str) -> bool:
         """Whether the server might not continue the solution but begin anew, which its answer would show."""
         return self._format is self._chat and not self.kind.continues and len(solution) >= _TELLING
 
@@ -284,14 +311,15 @@ class Endpoint:
                 self._format = self._chat
             except RefusedError as error:
                 if not self._do_without(body, error):
-                    raise (self._no_model() if "model" in error.detail.lower() else None) or error from error
+                    no_model = self._no_model() if "model" in error.detail.lower() else None
+                    raise no_model or self.client.lost(error) from error
 
     def _no_model(self) -> GradatimError | None:
         """The error of a model that the server does not list, where it lists any."""
-        if not self._names or self.model in self._names:
+        if not self._listed or self.model in self._listed:
             return None
         return GradatimError(
-            f"{self.client.url} has no model {self.model!r}; {suggestion(str(self.model), self._names)}"
+            f"{self.client.url} has no model {self.model!r}; {suggestion(str(self.model), list(self._listed))}"
         )
 
     def _do_without(self, body: Mapping[str, Any], error: RefusedError) -> bool:
@@ -311,40 +339,97 @@ class Endpoint:
         self._refused |= refused
         return bool(refused)
 
-    def _take(self, event: Mapping[str, Any], answers: Sequence[Answer]) -> None:
-        """Add what an event brings to the answers."""
-        try:
-            for choice in () if "usage" in event and "choices" not in event else event["choices"]:
-                answer = answers[choice.get("index", 0)]
-                answer.begun = True
-                for piece in self._format.pieces(choice):
-                    answer.add(piece)
-                answer.finish = choice.get("finish_reason") or answer.finish
-                if answer.stop_field in choice:
-                    answer.tells, answer.ended_by = True, choice[answer.stop_field]
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise GradatimError(
-                f"{self.client.url} answers in a form that is not OpenAI's ({type(error).__name__} {error}); check "
-                f"that its /{self._format.path} is OpenAI's"
-            ) from error
+    async def _check_template(self, question: Question) -> None:
+        """Refuse to go on with a solution that the server's chat template would change, as far as counts show it.
+
+        Raises:
+            GradatimError: if the template takes blank characters off the solution.
+        """
+        if self._format is not self._chat:
+            return
+        problem = replace(question.problem, data={}, prompt="1 + 1 =")
+        for side in lost_blanks(question.solution):
+            if await self._continuing.keeps(side, lambda text: self._counted(problem, text)) is False:
+                raise self._trimmed()
+
+    async def _check_beginnings(self, question: Question, answers: Sequence[Answer]) -> None:
+        """Refuse to go on where answers begin with the blank characters that the solution so far ends with, and the
+        server continues it with them as without them.
+
+        Raises:
+            GradatimError: if so.
+        """
+        solution = question.solution
+        bare = solution.rstrip()
+        blank = solution[len(bare) :]
+        if self._format is not self._chat or not bare or not blank or self._continuing.known("end"):
+            return
+        beginnings = [answer.text + (answer.ended_by if isinstance(answer.ended_by, str) else "") for answer in answers]
+        if any(text.startswith(blank) for text in beginnings):
+            without, within = [await self._glimpse(question.problem, text) for text in (bare, solution)]
+            if without and without == within:
+                raise self._trimmed()
+            self._continuing.learn("end", keeps=bool(within))
+
+    def _trimmed(self) -> GradatimError:
+        return GradatimError(
+            f"{self.client.url} does not continue what was written: the model's chat template takes blank characters "
+            "off the ends of a message; use api='completions', or start the server with a template that keeps messages "
+            "as they are",
+            options=("api='completions'",),
+        )
+
+    def _not_openai(self, error: Exception) -> MalformedError:
+        return MalformedError(
+            f"{self.client.url} answers in a form that is not OpenAI's ({type(error).__name__} {error})"
+        )
+
+    def _possible(self, usage: Any, name: str, least: int, most: int) -> int | None:
+        """A count of the server's; ``None`` if there is none, or it cannot be, which is said."""
+        value = usage.get(name) if isinstance(usage, Mapping) else None
+        if value is None:
+            return None
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return value
+        shown = str(value) if isinstance(value, int | float) and abs(value) < 1e9 else type(value).__name__
+        self._say(f"counts {name} in a way that cannot be ({shown}); what was seen is counted instead", of=name)
+        return None
 
     def _check_model(self, event: Mapping[str, Any]) -> None:
+        """Look at the name of the model that answers: an alias, unless the server lists both as models of their own.
+
+        Raises:
+            GradatimError: if it is another model.
+        """
         answered = event.get("model")
-        if isinstance(answered, str) and answered and not _same_model(str(self.model), answered):
+        if not isinstance(answered, str) or not answered or _same_model(str(self.model), answered):
+            return
+        ours, theirs = self._listed.get(str(self.model)), self._listed.get(answered)
+        if ours is not None and theirs is not None and ours.get("root", self.model) != theirs.get("root", answered):
             raise GradatimError(
-                f"{self.client.url} was asked for the model {self.model!r} but answers with {answered!r}; name it "
-                "as the server does (model='NAME')",
+                f"{self.client.url} was asked for the model {self.model!r} but answers with {answered!r}, which it "
+                "lists as another; name the one that is meant (model='NAME')",
                 options=("model='NAME'",),
             )
+        self._say(
+            f"was asked for the model {self.model!r} and answers as {answered!r}, which is taken for its own name"
+        )
+
+    def _say(self, what: str, of: str | None = None) -> None:
+        """Tell the user of something that is taken as it is, once; ``of`` is what must not be told again."""
+        if (of or what) not in self._said:
+            self._said.add(of or what)
+            _log.warning("%s %s", self.client.url, what)
 
 
 def _same_model(asked: str, answered: str) -> bool:
-    """Whether two names are one model's: servers add a version or revision, or leave out a path."""
-    if answered == asked or asked.endswith(f"/{answered}"):
+    """Whether two names are one model's: servers add a version, a revision or a provider, or leave out a path."""
+    asked, answered = asked.casefold(), answered.casefold()
+    if answered == asked or asked.endswith(f"/{answered}") or answered.endswith(f"/{asked}"):
         return True
     return answered.startswith(asked) and answered[len(asked)] in "-@:"
 
 
-def _tokens(usage: Any, name: str) -> int | None:
-    value = usage.get(name) if isinstance(usage, Mapping) else None
-    return value if isinstance(value, int) and value >= 0 else None
+def _usage(events: Sequence[Event]) -> Any:
+    """The last of what a server counted."""
+    return next((event["usage"] for event in reversed(events) if event.get("usage")), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -73,6 +74,8 @@ class ChatCompletions:
 
     def pieces(self, choice: Mapping[str, Any]) -> list[Piece]:
         message = choice["delta"] if "delta" in choice else choice["message"]
+        if not isinstance(message, Mapping):
+            raise TypeError(f"a message is a {type(message).__name__}")
         if message.get("reasoning_content") or message.get("reasoning"):
             raise GradatimError(
                 "the server sends the model's reasoning apart from its answer, so steps would lack it; start the "
@@ -93,22 +96,45 @@ def _text(value: Any) -> str:
 def _pieces(text: str, logprobs: Any) -> list[Piece]:
     """The pieces of ``text``: one for each token where log-probabilities show them, else one."""
     shown = _shown_tokens(logprobs)
-    if shown is None:
+    if not shown:
         return [Piece(text, 1, None)] if text else []
-    if "".join(token for token, _ in shown) == text:
-        return [Piece(token, 1, (value,)) for token, value in shown]
-    values = tuple(value for _, value in shown)  # parts of characters, special tokens, or text that is held back
-    return [Piece(text, len(values), values)]
+    tokens = [token for token, _ in shown if token is not None]
+    if len(tokens) == len(shown) and "".join(tokens) == text:
+        return [
+            Piece(token, 1, None if value is None else (value,), len(token))
+            for token, (_, value) in zip(tokens, shown, strict=True)
+        ]
+    # parts of characters, special tokens, or text that is held back
+    values = tuple(value for _, value in shown if value is not None)
+    spelled = len("".join(tokens)) if tokens else None
+    return [Piece(text, len(shown), values if len(values) == len(shown) else None, spelled)]
 
 
-def _shown_tokens(logprobs: Any) -> Sequence[tuple[str, float]] | None:
-    """Each token's text and log-probability, in either API's form, which servers do not keep apart."""
+def _shown_tokens(logprobs: Any) -> Sequence[tuple[str | None, float | None]] | None:
+    """Each token's text, if the server shows it, and its log-probability, in either API's form, which servers do not
+    keep apart.
+
+    What is no log-probability is ``None``, and so is that of a token for which there is none.
+    """
     if not isinstance(logprobs, Mapping):
         return None
-    if isinstance(logprobs.get("content"), list):
-        return [(str(entry["token"]), float(entry["logprob"])) for entry in logprobs["content"]]
-    if isinstance(logprobs.get("token_logprobs"), list):
-        values = [float(value) for value in logprobs["token_logprobs"]]
-        tokens = logprobs.get("tokens")
-        return list(zip(map(str, tokens), values, strict=True)) if tokens else [("\0", value) for value in values]
+    content, values, tokens = (logprobs.get(name) for name in ("content", "token_logprobs", "tokens"))
+    if isinstance(content, list):
+        entries = [entry if isinstance(entry, Mapping) else {} for entry in content]
+        return [(str(entry.get("token", "")), _log_probability(entry.get("logprob"))) for entry in entries]
+    if isinstance(tokens, list) and tokens:
+        known = [_log_probability(value) for value in values[: len(tokens)]] if isinstance(values, list) else []
+        return list(zip(map(str, tokens), [*known, *[None] * (len(tokens) - len(known))], strict=True))
+    if isinstance(values, list):
+        return [(None, _log_probability(value)) for value in values]
     return None
+
+
+def _log_probability(value: Any) -> float | None:
+    """A log-probability; ``None`` for what is none: no finite number, or one above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value <= 0:
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None

@@ -8,13 +8,14 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gradatim.errors import GradatimError
+from gradatim.errors import GradatimError, ProblemError
 from gradatim.policies.allowance import Allowance
 from gradatim.policies.base import Sampling
 from gradatim.policies.prompts import ChatFormat
+from gradatim.policies.server.answers import Answer
 from gradatim.policies.server.client import Client
 from gradatim.policies.server.division import Division, Look, Piece
-from gradatim.policies.server.endpoint import Answer, Api, Endpoint, Question
+from gradatim.policies.server.endpoint import Api, Endpoint, Question
 from gradatim.policies.server.failures import ContextError
 from gradatim.tasks.solution_end import Ending
 from gradatim.tree import EndReason, Node, Tree
@@ -72,14 +73,27 @@ class ServerPolicy:
     completions put the problem as a conversation in the model's own template, and the solution so far as a partial
     message of the assistant, to be continued (``continue_final_message``): vLLM, SGLang and llama.cpp (from May 2026)
     do that; OpenAI's own and transformers' servers refuse it, which is an error here. Others ignore it and begin the
-    answer anew, which shows only where they repeat the solution; that is an error too.
+    answer anew, which shows only where they repeat the solution; that is an error too. So is a chat template that takes
+    blank characters off a message (Llama 3's and Gemma's do): the model would not continue what was written. It shows
+    in the server's counts of tokens, and without those where an answer begins with the line break that was there.
+
+    *Bad answers.* What is no JSON, has another form than OpenAI's, reports an error or breaks off is asked for again,
+    as after a status of 500. Where that does not help ``retries`` times, a :class:`~gradatim.errors.ProblemError` says
+    what the server said, and the other problems go on; a refused key, an unknown model and a server that is gone end
+    the work on all. An answer that can be read and seems flawed is asked for again twice, and then taken as it is: one
+    with an event that came twice, with a log-probability that is none (above 0, or no finite number), or without a
+    reason for its end. That an event came twice is seen where log-probabilities come with the tokens.
 
     *The budget.* The tokens of a prompt are counted once for each tree by a request for a single token, and paid for
     before anything is written. Generated tokens are paid for as far as a request permits them, and given back if they
     were not written. Their number is the server's (``usage``); of a stream that is cut here, its log-probabilities show
     the tokens, and without those each of its events counts as one. What a server still wrote when its stream was
-    closed, and what was lost with an answer that broke off, does not count. At temperature 0 a node's draws are all
+    closed, and what was lost with an answer that broke off, does not count. A count that cannot be is replaced by what
+    was seen, and said once. At temperature 0 a node's draws are all
     alike: one is written.
+
+    *The model's name* in an answer may be another than was asked for, as with a proxy's aliases; that is said once. It
+    is an error where the server's list has both as models of their own.
 
     *Log-probabilities* are recorded where the server sends one for every token of a step. They are the model's own
     (temperature 1, nothing truncated) with vLLM, SGLang and llama.cpp as they are by default; other servers may mean
@@ -105,6 +119,7 @@ class ServerPolicy:
             takes no connection is not tried again.
 
     Raises:
+        ProblemError: when the policy is used: if a request comes to nothing, and others may not.
         GradatimError: if the URL or a number is wrong. When the policy is used: if the server cannot be reached,
             refuses, or does not answer as it must; the message names the URL and says what to do.
     """
@@ -194,7 +209,7 @@ class ServerPolicy:
                     leaves.extend(self._attach(draft, key) for key in draft.keys)
         errors = [outcome for outcomes in written for outcome in outcomes if outcome is not None]
         if errors:
-            raise errors[0]
+            raise next((error for error in errors if not isinstance(error, ProblemError)), errors[0])
         return leaves
 
     def _attach(self, draft: Draft, key: int) -> Node:
