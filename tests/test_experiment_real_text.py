@@ -111,7 +111,7 @@ class TestErrors:
         wrong = inject_error(reference(seed), kind, Random(seed), propagate=propagate)
         if wrong is None:
             return
-        place = Gsm8k.first_error(Gsm8k.__new__(Gsm8k), wrong.steps)
+        place = Gsm8k.first_wrong_calculation(Gsm8k.__new__(Gsm8k), wrong.steps)
         assert place == (wrong.labels.index(0.0) if kind.is_arithmetic else None)
         contradicting = [step for step in wrong.steps if any(a.finding.is_error for a in check_annotations(step))]
         assert len(contradicting) == int(kind.is_arithmetic)

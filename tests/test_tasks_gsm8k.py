@@ -21,6 +21,7 @@ from gradatim.hub import Sight
 from gradatim.tasks.base import Task
 from gradatim.tasks.calculator import Finding, UnreadableError, agrees, check_annotations, evaluate
 from gradatim.tasks.gsm8k import Gsm8k, extract_answer
+from gradatim.tasks.truth import StepTruth
 from gradatim.tree import Problem
 from json_lines import write_lines
 
@@ -300,7 +301,7 @@ def test_nothing_raises_on_any_text(text: str) -> None:
         verdict = task.verify(Problem("p", "", "18"), solution)
         assert verdict.reward in (0.0, 1.0)
         assert (verdict.reward == 1.0) == (verdict.answer == "18") == (verdict.reason == "correct")
-        place = task.first_error(solution)
+        place = task.first_wrong_calculation(solution)
         assert place is None or 0 <= place < len(task.split_steps(solution))
 
 
@@ -311,7 +312,7 @@ def test_long_hostile_text_takes_no_long_time_and_does_not_raise(piece: str) -> 
     started = time.perf_counter()
     assert task.verify(Problem("p", "", "18"), text).reward == 0.0
     assert task.verify(Problem("p", "", "18"), f"#### {text}").reward == 0.0
-    task.first_error(f"<<1+1=2>>{text}<<{text}>><<{text}")
+    task.first_wrong_calculation(f"<<1+1=2>>{text}<<{text}>><<{text}")
     assert time.perf_counter() - started < 4  # linear time takes tenths of a second, quadratic time far longer
 
 
@@ -428,17 +429,17 @@ def test_annotations(text: str, finding: Finding) -> None:
 def test_first_error_is_located_in_text_and_steps() -> None:
     task = Gsm8k()
     wrong = REFERENCE.replace("<<48+24=72>>72", "<<48+24=74>>74")
-    assert task.first_error(REFERENCE) is None
-    assert task.first_error(wrong) == task.first_error(task.split_steps(wrong)) == 1
-    assert task.first_error(wrong.replace("<<48/2=24>>24", "<<48/2=24>>25")) == 0
-    assert task.first_error([]) is None
+    assert task.first_wrong_calculation(REFERENCE) is None
+    assert task.first_wrong_calculation(wrong) == task.first_wrong_calculation(task.split_steps(wrong)) == 1
+    assert task.first_wrong_calculation(wrong.replace("<<48/2=24>>24", "<<48/2=24>>25")) == 0
+    assert task.first_wrong_calculation([]) is None
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(-3, 3), st.integers(0, 3))
 def test_first_error_finds_every_wrong_sum(left: int, right: int, error: int, place: int) -> None:
     steps = ["It is <<1+1=2>>2.\n"] * 4
     steps[place] = f"So <<{left}+{right}={left + right + error}>>{left + right + error}.\n"
-    assert Gsm8k().first_error(steps) == (None if error == 0 else place)
+    assert Gsm8k().first_wrong_calculation(steps) == (None if error == 0 else place)
 
 
 # Real solutions
@@ -481,7 +482,7 @@ def test_reference_solutions_are_right_and_without_arithmetic_errors() -> None:
         solution = problem.data["solution"]
         assert problem.answer == solution.rpartition("#### ")[2].replace(",", "")
         assert task.verify(problem, solution).reward == 1.0
-        assert task.first_error(solution) is None
+        assert task.first_wrong_calculation(solution) is None
 
 
 @needs_data
@@ -508,3 +509,7 @@ def test_report_counts_a_planted_disagreement(tmp_path: Path) -> None:
     (tmp_path / "model_solutions.jsonl").unlink()
     with pytest.raises(GradatimError, match="give the data folder by --data"):
         script.render(tmp_path)
+
+
+def test_arithmetic_alone_is_no_truth_about_steps() -> None:
+    assert not isinstance(Gsm8k(), StepTruth)

@@ -98,7 +98,7 @@ class Gsm8k:
         """
         return verify_number(problem.answer, self._template.first_solution(problem, text))
 
-    def first_error(self, solution: str | Sequence[str]) -> int | None:
+    def first_wrong_calculation(self, solution: str | Sequence[str]) -> int | None:
         """Index of the first step with a wrong calculation, or ``None`` where no annotation is wrong.
 
         A step is wrong if the two sides of an annotation differ, or if the sentence goes on with another number than
