@@ -147,6 +147,7 @@ def test_solutions_of_different_problems_are_shown() -> None:
         ("long", "cut off", "step length"),
     ]
     assert shown[2]["verifier"] == "wrong answer: 7 instead of 6"
+    assert shown[-1]["verifier"].startswith("not asked"), "what counts as wrong is not called right"
     assert "[... 5,000 characters ...]" in shown[-1]["text"]
 
 

@@ -50,6 +50,8 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str], recipe: Recipe, *, fresh: bool = False) -> None:
         self.path = Path(path)
+        if self.path.is_file():
+            raise GradatimError(f"{str(self.path)!r} is a file; choose another --output")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)

@@ -12,6 +12,7 @@ from gradatim.tree import Node, Tree
 
 RIGHT, WRONG, CUT_OFF = "right", "wrong", "cut off"
 _WANTED = {RIGHT: 2, WRONG: 2, CUT_OFF: 1}
+_NOT_ASKED = "not asked, since no final answer was complete"  # so that it cannot call right what counts as wrong
 _LONGEST = 4000  # characters of a text that are shown
 
 
@@ -39,12 +40,13 @@ def _kind(leaf: Node) -> str | None:
 
 
 def _entry(leaf: Node, kind: str, task: Task, sampling: SamplingOptions) -> dict[str, Any]:
+    cut_off = kind == CUT_OFF
     limit = limit_of(leaf, sampling.max_step_tokens, sampling.max_steps)
     return {
         "problem": leaf.tree.problem.id,
         "kind": kind,
-        "ended_by": limit if kind == CUT_OFF else FINISHED[leaf.step.end],
-        "verifier": task.verify(leaf.tree.problem, leaf.text).reason,
+        "ended_by": limit if cut_off else FINISHED[leaf.step.end],
+        "verifier": _NOT_ASKED if cut_off else task.verify(leaf.tree.problem, leaf.text).reason,
         "prompt": _shortened(leaf.tree.problem.prompt),
         "text": _shortened(leaf.text),
     }

@@ -46,8 +46,12 @@ _ANSWER_LINE = re.compile(
     r"(?:final\s+)?answer\s*(?:is|:|=))[\s:*_(\\]*",
     re.IGNORECASE,
 )
-# What may stand behind its number: a few words, but no heading ("#### 2. Add the costs") and no further number.
-_UNIT = re.compile(r"(?![.):]\s*\w)(?:[^\W\d]|[\s%°'\u2019,$/.!)*_\\-])*\Z")
+# What may stand behind its number: a few words, but no heading ("#### 2. Add the costs"), no further number, and
+# nothing that goes on ("the answer is 2 times the number of dogs", "the answer is 12 eggs, and she sells them").
+_UNIT = re.compile(
+    r"(?![.):]\s*\w)(?!\s*(?:times|(?:more|less|fewer|older|younger)\s+than|as\s+m\w+\s+as)\b)"
+    r"(?!.*,\s+(?:and|but|so|then)\b)(?:[^\W\d]|[\s%°'\u2019,$/.!)*_\\-])*\Z"
+)
 _LONGEST_UNIT = 40
 # A finished annotation, or one in which the text was cut off.
 _ANNOTATION = re.compile(r"<<[^<>\n]*(?:>>|(?=\n)|\Z)")

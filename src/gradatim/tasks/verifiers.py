@@ -24,6 +24,12 @@ _ANSWER_LINE = re.compile(
     r"answer[ \t*_]{0,8}(?:is|:|=))[ \t*_:]{0,8}[^.!?;\n]{1,60}[.!?]?",
     re.IGNORECASE,
 )
+# "#### Step 2", "#### Solution:", "#### 2. Comparison": what a solution is divided by.
+_HEADING = re.compile(
+    r"####[\s*_]*(?:(?:step|case|part|method|approach|solution|analysis|explanation|reasoning|conclusion|"
+    r"(?:final\s+)?answer)\b|\d+[.)]\s|.*:[\s*_]*$)",
+    re.IGNORECASE,
+)
 
 
 class Verifier(Protocol):
@@ -72,11 +78,23 @@ _FACTORIES: Mapping[str, Callable[..., Verifier]] = {
 }
 
 
+def _states_mathematics(line: str) -> bool:
+    """Whether a line states a final answer: ``#### $x = 2$``, but not the heading ``#### Step 2: solve for $x$``."""
+    before, mark, answer = line.rpartition("####")
+    return is_math_answer_line(f"Answer: {answer}" if mark else before + answer)
+
+
+def _states_words(line: str) -> bool:
+    """Whether a line states a final answer of a few words, and is no heading."""
+    line = line.rstrip()
+    return _ANSWER_LINE.fullmatch(line) is not None and _HEADING.search(line) is None
+
+
 ANSWER_ENDS: Mapping[str, SolutionEnd] = {
     "number": SolutionEnd(is_answer_line, first_box_end),
-    "math": SolutionEnd(lambda line: "####" in line or is_math_answer_line(line), first_box_end),
+    "math": SolutionEnd(_states_mathematics, first_box_end),
     "choice": SolutionEnd(is_choice_line, first_box_end),
-    "exact": SolutionEnd(lambda line: _ANSWER_LINE.fullmatch(line.rstrip()) is not None),
+    "exact": SolutionEnd(_states_words),
     "regex": NEVER,
 }
 """How a complete final answer looks, for each verifier. Of a regular expression nobody knows whether its first match is
