@@ -219,6 +219,22 @@ def test_solve_shows_tree_and_answer() -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["--max-steps", "1"], "4 of 4 solutions were cut off after 1 steps; raise --max-steps."),
+        (["--max-step-tokens", "3"], "4 of 4 solutions were cut off within a step, at 3 tokens; raise --max-step-tok"),
+        (["--budget", "20"], "solutions were cut off by the budget; raise --budget."),
+        (["--budget", "1"], "Nothing was written, since the budget was too small; raise --budget."),
+    ],
+)
+def test_solve_says_what_cut_its_solutions_off(arguments: list[str], expected: str) -> None:
+    result = call("solve", "Make 44 from 3 5 7 8", "--policy", "shipped:countdown", "--samples", "4", *arguments)
+    assert result.exit_code == 0, result.output
+    assert expected in result.output
+    assert "more samples" not in result.output, "these would be cut off too"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
         (["--task", "countdwn"], "there is no task 'countdwn'; did you mean 'countdown'?"),
         (["--budget", "0"], "a budget of 0 tokens pays for nothing"),
         (["--search", "beam"], "beam search needs a scorer"),
@@ -243,6 +259,7 @@ def test_solve_asks_a_server_that_lists_no_models_for_the_one_that_is_named() ->
 
 def test_solve_refuses_what_is_no_problem() -> None:
     assert "is no countdown problem" in refused("solve", "Make tea", "--policy", "shipped:countdown")
+    assert "the problem is empty" in refused("solve", " ", "--policy", "shipped:countdown", "--task", "gsm8k")
 
 
 def run_small(tmp_path: Path, *arguments: str, **changes: Any) -> list[str]:

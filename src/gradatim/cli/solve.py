@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
     from gradatim.policies.base import PolicyEngine
+    from gradatim.recipes.schema import SamplingOptions
     from gradatim.scorers.base import Scorer
     from gradatim.tasks.base import Task
     from gradatim.tree import Node, Tree
@@ -61,6 +63,9 @@ def solve(
     max_steps: Annotated[
         int | None, typer.Option(min=1, help="Steps of a solution at most; by default as in recipes.")
     ] = None,
+    max_step_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a step at most; by default as in recipes.")
+    ] = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="Put the problem as a conversation in the model's chat template.")
     ] = False,
@@ -71,6 +76,8 @@ def solve(
     """Solve one problem and show the tree."""
     if budget is not None and budget < 1:
         raise GradatimError(f"a budget of {budget} tokens pays for nothing; give at least 1, or leave --budget out")
+    if not problem.strip():
+        raise GradatimError("the problem is empty; write it in quotation marks behind the command")
     chosen_search = search or (SearchName.SAMPLING if scorer is None else SearchName.BEAM)
     if scorer is None and chosen_search is not SearchName.SAMPLING:
         raise GradatimError(f"{chosen_search.value} search needs a scorer to guide it; give --scorer, or use sampling")
@@ -84,11 +91,9 @@ def solve(
 
     made = tasks.make_task(tasks.default_task_options(task))
     tree = Tree(tasks.problem_from_text(made, problem), seed=seed, budget=Budget(budget))
-    sampling = (
-        SamplingOptions(temperature=temperature)
-        if max_steps is None
-        else SamplingOptions(temperature=temperature, max_steps=max_steps)
-    )
+    limits = {"max_steps": max_steps, "max_step_tokens": max_step_tokens}
+    given = {name: value for name, value in limits.items() if value is not None}
+    sampling = SamplingOptions.model_validate({"temperature": temperature, **given})
     options = PolicyOptions(
         model=policy,
         server=ServerOptions(model=model),
@@ -104,6 +109,9 @@ def solve(
     scored = any(name in node.scores for node in tree.nodes)  # a small budget may end before the first score
     console.print(render(tree, by=name if scored else None, limit=limit))
     _print_answer(tree, made, name, console)
+    for sentence in _cut_off(tree, sampling):
+        console.print(sentence, style="yellow", highlight=False)
+    console.print(f"{tree.budget.total:,} tokens", style="dim", highlight=False)
 
 
 async def _search(
@@ -128,11 +136,30 @@ def _print_answer(tree: Tree, task: Task, scorer: str | None, console: Console) 
 
     chosen: Node | None = majority(tree) if scorer is None else best_of_n(tree, scorer)
     if chosen is None:
-        console.print("No solution with an answer was found; try more samples or a larger budget.")
+        several = sum(leaf.finished for leaf in tree.leaves())
+        advice = "; try more samples (--samples)" if several else ""
+        console.print(f"No solution with an answer was found{advice}.")
     else:
         console.print("\n[bold]Chosen by the " + ("vote" if scorer is None else "scorer") + ":[/]")
         console.print(chosen.text.rstrip(), highlight=False, markup=False)
         verdict = task.verify(tree.problem, chosen.text)
         known = tree.problem.answer is not None
         console.print(f"Answer: {verdict.answer}" + (f" ({verdict.reason})" if known else ""), highlight=False)
-    console.print(f"{tree.budget.total:,} tokens", style="dim", highlight=False)
+
+
+def _cut_off(tree: Tree, sampling: SamplingOptions) -> Iterator[str]:
+    """What cut solutions off, with the option that changes it."""
+    from gradatim.pipeline.outcomes import BUDGET, CONTEXT, STEP_LENGTH, STEPS, outcomes_of
+
+    outcomes = outcomes_of([tree], asked=1, max_step_tokens=sampling.max_step_tokens, max_steps=sampling.max_steps)
+    if not outcomes.solutions:
+        yield "Nothing was written, since the budget was too small; raise --budget."
+    advice = {
+        STEP_LENGTH: f"within a step, at {sampling.max_step_tokens:,} tokens; raise --max-step-tokens",
+        STEPS: f"after {sampling.max_steps:,} steps; raise --max-steps",
+        CONTEXT: "at the end of the model's context",
+        BUDGET: "by the budget; raise --budget",
+    }
+    for limit, count in outcomes.cut_off.items():
+        if count:
+            yield f"{count:,} of {outcomes.solutions:,} solutions were cut off {advice[limit]}."
