@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from failing_server import serving
@@ -18,6 +19,7 @@ from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
 from gradatim.pipeline import Progress, checking, run_recipe
 from gradatim.policies.transformers import TransformersPolicy
+from model_families import model_of
 from small_runs import small_recipe, write_small_recipe
 from tiny_models import byte_pair_tokenizer, tiny_causal
 
@@ -121,6 +123,22 @@ def test_damaged_weights_are_found_before_the_first_token(part: str, tmp_path: P
     }[part]
     with pytest.raises(GradatimError, match="cannot load"):
         run(tmp_path / "run", **changes)
+
+
+@pytest.mark.usefixtures("no_token")
+@pytest.mark.parametrize(("kind", "reason"), [("lfm2", "layers of the type 'conv'"), ("bloom", "cannot be run")])
+@pytest.mark.parametrize("part", ["policy", "trained scorer"])
+def test_models_that_would_be_wrong_over_trees_are_refused_before_the_first_token(
+    kind: str, reason: str, part: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / kind
+    shutil.copytree(resolve_model("shipped:countdown"), folder)  # for its tokenizer
+    tokens = len(AutoTokenizer.from_pretrained(folder))
+    model_of(kind, vocab_size=tokens).save_pretrained(folder)
+    name = {"model": str(folder), "device": "cpu"} if part == "policy" else {"init": str(folder)}
+    with pytest.raises(GradatimError, match=f"'{kind}' cannot be .*") as caught:
+        run(tmp_path / "run", **{part.split()[-1]: name})
+    assert part == "trained scorer" or reason in str(caught.value)
 
 
 def test_the_first_stage_takes_the_models_that_the_check_loaded(

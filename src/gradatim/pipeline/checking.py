@@ -21,13 +21,16 @@ from gradatim.pipeline.fine_tuning import find_demonstrations
 from gradatim.pipeline.fitting import training_settings
 from gradatim.pipeline.parts import load_policy, make_chat, pick_device
 from gradatim.policies.loading import load_config, load_merged_model, load_tokenizer
+from gradatim.policies.path_length import longest_path
 from gradatim.policies.prompts import prompt_tokens
+from gradatim.policies.self_check import RUN, TRAINED, check_configuration
 from gradatim.policies.server import ServerPolicy
 from gradatim.policies.sources import base_of, find_source, refuse_adapter
 from gradatim.recipes.schema import StoredTrees, TrainingOptions
 from gradatim.scorers.loading import detect_layout
 from gradatim.training.adapters import check_lora_modules
 from gradatim.training.process_reward_model import load_process_reward_model
+from gradatim.training.self_check import check_training
 from gradatim.tree import Problem
 
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -99,16 +102,18 @@ def _check_policy(run: Run, problems: Sequence[Problem]) -> None:
     source = find_source(options.model)
     if options.adapter is not None:
         find_source(options.adapter)
-    config = load_config(base_of(source) or source.name).get_text_config()
+    config = load_config(base_of(source) or source.name)
+    if options.engine == "transformers":
+        check_configuration(config, RUN)
     tokenizer, chat = load_tokenizer(source.name), make_chat(options)
     if chat is None and tokenizer.chat_template:
         run.progress.line(
             "The policy's model has a chat template and policy.chat is not set, so it is given plain text; a model "
             "that was trained to chat wants --set policy.chat={}"
         )
-    positions = int(getattr(config, "max_position_embeddings", 0) or 0)
+    positions = longest_path(config)
     lengths = [len(prompt_tokens(tokenizer, problem, chat)) for problem in problems]
-    long = [problem.id for problem, length in zip(problems, lengths, strict=True) if 0 < positions <= length]
+    long = [problem.id for problem, length in zip(problems, lengths, strict=True) if positions <= length]
     if long:
         raise GradatimError(
             f"{len(long):,} of {len(problems):,} prompts do not fit the policy's context of {positions:,} tokens (the "
@@ -129,6 +134,7 @@ def _check_scorer(run: Run) -> None:
         detect_layout(source.name, config, tokenizer)
     if source.is_folder and not any(any(Path(source.name).glob(pattern)) for pattern in _WEIGHTS):
         raise GradatimError(f"the folder {source.name!r} holds no weights; name a folder made by save_pretrained")
+    check_configuration(config, TRAINED if options.train else RUN)
     if options.train:
         _check_lora(name, options.training)
 
@@ -138,11 +144,13 @@ def _load_models(run: Run) -> None:
     recipe, scorer = run.recipe, run.recipe.scorer
     with run.progress.loading("the models"):
         if scorer is not None and scorer.train and scorer.init != "policy":
-            load_process_reward_model(resolve_model(scorer.init))
+            check_training(load_process_reward_model(resolve_model(scorer.init)))
         if recipe.fine_tuning is None:
             run.keep_models()
         else:  # nothing runs before it, and training loads the model in a way of its own
-            load_merged_model(AutoModelForCausalLM, resolve_model(recipe.policy.model), dtype=torch.float32)
+            check_training(
+                load_merged_model(AutoModelForCausalLM, resolve_model(recipe.policy.model), dtype=torch.float32)
+            )
             if scorer is not None and not scorer.train:
                 run.load_scorer()
 

@@ -23,7 +23,9 @@ from gradatim.pipeline.parts import pick_device
 from gradatim.pipeline.progress import Progress
 from gradatim.pipeline.training_folder import TrainingFolder
 from gradatim.policies.loading import load_config, load_tokenizer
+from gradatim.policies.path_length import longest_path
 from gradatim.policies.prompts import ChatFormat
+from gradatim.policies.self_check import TRAINED, check_configuration
 from gradatim.scorers.loading import LAYOUT_FILE, read_layout_file
 from gradatim.supervision.labels import StepLabel
 from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, plan_rows
@@ -178,13 +180,14 @@ class _Job:
         self.device = pick_device(options.device)
         self.source = resolve_model(init)
         self.config = load_config(self.source)
+        check_configuration(self.config, TRAINED)
         self.tokenizer = load_tokenizer(self.source)
         self.chat = self._chat()
 
     def read(self, sources: Sequence[str | os.PathLike[str]]) -> LabelledData:
         """Read and check all rows."""
-        options, positions = self.options, getattr(self.config.get_text_config(), "max_position_embeddings", None)
-        longest = min(options.tokens_per_batch, positions or options.tokens_per_batch)
+        options, positions = self.options, longest_path(self.config)
+        longest = min(options.tokens_per_batch, positions)
         with self.progress.stage("Reading rows") as stage:
             data = collect(
                 read_labelled_trees(sources, self.rows),

@@ -36,6 +36,10 @@ _NO_REACH = frozenset(
     {"max_window_layers", "moe_topk", "chunk_size_feed_forward", "sliding_window_pattern", *_NARROW}
 )  # settings that sound like a reach of attention and are none
 
+RUN = "run by the engine"
+TRAINED = "trained on packed trees"
+"""What a model may be refused for, as in "cannot be ..."."""
+
 _outcomes: dict[str, str | None] = {}
 
 
@@ -54,8 +58,24 @@ def checked_tree_model(model: Any, spending: Spending, memory_bytes: int) -> Tre
         found = _read_by_engine(TreeModel(model, spending, 1 << 30), probe.leaves)
         return max(probe.difference(number, outputs) for number, outputs in enumerate(found))
 
-    check(model, "run by the engine", compare, "engine")
+    check(model, RUN, compare, "engine")
     return TreeModel(model, spending, memory_bytes)
+
+
+def check_configuration(config: Any, use: str) -> None:
+    """Refuse what is known of a configuration alone; whatever passes is checked again as a model.
+
+    Args:
+        config: the configuration.
+        use: as for :func:`check`.
+
+    Raises:
+        GradatimError: if models of this configuration cannot be used; says why.
+    """
+    text = config.get_text_config()
+    reason = _known_reason(text)
+    if reason is not None:
+        raise _refused(text, use, reason)
 
 
 def check(model: Any, use: str, compare: Comparison, way: str) -> None:
@@ -75,8 +95,13 @@ def check(model: Any, use: str, compare: Comparison, way: str) -> None:
         _outcomes[key] = _refusal(model, compare)
     reason = _outcomes[key]
     if reason is not None:
-        kind = model.config.get_text_config().model_type
-        raise GradatimError(f"models of the type {kind!r} cannot be {use}: {reason}; choose a model of another type")
+        raise _refused(model.config.get_text_config(), use, reason)
+
+
+def _refused(config: Any, use: str, reason: str) -> GradatimError:
+    return GradatimError(
+        f"models of the type {config.model_type!r} cannot be {use}: {reason}; choose a model of another type"
+    )
 
 
 def _refusal(model: Any, compare: Comparison) -> str | None:
@@ -86,7 +111,8 @@ def _refusal(model: Any, compare: Comparison) -> str | None:
     if reason is not None:
         return reason
     try:
-        with _evaluating(model), _plain_attention(model), torch.no_grad():
+        exact = torch.autocast(input_device(model).type, enabled=False)
+        with _evaluating(model), _plain_attention(model), torch.no_grad(), exact:
             probe = Probe(model)
             largest = _measured(probe, compare)
     except torch.OutOfMemoryError:

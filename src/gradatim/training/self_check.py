@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradatim.errors import GradatimError
-from gradatim.policies.self_check import Probe, check
+from gradatim.policies.self_check import TRAINED, Probe, check
 from gradatim.policies.tree_model import input_device
 from gradatim.training.attention import BLOCK_ATTENTION, check_attention
 from gradatim.training.forward import packed_outputs
@@ -31,11 +31,15 @@ def check_training(model: Any) -> None:
 
 @contextmanager
 def blockwise_attention(model: Any) -> Iterator[None]:
-    """Let the model attend block by block while this lasts, where that is faster and the same.
+    """Let the model read packed rows while this lasts, block by block where that is faster and the same.
 
     That is on a CPU, for models that use transformers' scaled dot-product attention and leave the mask to it. On
     accelerators one masked call is quicker than many small ones.
+
+    Raises:
+        GradatimError: see :func:`check_training`.
     """
+    check_training(model)
     config = model.config.get_text_config()
     if config._attn_implementation != "sdpa" or next(model.parameters()).device.type != "cpu":
         yield
@@ -71,7 +75,7 @@ def _check(model: Any, implementation: str) -> None:
             probe.difference(number, outputs[_path(row, leaf)[shared:]]) for number, leaf in enumerate(probe.leaves)
         )
 
-    check(model, "trained on packed trees", compare, implementation)
+    check(model, TRAINED, compare, implementation)
 
 
 def _path(row: PackedRow, leaf: Node) -> Tensor:
