@@ -362,8 +362,7 @@ def test_scored_states_hold_the_truth_of_partial_solutions() -> None:
     result = step_score_result("prm", [states], resamples=20)
     assert result.auc is not None
     assert (result.auc.value, result.accuracy, result.states) == (1.0, 1.0, 2)
-    assert result.first_error is not None
-    assert result.first_error.error_accuracy == 1.0
+    assert result.first_error is None, "no right solution, which could pass or not"
 
 
 def test_each_threshold_is_chosen_for_its_own_figure() -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,9 @@ import torch
 import yaml
 from rich.console import Console
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from gradatim.cli.main import app
 from gradatim.errors import GradatimError
 from gradatim.evaluation import choose_thresholds, scored_states
 from gradatim.models import resolve_model
@@ -121,6 +124,19 @@ def test_thresholds_are_the_best_of_the_validation_trees(whole: Path) -> None:
     assert prm["first_error_threshold"] == (0.5 if kept["first_error"] is None else kept["first_error"])
     assert "on the trees of 3 validation problems" in prm["thresholds"]
     assert prm["thresholds"] in " ".join((whole / "report.md").read_text().split())
+
+
+@pytest.mark.parametrize("scorer", [None, {"init": "shipped:countdown-reward", "train": False}])
+def test_the_commands_that_a_report_names_work(scorer: Any, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"search": None, "scorer": scorer, "objective": None, "problems": {"test": 3}}
+    report = run(small_recipe(**changes, evaluation={"samples": 8, "greedy": False}), tmp_path)
+    assert report["base"]["right"], "else there is nothing to export"
+    shown, exported, solved = report["next"]
+    assert ("--scorer shipped:countdown-reward" in solved) == (scorer is not None)
+    for command in (shown, exported.replace("rows.jsonl", str(tmp_path / "rows.jsonl")), solved):
+        result = CliRunner().invoke(app, shlex.split(command)[1:])
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "rows.jsonl").read_text().count("\n") > 0
 
 
 def test_learning_used_the_labels_and_pairs_of_the_trees(whole: Path) -> None:

@@ -225,5 +225,7 @@ def _step_scores(value: Mapping[str, Any]) -> Section | None:
             f"({wording.percent(found['error_accuracy'])} % of the first errors are found, "
             f"{wording.percent(found['correct_accuracy'])} % of the right solutions pass)"
         )
+    else:
+        parts.append("no first-error F1, for which right and wrong whole solutions are needed")
     text = f"Against the oracle, {prm['states']:,} partial solutions of held-out problems: {'; '.join(parts)}."
     return Section(f"Step scores of {prm['scorer']}", [f"{text} {prm['thresholds']}".rstrip()])

@@ -83,7 +83,8 @@ class StepScoreResult:
         first_error_threshold: the first step with a score below this is called the first error.
         accuracy: share of states judged rightly at ``threshold``.
         share_good: share of good states: what judging without looking can reach (or one minus it).
-        first_error: how well first wrong steps are found at that threshold; ``None`` without whole solutions.
+        first_error: how well first wrong steps are found at that threshold; ``None`` where not both right
+            and wrong whole solutions are there.
         calibration: bins of equal width from score 0 to 1 that are not empty.
         states: number of states.
         choice: how the thresholds were chosen, as a sentence.
@@ -181,6 +182,7 @@ def step_score_result(
     threshold = UNDECIDED if thresholds.accuracy is None else thresholds.accuracy
     first_error_threshold = UNDECIDED if thresholds.first_error is None else thresholds.first_error
     solutions = [solution for states in problems for solution in states.solutions]
+    kinds = {error is None for _, error in solutions}
 
     def auc_of(indices: npt.NDArray[np.intp]) -> float | None:
         return auc(
@@ -195,7 +197,7 @@ def step_score_result(
         first_error_threshold=first_error_threshold,
         accuracy=accuracy_at(labels, scores, threshold),
         share_good=float(labels.mean()),
-        first_error=_first_error(solutions, first_error_threshold) if solutions else None,
+        first_error=_first_error(solutions, first_error_threshold) if len(kinds) == 2 else None,
         calibration=calibration_bins(labels, scores),
         states=len(labels),
         choice=choice,

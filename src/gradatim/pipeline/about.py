@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,8 +15,9 @@ import gradatim
 from gradatim.evaluation import wording
 from gradatim.evaluation.bootstrap import Estimate
 from gradatim.pipeline.context import Run
+from gradatim.pipeline.evaluating import scorer_name
 from gradatim.recipes.task_options import OwnTaskOptions
-from gradatim.tree import Problem
+from gradatim.tree import Tree
 
 _TASKS_TO_TYPE = {"countdown", "word_problems", "gsm8k", "math", "multiple_choice"}
 _LONGEST_TO_TYPE = 90  # characters of a problem that a command still shows
@@ -48,27 +49,39 @@ def about(run: Run, value: Mapping[str, Any], used: Mapping[str, int]) -> dict[s
     return {name: text for name, text in facts.items() if text}
 
 
-def next_commands(run: Run, problem: Problem) -> list[str]:
-    """Commands that go on from the run; ``problem`` is one that can be typed."""
-    folder = shlex.quote(str(run.folder.path))
-    trees = "round-1" if run.folder.trees("round-1").is_file() else "evaluate-base"
-    chosen = "" if trees == "round-1" else f" --trees {trees}"
-    commands = [
-        f"gradatim show {folder}{chosen}",
-        f"gradatim export {folder}{chosen} --format stepwise --output rows.jsonl",
-    ]
+def next_commands(run: Run, sampled: Sequence[Tree]) -> list[str]:
+    """Commands that go on from the run; ``sampled`` are the trees of the test problems by the base policy."""
+    folder, problem = shlex.quote(str(run.folder.path)), sampled[0].problem
+    grown = run.recipe.search is not None
+    chosen = "" if grown else " --trees evaluate-base"
+    commands = [f"gradatim show {folder}{chosen}"]
+    if rows := "--format stepwise" if grown else _rows_of_samples(run, sampled):
+        commands.append(f"gradatim export {folder}{chosen} {rows} --output rows.jsonl")
     options = run.recipe.task
     task = options.task if isinstance(options, OwnTaskOptions) else options.name
-    if isinstance(options, OwnTaskOptions) or task in _TASKS_TO_TYPE:
+    typed = isinstance(options, OwnTaskOptions) or task in _TASKS_TO_TYPE
+    if typed and run.recipe.policy.adapter is None:  # solve takes no adapter
         policy = run.policy_path(0 if run.recipe.objective is None else run.recipe.rounds)
         scorer = run.recipe.scorer
-        judge = "" if scorer is None or not scorer.train else f" --scorer {shlex.quote(str(run.scorer_path))}"
+        judge = ""
+        if scorer is not None and (scorer.train or scorer.layout == "auto"):
+            judge = f" --scorer {shlex.quote(str(run.scorer_path) if scorer.train else scorer.init)}"
+        chat = "" if run.recipe.policy.chat is None else " --chat"
         text = str(problem.data.get("question", problem.prompt)).strip()
         if len(text) > _LONGEST_TO_TYPE or not text.isprintable():
             text = "PROBLEM"
-        given = f" --task {shlex.quote(task)} --policy {shlex.quote(policy)}{judge}"
+        given = f" --task {shlex.quote(task)} --policy {shlex.quote(policy)}{judge}{chat}"
         commands.append(f"gradatim solve {shlex.quote(text)}{given}")
     return commands
+
+
+def _rows_of_samples(run: Run, sampled: Sequence[Tree]) -> str:
+    """The options that export sampled solutions as rows: their scores, else the right ones; none if there are none."""
+    name = scorer_name(run)
+    if name is not None and any(name in node.scores for tree in sampled for node in tree.nodes):
+        return f"--format stepwise --value {name}"
+    right = any((leaf.reward or 0.0) > 0.5 for tree in sampled for leaf in tree.solutions())
+    return "--format prompt-completion" if right else ""
 
 
 def _policy(run: Run, value: Mapping[str, Any]) -> str:
@@ -98,7 +111,12 @@ def _scorer(run: Run, value: Mapping[str, Any]) -> str:
         parts = [f"trained here from {base} on {record.get('labels', 0):,} step labels, layout {layout}"]
         if evaluations := record.get("evaluations"):
             best = -evaluations[str(record["best_update"])]
-            parts.append(f"held-out loss {wording.number(-evaluations['0'])} before and {wording.number(best)} after")
+            before = wording.number(-evaluations["0"])
+            parts.append(
+                f"held-out loss {before} before and {wording.number(best)} after"
+                if record["best_update"]
+                else f"training did not help, so that it is what it was before (held-out loss {before})"
+            )
     prm = value["prm"]
     if prm is not None and prm["auc"] is not None:
         area = Estimate.from_fields(prm, "auc", prm["problems"])

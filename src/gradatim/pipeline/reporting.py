@@ -102,7 +102,7 @@ def write_report(
     value["unchanged"] = [name for name in before if not training_helped(value, name)]
     value["finding"] = finding(value)
     value["about"] = about(run, value, {"train": len(train_trees), "test": len(policies[BASE].sampled)})
-    value["next"] = next_commands(run, policies[BASE].sampled[0].problem)
+    value["next"] = next_commands(run, policies[BASE].sampled)
     write_json(run.folder.path / "report.json", value)
     write_text(run.folder.path / "report.md", markdown_page(report.title, page_sections(value)))
     return value
