@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gradatim import Budget, EndReason, Node, Problem, Step, Tree
 
-NUMBERS = st.floats(allow_nan=False)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.text(max_size=4)
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | NUMBERS | st.text(max_size=5),

@@ -263,13 +263,23 @@ def test_score_files_of_others_are_refused(tmp_path: Path) -> None:
         ScoreFile(path, "first")
 
 
-@pytest.mark.parametrize(("value", "sentence"), [(math.nan, "not a number"), (None, "step 2 of record 'b' no score")])
-def test_scores_that_are_none_are_refused_and_not_kept(value: float | None, sentence: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_no_numbers_are_refused_and_not_kept(value: float, tmp_path: Path) -> None:
     scorer = TextScorer(lambda question, text: value if "then b" in text else 0.5)
     scores = ScoreFile(tmp_path / "scores.jsonl", "s")
-    with pytest.raises(GradatimError, match=sentence):
+    with pytest.raises(GradatimError, match="not a number"):
         asyncio.run(score_records(three_records(), scorer, in_flight=1, scores=scores))
     assert [scores.get(record) is not None for record in three_records()] == [True, False, True]
+
+
+def test_records_that_a_scorer_cannot_read_are_left_out(tmp_path: Path) -> None:
+    scorer = TextScorer(lambda question, text: None if "then b" in text else 0.5)
+    scores = ScoreFile(tmp_path / "scores.jsonl", "s")
+    found = asyncio.run(score_records(three_records(), scorer, in_flight=1, scores=scores))
+    assert found == [[0.5, 0.5], None, [0.5, 0.5]]
+    assert [scores.get(record) for record in three_records()] == found
+    with pytest.raises(GradatimError, match="left a step of every record without a score"):
+        asyncio.run(score_records(three_records(), TextScorer(lambda question, text: None)))
 
 
 @pytest.mark.parametrize("header", ['{"scorer": "s", "format": 1}', '{"scorer": "s"}', "[]", "{}"])

@@ -16,6 +16,7 @@ from gradatim.budget import Budget
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Policy, Sampling
 from gradatim.policies.transformers import TransformersPolicy
+from gradatim.search import independent_sampling, search_many
 from gradatim.tree import EndReason, Problem, Step, Tree
 from test_policies_exact import SHORT, assert_exact, make_policy, make_tree, structure, work
 from tiny_models import BOUNDARY, END, byte_pair_tokenizer, prompt, tiny_causal, word_tokenizer
@@ -185,11 +186,18 @@ def test_paths_end_at_the_models_last_position() -> None:
     assert_exact(tiny_causal("gpt2", positions=24), [tree])
 
 
-def test_a_prompt_longer_than_the_model_reads_is_an_error() -> None:
-    policy = TransformersPolicy(tiny_causal("gpt2", positions=16), word_tokenizer())
-    tree = Tree(Problem("long", prompt(*[5] * 16)))
-    with pytest.raises(GradatimError, match=r"'long' has 16 tokens.* at most 16"):
-        asyncio.run(policy.expand([tree.root], 1))
+def test_a_prompt_that_is_too_long_stays_unexpanded_and_ends_nothing() -> None:
+    policy = TransformersPolicy(tiny_causal("gpt2", positions=16), word_tokenizer(), sampling=SHORT)
+    trees = [Tree(Problem(f"{length}", prompt(*[5] * length))) for length in (16, 4, 20)]
+    with pytest.warns(
+        UserWarning, match=r"a prompt of problem '16' has 16 tokens, .* at most 16, so it stays unexp"
+    ) as told:
+        asyncio.run(search_many(trees, lambda tree: independent_sampling(tree, policy, n=3)))
+    assert len(told) == 1
+    assert policy.too_long.count == 2
+    assert [len(tree) > 1 for tree in trees] == [False, True, False]
+    assert trees[0].budget.total == 0
+    assert len(asyncio.run(policy.rollout([tree.root for tree in trees], 2))) == 2
 
 
 @pytest.mark.parametrize(("text", "complaint"), [("", "empty prompt"), (" 5 what", "no tokens for part")])

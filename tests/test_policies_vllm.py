@@ -124,8 +124,9 @@ def test_a_long_rollout_takes_several_rounds_and_ends_with_the_context() -> None
     [leaf] = run(policy.rollout([tree.root], 1, Sampling(temperature=0.0, step_end=("never",), max_step_tokens=100)))
     assert leaf.step.end in (EndReason.LENGTH, EndReason.END_OF_TEXT)
     assert len(leaf.tokens) <= 30
-    with pytest.raises(GradatimError, match="the policy's model reads at most 30; use a shorter prompt"):
-        run(policy.expand([Tree(Problem("long", prompt(*[5] * 30))).root], 1))
+    with pytest.warns(UserWarning, match="has 30 tokens, but the policy's model reads and writes at most 30"):
+        assert run(policy.expand([Tree(Problem("long", prompt(*[5] * 30))).root, tree.root], 1))
+    assert policy.too_long.count == 1
 
 
 @pytest.mark.parametrize("limit", range(0, 60, 7))

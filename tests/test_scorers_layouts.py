@@ -292,8 +292,11 @@ def test_clear_errors(tmp_path: Path) -> None:
     )
     long = Tree(Problem("long", "x" * 300))
     long.add(long.root, Step((), "y\n"))
-    with pytest.raises(GradatimError, match="reads at most 256"):
-        score(short, long)
+    with pytest.warns(UserWarning, match="the reward model reads at most 256, so it stays unscored"):
+        asyncio.run(short.score(long.nodes[1:]))
+    assert short.too_long.count == 1
+    assert not long.nodes[1].scores
+    assert long.budget.total == 0
     assert set(LAYOUTS) == {"own", "step-token", "step-tag", "dialogue", "separator", "value-head"}
 
 

@@ -7,6 +7,7 @@ Everything here is plain data: no tensors, no models, and no knowledge of what a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -339,7 +340,11 @@ class Tree:
                 node.counts.pop(name, None)
 
     def to_json(self) -> dict[str, Any]:
-        """The whole tree as a JSON object; :meth:`from_json` restores it exactly."""
+        """The whole tree as a JSON object; :meth:`from_json` restores it exactly.
+
+        Raises:
+            GradatimError: if a score is not a finite number.
+        """
         problem = self.problem
         known = {} if self.tokenizer is None else {"tokenizer": self.tokenizer}
         return {
@@ -384,6 +389,8 @@ class Tree:
 
 def _node_to_json(node: Node) -> dict[str, Any]:
     """A node's JSON object; what has its default value is left out, since trees have many nodes."""
+    if (wrong := _not_finite(node)) is not None:
+        raise GradatimError(f"in the tree of problem {node.tree.problem.id!r} {wrong}; leave such a node unscored")
     step = node.step
     record: dict[str, Any] = {
         "parent": None if node.parent is None else node.parent.id,
@@ -409,6 +416,12 @@ def _node_to_json(node: Node) -> dict[str, Any]:
     return record
 
 
+def _not_finite(node: Node) -> str | None:
+    """What is wrong with a node's scores, if any of them is not a finite number."""
+    wrong = [name for name, score in node.scores.items() if not math.isfinite(score)]
+    return f"node {node.id} has a score {wrong[0]!r} that is not a finite number" if wrong else None
+
+
 def _node_from_json(tree: Tree, record: Mapping[str, Any]) -> None:
     step = Step(
         tokens=tuple(record["tokens"]),
@@ -425,6 +438,8 @@ def _node_from_json(tree: Tree, record: Mapping[str, Any]) -> None:
     parent = None if parent_id is None else tree.nodes[parent_id]
     node = Node(tree, len(tree.nodes), parent, step, record["key"])
     node.scores = dict(record.get("scores", {}))
+    if (wrong := _not_finite(node)) is not None:
+        raise ValueError(wrong)
     node.counts = dict(record.get("counts", {}))
     node.multiplicity = record.get("multiplicity", 1)
     node.draws = record.get("draws", 0)

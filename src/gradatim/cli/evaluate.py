@@ -122,15 +122,21 @@ def evaluate_scorer(
     folder = Path("runs") / f"{benchmark.value}-{name}" if output is None else output
     console = result_console()
     judge = ScorerChoice(scorer, layout.value, dtype.value, device)
-    scores = _score(records, judge, folder, progress_console())
+    found = _score(records, judge, folder, progress_console())
+    left_out = [record.id for record, each in zip(records, found, strict=True) if each is None]
+    records = [record for record, each in zip(records, found, strict=True) if each is not None]
+    scores = [each for each in found if each is not None]
     settings = {
         "scorer": scorer, "layout": layout.value, "dtype": dtype.value, "data": ", ".join(data),
-        "records": len(records), "threshold": threshold, "aggregate": aggregate.value,
+        "records": len(records), "left out as too long": ", ".join(left_out) or "none",
+        "threshold": threshold, "aggregate": aggregate.value,
         "limit": "none" if limit is None else limit, "seed": seed,
     }  # fmt: skip
     report = benchmark_report(chosen, records, name, scores, measurement, settings)
     report.write(folder)
     print_sections([report.section()], console)
+    if left_out:
+        console.print(f"{len(left_out):,} too long to be scored and left out: {', '.join(left_out)}", highlight=False)
     console.print(f"report and scores: {folder}", style="dim", highlight=False, soft_wrap=True)
 
 
@@ -179,7 +185,7 @@ class ScorerChoice:
         )
 
 
-def _score(records: list[StepRecord], scorer: ScorerChoice, folder: Path, console: Console) -> list[list[float]]:
+def _score(records: list[StepRecord], scorer: ScorerChoice, folder: Path, console: Console) -> list[list[float] | None]:
     """Every record's step scores, from the output folder or from the model, which is loaded only if it is needed."""
     from rich.progress import Progress
 
@@ -187,10 +193,10 @@ def _score(records: list[StepRecord], scorer: ScorerChoice, folder: Path, consol
     from gradatim.event_loop import run_to_end
 
     scores = scorer.saved_scores(folder)
-    known = [each for each in map(scores.get, records) if each is not None]
-    if known:
-        console.print(f"{len(known):,} of {len(records):,} solutions were scored before", highlight=False)
-    if len(known) == len(records):
+    known = [scores.get(record) for record in records]
+    if count := sum(each is not None for each in known):
+        console.print(f"{count:,} of {len(records):,} solutions were scored before", highlight=False)
+    if count == len(records):
         return known
     judge = scorer.load()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -28,7 +28,7 @@ async def score_records(
     in_flight: int = 32,
     scores: ScoreFile | None = None,
     progress: Callable[[int], None] | None = None,
-) -> list[list[float]]:
+) -> list[list[float] | None]:
     """Score every step of every record.
 
     Args:
@@ -40,11 +40,12 @@ async def score_records(
         progress: called with the number of records that have just got their scores.
 
     Returns:
-        For each record the scores of its steps, in order.
+        For each record the scores of its steps, in order; ``None`` where the scorer left a step unscored, since the
+        solution is too long for it.
 
     Raises:
-        GradatimError: if the scorer leaves a step unscored or gives a number that is none; what was scored before is
-            kept.
+        GradatimError: if the scorer leaves every record unscored or gives a number that is none; what was scored
+            before is kept.
     """
     found: list[list[float] | None] = [None if scores is None else scores.get(record) for record in records]
     known = sum(each is not None for each in found)
@@ -60,7 +61,7 @@ async def score_records(
     def keep(tree: Tree) -> None:
         new = {index: _path_scores(nodes, scorer.name, records[index]) for index, nodes in running.pop(tree).paths}
         if scores is not None:
-            scores.append({records[index]: values for index, values in new.items()})
+            scores.append({records[index]: values for index, values in new.items() if values is not None})
         for index, values in new.items():
             found[index] = values
         if (release := getattr(scorer, "release", None)) is not None:
@@ -69,15 +70,19 @@ async def score_records(
             progress(len(new))
 
     await search_many(trees(), lambda tree: scorer.score(tree.nodes[1:]), in_flight, keep)
-    return [each for each in found if each is not None]
+    if records and all(each is None for each in found):
+        raise GradatimError(
+            f"the scorer {scorer.name!r} left a step of every record without a score; are they too long for its model?"
+        )
+    return found
 
 
-def _path_scores(nodes: Sequence[Node], name: str, record: StepRecord) -> list[float]:
+def _path_scores(nodes: Sequence[Node], name: str, record: StepRecord) -> list[float] | None:
     for number, node in enumerate(nodes, 1):
         score = node.scores.get(name)
         if score is None:
-            raise GradatimError(f"the scorer {name!r} gave step {number} of record {record.id!r} no score")
-        if math.isnan(score):
+            return None
+        if not math.isfinite(score):
             raise GradatimError(
                 f"the scorer {name!r} gave step {number} of record {record.id!r} a score that is not a number; "
                 "it has diverged, or its number format is too narrow: try dtype='float32'",

@@ -76,6 +76,8 @@ class Policy(Protocol):
     token, so its requests share what is left; see :class:`gradatim.policies.allowance.Allowance`.) At temperature 0
     the draws of a node are all alike: one is written and charged, and counts as all of them.
 
+    A node whose path is as long as the model reads stays unexpanded, and is counted and told of.
+
     A solution ends, under every search alike, with the policy's end token, with its complete final answer or the
     beginning of a next problem (:class:`gradatim.tasks.solution_end.SolutionEnd`), or at a limit. What a policy wrote
     beyond that end is no part of the tree and costs nothing. A solution that a limit cuts off after its final answer

@@ -40,7 +40,7 @@ class KeyValueStore:
     """Node states, the least recently used dropped first when ``memory_bytes`` is exceeded.
 
     A dropped state is a matter of time and not of results: whoever needs it computes it again. States of a tree that
-    is garbage-collected go with it.
+    is garbage-collected go with it, and the store goes with whoever holds it, whatever trees live on.
     """
 
     def __init__(self, memory_bytes: int) -> None:
@@ -63,7 +63,7 @@ class KeyValueStore:
         key = (id(node.tree), node.id)
         if key[0] not in self._trees:
             self._trees[key[0]] = set()
-            weakref.finalize(node.tree, self._drop_tree, key[0])
+            weakref.finalize(node.tree, _drop_tree, weakref.ref(self), key[0])
         self._drop(key)
         self._states[key] = state
         self._trees[key[0]].add(node.id)
@@ -95,6 +95,13 @@ class KeyValueStore:
             state = self._states.pop((tree_id, node_id), None)
             if state is not None:
                 self.used_bytes -= state.bytes
+
+
+def _drop_tree(store: weakref.ref[KeyValueStore], tree_id: int) -> None:
+    """Drop what a store keeps of a tree that is gone, if the store is still there."""
+    kept = store()
+    if kept is not None:
+        kept._drop_tree(tree_id)
 
 
 def with_room(buffer: Tensor | None, example: Tensor, rows: int, tokens: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gradatim.errors import GradatimError
 from gradatim.policies.base import Sampling
 
 _BLOCK = 64
@@ -38,8 +39,21 @@ def choose_tokens(logits: Tensor, sampling: Sampling, uniform: NDArray[np.float6
     Returns:
         The tokens (rows,) and their log-probabilities (rows,) under the untouched logits (temperature 1, nothing
         truncated).
+
+    Raises:
+        GradatimError: if the logits of a row are no numbers.
     """
-    logits = logits.float()
+    tokens, log_probabilities = _chosen(logits.float(), sampling, uniform)
+    if not bool(log_probabilities.isfinite().all()):  # one NaN or infinite logit makes all of its row's so
+        raise GradatimError(
+            "the policy's model computed logits that are not numbers; it has diverged, or its number format is too "
+            "narrow: try dtype='float32'",
+            options=("dtype='float32'",),
+        )
+    return tokens, log_probabilities
+
+
+def _chosen(logits: Tensor, sampling: Sampling, uniform: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     if sampling.temperature == 0:
         tokens = logits.argmax(dim=-1)
     else:

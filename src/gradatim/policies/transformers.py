@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from gradatim.budget import Spending
-from gradatim.errors import GradatimError, ProblemError
+from gradatim.errors import GradatimError
 from gradatim.policies.adapters import load_adapter, use_adapter
 from gradatim.policies.base import Sampling
 from gradatim.policies.branch_batch import BranchBatch
@@ -30,6 +30,7 @@ from gradatim.policies.self_check import checked_tree_model
 from gradatim.policies.spending_order import SpendingOrder
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
 from gradatim.policies.token_sampling import choose_tokens, uniforms
+from gradatim.policies.too_long import TooLong
 from gradatim.policies.transcript import Transcript, own_tokens
 from gradatim.policies.tree_model import ModelStatistics
 from gradatim.tasks.solution_end import opens_thought
@@ -47,6 +48,9 @@ class TransformersPolicy:
     Sampling is reproducible: a branch's random numbers depend on its tree's seed and its place in the tree, not on
     what else runs. (The numbers that the model computes can differ in their last bits with the size of a batch, as
     they do in every batched matrix product; a sample changes only if its random number falls in that gap.)
+
+    Attributes:
+        too_long: counts the nodes that were asked to be expanded and are too long for the model; they stay unexpanded.
 
     Args:
         model: a decoder; its attention is replaced by tree attention.
@@ -79,6 +83,7 @@ class TransformersPolicy:
         self.tree_model = checked_tree_model(model, Spending.POLICY_PREFILL, memory_bytes)
         self._text = StepText(model, tokenizer)
         self._positions = longest_path(model.config)
+        self.too_long = TooLong("the policy's model reads and writes", self._positions, "stays unexpanded")
         self._source: str | None = None
         self._adapter = ""  # in use, of those that were loaded here
         self._transcript = Transcript(own_tokens(tokenizer, chat))
@@ -221,7 +226,8 @@ class TransformersPolicy:
         """Continue each open node ``n`` times; returns what was written, in the order of nodes and draws."""
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        requests = [self._request(node, n, sampling or self.sampling, to_the_end) for node in nodes if node.open]
+        readable = [node for node in nodes if node.open and self._fits(node)]
+        requests = [self._request(node, n, sampling or self.sampling, to_the_end) for node in readable]
         expansions = [expansion for expansion in requests if self.tree_model.charge(expansion.read)]
         for expansion in expansions:
             self._order(expansion.node.tree).ask(expansion.branches)
@@ -237,14 +243,16 @@ class TransformersPolicy:
         finally:
             self._promised.difference_update(expansion.done for expansion in expansions)
 
+    def _fits(self, node: Node) -> bool:
+        """Whether the model can write anything behind a node; one where it cannot is counted."""
+        length = len(self._as_read(node).tokens)
+        if length >= self._positions:
+            self.too_long.note(node, length)
+        return length < self._positions
+
     def _request(self, node: Node, n: int, sampling: Sampling, to_the_end: bool) -> Expansion:
         read = self._as_read(node)
         tokens = read.tokens
-        if len(tokens) >= self._positions:
-            raise ProblemError(
-                f"problem {node.tree.problem.id!r} has {len(tokens)} tokens up to here, but the policy's model reads "
-                f"at most {self._positions}; use a shorter prompt or a model with a longer context"
-            )
         done: asyncio.Future[list[Written]] = asyncio.get_running_loop().create_future()
         expansion = Expansion(
             node,

@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from gradatim.errors import GradatimError, ProblemError
+from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
 from gradatim.policies.allowance import PaidPaths
 from gradatim.policies.base import Sampling
@@ -23,6 +23,7 @@ from gradatim.policies.loading import load_tokenizer
 from gradatim.policies.prompts import ChatFormat, prompt_tokens
 from gradatim.policies.spending_order import SpendingOrder
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
+from gradatim.policies.too_long import TooLong
 from gradatim.policies.transcript import Transcript, own_tokens
 from gradatim.tasks.solution_end import opens_thought
 from gradatim.tree import EndReason, Node, Step, Tree
@@ -153,6 +154,7 @@ class VllmPolicy:
         model = llm.llm_engine.model_config
         self._text = StepText(SimpleNamespace(config=model.hf_config), tokenizer)
         self._positions = int(model.max_model_len)
+        self.too_long = TooLong("the policy's model reads and writes", self._positions, "stays unexpanded")
         self._transcript = Transcript(own_tokens(tokenizer, chat))
         self.source = f"vllm:{Path(str(model.hf_config.name_or_path)).name}"
         self._read: weakref.WeakKeyDictionary[Tree, PaidPaths] = weakref.WeakKeyDictionary()
@@ -205,7 +207,8 @@ class VllmPolicy:
         """Continue each open node ``n`` times; returns the last node of each continuation, in the order of draws."""
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        drafts = [draft for node in nodes if node.open for draft in self._drafts(node, n, sampling, one_step=one_step)]
+        readable = [node for node in nodes if node.open and self._fits(node)]
+        drafts = [draft for node in readable for draft in self._drafts(node, n, sampling, one_step=one_step)]
         payable = [draft for draft in drafts if self._paths(draft.node.tree).charge(draft.node, len(draft.path))]
         for draft in payable:
             self._order(draft.node.tree).ask([draft])
@@ -221,15 +224,17 @@ class VllmPolicy:
                 raise outcome
         return leaves
 
+    def _fits(self, node: Node) -> bool:
+        """Whether the model can write anything behind a node; one where it cannot is counted."""
+        length = len(self._as_read(node).tokens)
+        if length >= self._positions:
+            self.too_long.note(node, length)
+        return length < self._positions
+
     def _drafts(self, node: Node, n: int, sampling: Sampling, *, one_step: bool) -> list[Draft]:
         tree = node.tree
         read = self._as_read(node)
         path = read.tokens
-        if len(path) >= self._positions:
-            raise ProblemError(
-                f"problem {tree.problem.id!r} has {len(path)} tokens up to here, but the policy's model reads at most "
-                f"{self._positions}; use a shorter prompt or a model with a longer context"
-            )
         room = max(1, sampling.max_steps - node.depth)
         thinking = opens_thought(self._text.text((), self._as_read(tree.root).tokens[-CONTEXT_TOKENS:]))
         return [

@@ -22,6 +22,6 @@ class Scorer(Protocol):
         """Write ``node.scores[self.name]`` for every node that has none yet.
 
         Tokens are charged to the budget of the node's tree first; a node that the budget cannot pay for stays
-        unscored.
+        unscored, as does one that is longer than a model reads. A score that is not a finite number is an error.
         """
         ...

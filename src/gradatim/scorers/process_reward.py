@@ -17,6 +17,7 @@ from gradatim.errors import GradatimError
 from gradatim.policies.loading import Quantization
 from gradatim.policies.path_length import longest_path
 from gradatim.policies.self_check import checked_tree_model
+from gradatim.policies.too_long import TooLong
 from gradatim.policies.transcript import Transcript, is_in_tokens_of
 from gradatim.policies.tree_model import ModelStatistics
 from gradatim.scorers.layouts import Layout, OwnLayout, label_probability
@@ -65,6 +66,7 @@ class ProcessRewardScorer:
         self.tree_model = checked_tree_model(model, Spending.SCORER_PREFILL, memory_bytes)
         self._transcript = None if layout is None else Transcript(layout.path_tokens)
         self._positions = longest_path(model.config)
+        self.too_long = TooLong("the reward model reads", self._positions, "stays unscored")
         self._reads_directly: weakref.WeakKeyDictionary[Tree, bool] = weakref.WeakKeyDictionary()  # unless it is text
         self._waiting: list[tuple[Node, Node, asyncio.Future[None]]] = []
         self._pump: asyncio.Task[None] | None = None
@@ -118,7 +120,10 @@ class ProcessRewardScorer:
             if self.name in node.scores or node in futures:
                 continue
             read = self._as_read(node)
-            if self.tree_model.charge(read):
+            length = len(read.tokens)
+            if length > self._positions:
+                self.too_long.note(node, length)
+            elif self.tree_model.charge(read):
                 futures[node] = loop.create_future()
                 self._waiting.append((node, read, futures[node]))
         if self._waiting and (self._pump is None or self._pump.done()):
@@ -129,24 +134,17 @@ class ProcessRewardScorer:
         """The node in the tokens that the model reads.
 
         Raises:
-            GradatimError: if the tree has no tokens and the scorer no layout, or the path is longer than the model
-                reads.
+            GradatimError: if the tree has no tokens and the scorer no layout.
         """
         tree = node.tree
         if tree not in self._reads_directly:
             self._reads_directly[tree] = self._knows_tokens_of(tree)
         directly = self._reads_directly[tree] and not tree.has_text_steps
         read = node if self._transcript is None or directly else self._transcript.counterpart(node)
-        length = len(read.tokens)
-        if length == 0 or (self._transcript is None and tree.has_text_steps):
+        if not read.tokens or (self._transcript is None and tree.has_text_steps):
             raise GradatimError(
                 f"the steps of problem {tree.problem.id!r} are text without tokens; load the reward model with "
                 "ProcessRewardScorer.from_pretrained, which knows how to write them"
-            )
-        if length > self._positions:
-            raise GradatimError(
-                f"a solution of problem {tree.problem.id!r} has {length} tokens, but the reward model reads at most "
-                f"{self._positions}; leave such solutions out"
             )
         return read
 
@@ -182,7 +180,14 @@ class ProcessRewardScorer:
         paths = self.tree_model.compute([read for _, read, _ in batch])
         outputs = torch.stack([_output(path[-1].output) for path in paths])
         probability = label_probability if self.layout is None else self.layout.probability
-        for (node, _, _), score in zip(batch, probability(outputs).tolist(), strict=True):
+        scores = probability(outputs)
+        if not bool(scores.isfinite().all()):
+            raise GradatimError(
+                f"the reward model {self.name!r} gave a score that is not a number; it has diverged, or its number "
+                "format is too narrow: try dtype='float32'",
+                options=("dtype='float32'",),
+            )
+        for (node, _, _), score in zip(batch, scores.tolist(), strict=True):
             node.scores[self.name] = score
 
 

@@ -25,9 +25,9 @@ async def beam_search(
     """Search by step beam search guided by a scorer (Snell et al., 2024, arXiv:2408.03314).
 
     Every round proposes ``width * branch`` steps, spread evenly over the frontier (the first round: all below the
-    root), scores them and keeps the ``width`` best open ones; identical steps take one place. Finished solutions leave
-    the frontier and stay candidates. The search ends when nothing is open or the budget is spent. Choose the answer by
-    score alone with ``best_of_n(tree, scorer.name, aggregate=aggregate)``.
+    root), scores all that are not cut off and keeps the ``width`` best open ones; identical steps take one place.
+    Finished solutions leave the frontier and stay candidates. The search ends when nothing is open or the budget is
+    spent. Choose the answer by score alone with ``best_of_n(tree, scorer.name, aggregate=aggregate)``.
 
     Both numbers may be given round by round, the last one for all that follow: where early scores say little,
     ``width=(4, 1), branch=(1, 16, 1)`` follows four first steps, prunes among the sixteen second ones, and finishes the
@@ -54,7 +54,7 @@ async def beam_search(
     while frontier and not tree.budget.spent:
         keep, each = widths[min(depth, len(widths) - 1)], branches[min(depth, len(branches) - 1)]
         children = await policy.expand(frontier, max(1, keep * each // len(frontier)), sampling)
-        await scorer.score(children)
+        await scorer.score([child for child in children if not child.step.end.cuts_off])
         frontier = best([child for child in children if child.open], keep, scorer.name, aggregate)
         depth += 1
     return tree

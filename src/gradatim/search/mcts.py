@@ -19,6 +19,7 @@ from typing import Literal
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
+from gradatim.search.selection import checked_score
 from gradatim.tree import Node, Tree
 
 Rule = Literal["uct", "puct", "puct_uniform"]
@@ -129,11 +130,14 @@ def _scorer_values(child: Node, terminal_value: TerminalValue | None) -> bool:
 async def _value(child: Node, scorer: str, terminal_value: TerminalValue | None) -> float | None:
     """What a new child is worth; ``None`` if the budget left it unscored. A cut-off solution is worth nothing."""
     if _scorer_values(child, terminal_value):
-        return child.scores.get(scorer)
+        return checked_score(child, scorer) if scorer in child.scores else None
     if terminal_value is None or not child.finished:
         return 0.0
-    value = terminal_value(child)
-    return value if isinstance(value, int | float) else await value
+    found = terminal_value(child)
+    value = found if isinstance(found, int | float) else await found
+    if not math.isfinite(value):
+        raise GradatimError(f"a solution of problem {child.tree.problem.id!r} has the value {value}; give a number")
+    return value
 
 
 @dataclass(slots=True)

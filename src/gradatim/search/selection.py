@@ -35,10 +35,28 @@ def path_score(node: Node, name: str, aggregate: Aggregate = "last") -> float | 
     """The score of the solution that ends with ``node``, from what the scorer ``name`` gave its steps.
 
     See :func:`solution_score`. ``None`` if a score that is needed is missing.
+
+    Raises:
+        GradatimError: if a score is not a finite number, so that nothing can be ranked by it.
     """
     steps = [node] if aggregate == "last" else node.path()[1:]
-    scores = [step.scores[name] for step in steps if name in step.scores]
+    scores = [checked_score(step, name) for step in steps if name in step.scores]
     return solution_score(scores, aggregate) if scores and len(scores) == len(steps) else None
+
+
+def checked_score(node: Node, name: str) -> float:
+    """The score that ``name`` gave a node.
+
+    Raises:
+        GradatimError: if it is not a finite number.
+    """
+    score = node.scores[name]
+    if not math.isfinite(score):
+        raise GradatimError(
+            f"the scorer {name!r} gave a step of problem {node.tree.problem.id!r} the score {score}, which is not a "
+            "finite number; use a scorer that gives one, or leave the step unscored"
+        )
+    return score
 
 
 def best_of_n(tree: Tree, name: str, *, aggregate: Aggregate = "last") -> Node | None:

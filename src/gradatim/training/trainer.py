@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,8 +19,10 @@ from gradatim.training.checkpoints import CheckpointTrainer
 from gradatim.training.examples import Example, TrainingRow, build_row, plan_rows
 from gradatim.training.forward import step_logits, token_log_probabilities
 from gradatim.training.objectives.base import Objective, StepQuantities
+from gradatim.training.packing import token_count
 from gradatim.training.precision import mixed_precision_removed
 from gradatim.training.self_check import blockwise_attention, check_training
+from gradatim.tree import Node
 
 Reference = Literal["tree", "initial", "base"] | nn.Module
 
@@ -73,6 +76,13 @@ class TreeTrainer(CheckpointTrainer):
         self.objective = objective
         self._metric_sums: dict[str, Tensor] = {}
         self._metric_weight: Tensor | float = 0.0
+        examples = _readable(model, examples)
+        evaluation_examples = _readable(model, evaluation_examples or ())
+        if not examples:
+            raise GradatimError(
+                f"every solution is longer than {longest_path(model.config):,} tokens, which the model reads at most; "
+                "use shorter prompts or a model with a longer context"
+            )
         rows = [build_row(part) for part in plan_rows(examples, tokens_per_row, seed=args.seed)]
         held_out = [build_row(part) for part in plan_rows(evaluation_examples or (), tokens_per_row, seed=None)]
         _check_fit(model, rows + held_out)
@@ -112,6 +122,11 @@ class TreeTrainer(CheckpointTrainer):
         steps = self._measure(model, row)
         normalizer = own if num_items_in_batch is None else num_items_in_batch
         loss, metrics = self.objective.loss(steps, normalizer.clamp(min=1e-12))
+        if not bool(loss.isfinite()):
+            raise GradatimError(
+                "the loss is not a finite number, so training would destroy the model; lower the learning rate, or "
+                "compute in float32"
+            )
         if model.training:
             self._metric_weight = self._metric_weight + own
             for name, value in metrics.items():
@@ -253,6 +268,28 @@ def _collate(rows: list[TrainingRow]) -> dict[str, Tensor]:
     return rows[0].tensors()
 
 
+def _readable(model: Any, examples: Sequence[Example]) -> list[Example]:
+    """The examples whose paths are no longer than the model reads; a warning tells how many are left out."""
+    limit = longest_path(model.config)
+    kept = [
+        example
+        for example in examples
+        if all(_path_length(node) <= limit for group in example.groups for node in group[-1:])
+    ]
+    if left_out := len(examples) - len(kept):
+        warnings.warn(
+            f"{left_out:,} of {len(examples):,} training examples are left out, since their solutions are longer than "
+            f"the {limit:,} tokens that the model reads at most",
+            stacklevel=3,
+        )
+    return kept
+
+
+def _path_length(node: Node) -> int:
+    """Tokens from the prompt to the end of the node's step."""
+    return sum(map(token_count, node.path()[:-1])) + len(node.step.tokens)
+
+
 def _check_fit(model: Any, rows: list[TrainingRow]) -> None:
     config = model.config.get_text_config()
     largest = max(int(row.input_ids.max()) for row in rows)
@@ -260,12 +297,6 @@ def _check_fit(model: Any, rows: list[TrainingRow]) -> None:
         raise GradatimError(
             f"the trees contain token id {largest} but the model knows only {config.vocab_size} tokens; train the "
             "model that the trees were grown with, or one with the same tokenizer"
-        )
-    longest = 1 + max(int(row.position_ids.max()) for row in rows)
-    limit = longest_path(config)
-    if longest > limit:
-        raise GradatimError(
-            f"a path of {longest} tokens does not fit the model, which reads at most {limit}; leave long paths out"
         )
     most = longest_row(config)
     if most is not None and max(row.input_ids.shape[0] for row in rows) > most:
