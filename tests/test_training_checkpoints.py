@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +109,40 @@ def test_patience_runs_out_at_the_same_update(patience: int, tmp_path: Path) -> 
         stopped(tmp_path / "broken", update, patience=patience, save_every=1)
     assert outcome(train(tmp_path / "broken", patience=patience, save_every=1)) == unbroken
     assert outcome(train(tmp_path / "broken", patience=patience, save_every=1)) == unbroken
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from gradatim.training import TreeTrainer
+from test_training_checkpoints import train
+
+step = TreeTrainer.training_step
+
+def killed(self, *arguments, **options):
+    if self.state.global_step + 1 == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *arguments, **options)
+
+TreeTrainer.training_step = killed
+train(Path(sys.argv[1]), patience=3)
+"""
+
+
+def test_a_killed_training_remembers_the_measurements_that_patience_counts(tmp_path: Path) -> None:
+    """Patience runs out between two checkpoints, by measurements of which some were made before the kill."""
+    unbroken = outcome(train(tmp_path / "whole", patience=3))
+    last = unbroken["updates"]
+    assert 6 < last < UPDATES  # there were two checkpoints, and patience ran out
+    folders = [str(Path(__file__).parent), *sys.path]
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(tmp_path / "broken"), str(last)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(folders)},
+        capture_output=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert checkpoints(tmp_path / "broken")
+    assert outcome(train(tmp_path / "broken", patience=3)) == unbroken
 
 
 def test_a_checkpoint_of_a_version_that_kept_no_evaluations_is_gone_on_from(

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from transformers import AutoTokenizer
 
 from gradatim import EndReason, GradatimError, Problem, Step, Tree
 from gradatim.models import resolve_model
+from gradatim.policies.prompts import ChatFormat
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.training.model_card import write_model_card
 from gradatim.training.process_reward_model import load_process_reward_model
+from gradatim.training.saving import save_process_reward_model
+from tiny_models import byte_pair_tokenizer, tiny_causal
 
+CARD: dict[str, Any] = {
+    "kind": "process-reward-model", "base_model": "owner/model", "recipe": {}, "data": "", "metrics": {},
+}  # fmt: skip
 RECIPE = {"seed": 7, "policy": {"model": "owner/model"}, "note": "é"}
 
 
@@ -28,6 +34,8 @@ def write(folder: Path, **changes: Any) -> ModelCard:
         "recipe": RECIPE,
         "data": "It learned from 1,234 step labels.",
         "metrics": {"held-out loss": 0.25, "steps | labels": 1234},
+        "chat": None,
+        "step_end": ("\n",),
     }
     write_model_card(folder, **given | changes)
     return ModelCard.load(folder / "README.md")
@@ -78,28 +86,90 @@ def test_policies_have_a_card_of_their_own(tmp_path: Path) -> None:
     assert isinstance(names["solve"]("Make 44 from 3 5 7 8\n", max_new_tokens=3), str)
 
 
-@pytest.mark.parametrize("labels", [1, 2])
-def test_the_code_of_a_reward_models_card_gives_the_scorers_scores(labels: Any, tmp_path: Path) -> None:
-    model = load_process_reward_model(resolve_model("shipped:countdown"), labels=labels).eval()
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model("shipped:countdown"))
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    card = write(tmp_path, labels=labels)
-    assert ("label 1" in card.text) == (labels == 2)
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CHAT = ChatFormat('Think in steps.\nThen "answer" {so}.', (("What is 1 + 1?", "It is 2."),))
+PROBLEM = Problem("p", "Question: What is 3 + 5?\nAnswer:\n", data={"question": "What is 3 + 5?"})
+STEPS = ["3 + 5 is 8.\n\n", "So it is\n\n8."]
 
-    prompt, steps = "Make 44 from 3 5 7 8\n", ["3 + 5 = 8\n", "8 * 7 = 56\n"]
-    tree = Tree(Problem("p", prompt), prompt_tokens=tokenizer(prompt)["input_ids"])
-    node = tree.root
-    for step in steps:
-        tokens = tuple(tokenizer(step, add_special_tokens=False)["input_ids"])
-        node = tree.add(node, Step(tokens, step, end=EndReason.BOUNDARY))
-    scorer = ProcessRewardScorer(model)
-    asyncio.run(scorer.score(tree.nodes[1:]))
-    expected = [node.scores[scorer.name] for node in tree.nodes[1:]]
 
+def save_chat_model(folder: Path, model: Any) -> Any:
+    """A tiny model whose end of a turn is not the tokenizer's end token; returns the tokenizer."""
+    tokenizer = byte_pair_tokenizer([PROBLEM.prompt, *STEPS, "What is 1 + 1? It is 2."], size=300)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = CHATML
+    made = model(len(tokenizer))
+    made.generation_config.eos_token_id = [1, tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    made.generation_config.do_sample, made.generation_config.top_p = True, 0.5
+    made.generation_config.repetition_penalty = 1.3
+    made.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def run_card(card: ModelCard, folder: Any) -> dict[str, Any]:
     names: dict[str, Any] = {}
-    exec(code_of(card).replace("path/or/hub-id", str(tmp_path)), names)
-    assert names["score_steps"](prompt, steps) == pytest.approx(expected, abs=1e-4)
+    exec(code_of(card).replace("path/or/hub-id", str(folder)), names)
+    return names
+
+
+def scores_of(folder: Path, problem: Problem, steps: list[str], *, finished: bool) -> list[float]:
+    """The scores that the library gives the steps as text."""
+    tree = Tree(problem)
+    node = tree.root
+    for number, text in enumerate(steps, 1):
+        last = finished and number == len(steps)
+        node = tree.add(node, Step((), text, end=EndReason.END_OF_TEXT if last else EndReason.BOUNDARY))
+    scorer = ProcessRewardScorer.from_pretrained(folder)
+    asyncio.run(scorer.score(tree.nodes[1:]))
+    return [node.scores[scorer.name] for node in tree.nodes[1:]]
+
+
+@pytest.mark.parametrize("chat", [None, CHAT])
+@pytest.mark.parametrize("labels", [1, 2])
+@pytest.mark.parametrize("finished", [False, True])
+def test_the_code_of_a_reward_models_card_gives_the_librarys_scores(
+    labels: Any, chat: ChatFormat | None, finished: bool, tmp_path: Path
+) -> None:
+    tokenizer = save_chat_model(tmp_path / "base", lambda size: tiny_causal("llama", vocabulary=size, positions=512))
+    model = load_process_reward_model(tmp_path / "base", labels=labels)
+    save_process_reward_model(
+        model,
+        tokenizer,
+        tmp_path / "model",
+        chat,
+        also=lambda folder: write_model_card(folder, **CARD | {"chat": chat, "step_end": ("\n\n",), "labels": labels}),
+    )
+    card = ModelCard.load(tmp_path / "model" / "README.md")
+    assert ("label 1" in card.text) == (labels == 2)
+    assert r"'\n\n'" in card.text
+    asked = PROBLEM.prompt if chat is None else PROBLEM.data["question"]
+    found = run_card(card, tmp_path / "model")["score_steps"](asked, STEPS, finished)
+    expected = scores_of(tmp_path / "model", PROBLEM, STEPS, finished=finished)
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert len(set(found)) == 2
+
+
+@pytest.mark.parametrize("chat", [None, CHAT])
+def test_the_code_of_a_policys_card_gives_the_librarys_solution(chat: ChatFormat | None, tmp_path: Path) -> None:
+    save_chat_model(tmp_path, lambda size: tiny_causal("llama", vocabulary=size, positions=512))
+    card = write(tmp_path, kind="policy", chat=chat, step_end=("\n\n", "e"))
+    assert r"each step ends in '\n\n' or 'e'." in card.text
+    asked = PROBLEM.prompt if chat is None else PROBLEM.data["question"]
+    solution = run_card(card, tmp_path)["solve"](asked, max_new_tokens=24, temperature=0)
+    policy = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)[1].replace("path/or/hub-id", str(tmp_path))
+    names: dict[str, Any] = {}
+    exec(policy, names)
+    engine = names["policy"]
+    assert (engine.chat, engine.sampling.step_end) == (chat, ("\n\n", "e"))
+    greedy = replace(engine.sampling, temperature=0.0, max_step_tokens=24, max_steps=1, step_end=("never",))
+    leaf = asyncio.run(engine.rollout([Tree(PROBLEM).root], 1, greedy))[0]
+    assert solution == leaf.text
+    assert solution
+    sampled = run_card(card, tmp_path)["solve"](asked, max_new_tokens=3)
+    assert isinstance(sampled, str)
 
 
 def test_a_missing_folder_is_one_sentence(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from gradatim.pipeline.measures import HeldOutLabels, SampledAccuracy, held_out_
 from gradatim.pipeline.nothing_learned import no_examples, no_labels
 from gradatim.pipeline.parts import make_chat, pick_device
 from gradatim.policies.loading import load_merged_model, load_tokenizer
+from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.transcript import in_tokens_of
 from gradatim.recipes.schema import DpoOptions, ObjectiveOptions, PairOptions, PolicyTraining, StepDpoOptions
 from gradatim.supervision import path_pairs, right_solutions, sibling_pairs, step_dpo_pairs, step_labels
@@ -75,7 +76,7 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
         )
         thresholds = held_out_thresholds(result.model, held_out_trees, run.task, options.training.tokens_per_batch)
         learned = f"{len(labels):,} step labels of trees"
-        card = _card(run, "process-reward-model", run.scorer_path.name, base, learned, result, thresholds)
+        card = _card(run, "process-reward-model", run.scorer_path.name, base, learned, result, chat, thresholds)
         dtype = saved_dtype(options.training)
         save_process_reward_model(result.model, tokenizer, run.scorer_path, chat, dtype=dtype, also=card)
         stage.note(outcome(result, "held-out loss", -1.0))
@@ -159,7 +160,9 @@ def fit_policy(
             stage=stage,
             evaluate=None if measure is None else reported(stage, measure, "held-out pass@1", 1.0),
         )
-        card = _card(run, "policy", target.name, run.recipe.policy.model, f"{len(examples):,} {what}", result)
+        learned = f"{len(examples):,} {what}"
+        chat = make_chat(run.recipe.policy)
+        card = _card(run, "policy", target.name, run.recipe.policy.model, learned, result, chat)
         save_model(result.model, tokenizer, target, dtype=saved_dtype(options.training), also=card)
         stage.note(outcome(result, "held-out pass@1", 1.0))
     run.folder.update(stage_name, time.perf_counter() - started, done=True, examples=len(examples), **curve(result))
@@ -240,6 +243,7 @@ def _card(
     base: str,
     learned: str,
     result: TrainingResult,
+    chat: ChatFormat | None,
     thresholds: Thresholds | None = None,
 ) -> Callable[[Path], None]:
     """Writes the model card into the folder of a trained model."""
@@ -253,6 +257,8 @@ def _card(
             base_model=base,
             recipe=run.recipe.model_dump(mode="json", exclude_none=True),
             data=f"It learned from {learned} of the task {run.recipe.task.name}.",
+            chat=chat,
+            step_end=run.task.step_end,
             metrics={measure: sign * result.evaluations[result.best_update]} if result.evaluations else {},
             labels=2 if kind == "process-reward-model" and result.model.config.num_labels == 2 else 1,
             threshold=None if thresholds is None else thresholds.accuracy,

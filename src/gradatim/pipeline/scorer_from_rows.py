@@ -27,6 +27,7 @@ from gradatim.policies.path_length import longest_path
 from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.self_check import TRAINED, check_configuration
 from gradatim.scorers.loading import LAYOUT_FILE, read_layout_file
+from gradatim.store.published.base import STEP_END
 from gradatim.supervision.labels import StepLabel
 from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, plan_rows
 from gradatim.training.model_card import write_model_card
@@ -339,6 +340,8 @@ class _Job:
                 data=f"It learned from {learned:,} labelled steps of rows.",
                 metrics={} if trained is None else _figures(trained),
                 title=self.folder.output.resolve().name,
+                chat=self.chat,
+                step_end=(STEP_END,),
                 labels=2 if result.model.config.num_labels == 2 else 1,
                 threshold=None if trained is None else trained.threshold,
                 first_error_threshold=None if trained is None else trained.first_error_threshold,

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from gradatim.errors import GradatimError
+from gradatim.policies.prompts import ChatFormat
 from gradatim.store.files import write_text
+from gradatim.training.card_code import ends_of_steps, policy_use, reward_model_use
 
 Kind = Literal["process-reward-model", "policy"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_PLACE = "path/or/hub-id"
-
 _REWARD_MODEL_INTRODUCTION = """\
 A process reward model: it reads a problem and the steps of a solution, and says of each step how likely it is right.
 It is a token classifier with {outputs}. Read it at the **last token of each step**; what it says at other tokens means
@@ -31,73 +31,7 @@ _OUTPUTS = {
     2: 'two outputs, of which label 1 is "right" and label 0 is "wrong"',
 }
 
-_PROBABILITIES = {1: "logits[:, 0].sigmoid()", 2: "logits.softmax(dim=-1)[:, 1]"}
-
-_REWARD_MODEL_USE = """\
-```python
-import torch
-from transformers import AutoModelForTokenClassification, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{place}")
-model = AutoModelForTokenClassification.from_pretrained("{place}").eval()
-
-
-def score_steps(prompt: str, steps: list[str]) -> list[float]:
-    \"\"\"The probability that each step is right; prompt and steps end in their own line ends.\"\"\"
-    tokens = tokenizer(prompt)["input_ids"]
-    ends = []
-    for step in steps:
-        tokens = tokens + tokenizer(step, add_special_tokens=False)["input_ids"]
-        ends.append(len(tokens) - 1)
-    with torch.no_grad():
-        logits = model(torch.tensor([tokens])).logits[0, ends]
-    return {probabilities}.tolist()
-```
-
-With Gradatim, as the scorer of a search:
-
-```python
-from gradatim.scorers.process_reward import ProcessRewardScorer
-
-scorer = ProcessRewardScorer.from_pretrained("{place}")
-```
-
-Served by vLLM, which gives the probabilities of every token (`POST /pooling` with `"task": "token_classify"`):
-
-```sh
-vllm serve {place} --runner pooling --convert classify --pooler-config.task token_classify
-```"""
-
-_POLICY_INTRODUCTION = "A language model that solves problems step by step; each step ends in a line end."
-
-_POLICY_USE = """\
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{place}")
-model = AutoModelForCausalLM.from_pretrained("{place}").eval()
-
-
-def solve(prompt: str, max_new_tokens: int = 512) -> str:
-    \"\"\"One sampled solution.\"\"\"
-    inputs = tokenizer(prompt, return_tensors="pt")
-    output = model.generate(**inputs, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=max_new_tokens)
-    return tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-```
-
-With Gradatim, as the policy of a search:
-
-```python
-from gradatim.policies.transformers import TransformersPolicy
-
-policy = TransformersPolicy.from_pretrained("{place}")
-```
-
-Served by vLLM:
-
-```sh
-vllm serve {place}
-```"""
+_POLICY_INTRODUCTION = "A language model that solves problems step by step; each step ends in {ends}."
 
 
 def write_model_card(
@@ -108,6 +42,8 @@ def write_model_card(
     recipe: Mapping[str, Any],
     data: str,
     metrics: Mapping[str, float],
+    chat: ChatFormat | None,
+    step_end: Sequence[str],
     title: str | None = None,
     labels: Literal[1, 2] = 1,
     threshold: float | None = None,
@@ -124,6 +60,8 @@ def write_model_card(
         data: what it was trained on, as one sentence.
         metrics: what was measured, by names that readers understand.
         title: heads the card; by default the folder's name.
+        chat: the conversation in which the model was given problems; ``None`` where they were plain text.
+        step_end: what ended the steps that it learned from.
         labels: outputs of a process reward model.
         threshold: the score from which on a step is best called right, where it was measured.
         first_error_threshold: the score below which a solution's first step is best called its first error, likewise.
@@ -145,8 +83,12 @@ def write_model_card(
         pipeline_tag="text-generation" if is_policy else "token-classification",
         tags=["gradatim", kind],
     )
-    introduction = _POLICY_INTRODUCTION if is_policy else _REWARD_MODEL_INTRODUCTION.format(outputs=_OUTPUTS[labels])
-    use = (_POLICY_USE if is_policy else _REWARD_MODEL_USE).format(place=_PLACE, probabilities=_PROBABILITIES[labels])
+    if is_policy:
+        introduction = _POLICY_INTRODUCTION.format(ends=ends_of_steps(step_end))
+        use = policy_use(chat, step_end)
+    else:
+        introduction = _REWARD_MODEL_INTRODUCTION.format(outputs=_OUTPUTS[labels])
+        use = reward_model_use(labels, chat, step_end)
     sections = [
         f"---\n{metadata}\n---",
         f"# {title or path.resolve().name}",
