@@ -63,7 +63,7 @@ def run(folder: Path, **changes: Any) -> str:
     [
         ({"scorer": {"init": "./nowhere", "train": False}}, "there is no folder './nowhere'"),
         ({"scorer": {"init": "./nowhere"}}, "there is no folder './nowhere'"),
-        ({"scorer": {"init": "shipped:countdown", "train": False}}, "no layout of process reward models is known by"),
+        ({"scorer": {"init": "shipped:countdown", "train": False}}, "is an ordinary language model"),
         (
             {"objective": {"name": "sft", "training": TRAINING | {"lora": {"target_modules": ["q"]}}}},
             "the LoRA target module 'q' fits no module of the model; choose from",

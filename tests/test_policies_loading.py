@@ -116,7 +116,7 @@ def test_a_classifier_with_too_many_labels(tmp_path: Path, labels: int) -> None:
 def test_a_causal_model_is_no_process_reward_model(folder: Path) -> None:
     with pytest.raises(GradatimError) as error:
         ProcessRewardScorer.from_pretrained(folder)
-    assert_one_sentence(error, "LlamaForCausalLM", "no layout of process reward models is known by")
+    assert_one_sentence(error, "is an ordinary language model", "train one from it (gradatim train-scorer)")
     with pytest.raises(GradatimError) as error:
         ProcessRewardScorer.from_pretrained(folder, layout="own")
     assert_one_sentence(error, "is no LlamaForTokenClassification", "score.weight")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from gradatim.errors import GradatimError
 from gradatim.policies.prompts import ChatFormat
@@ -23,6 +23,7 @@ from gradatim.scorers.layouts import DialogueLayout, OwnLayout, SeparatorLayout,
 from gradatim.scorers.loading import (
     LAYOUT_FILE,
     LAYOUTS,
+    detect_layout,
     load_scoring_model,
     write_layout_file,
 )
@@ -150,8 +151,8 @@ def test_step_tags_scored_by_plus_against_minus(tmp_path: Path) -> None:
     tokenizer = sentence_piece_tokenizer()
     model = tiny_causal("mistral", vocabulary=len(tokenizer))
     model.config.sliding_window = None
-    model.save_pretrained(tmp_path)
-    tokenizer = saved(tokenizer, tmp_path)
+    model.save_pretrained(tmp_path / "shepherd")
+    tokenizer = saved(tokenizer, tmp_path / "shepherd")
     good, bad, tag = (tokenizer.convert_tokens_to_ids(mark) for mark in ("▁+", "▁-", "▁ки"))
 
     def expected(steps: list[str]) -> list[float]:
@@ -160,15 +161,15 @@ def test_step_tags_scored_by_plus_against_minus(tmp_path: Path) -> None:
         weights = outputs(model, tokens)[:, [good, bad]].softmax(dim=-1)[:, 0]
         return [float(weights[place]) for place, token in enumerate(tokens) if token == tag]
 
-    check(tmp_path, expected, layout="step-tag")
+    check(tmp_path / "shepherd", expected, layout="step-tag")
 
 
 def test_a_dialogue_that_answers_plus_or_minus(tmp_path: Path) -> None:
     """RLHFlow: a user's turn for each step, an assistant's "+" after it; read where the answer is predicted."""
     tokenizer = chat_tokenizer()
     model = tiny_causal("llama_grouped", vocabulary=len(tokenizer), positions=512)
-    model.save_pretrained(tmp_path)
-    tokenizer = saved(tokenizer, tmp_path)
+    model.save_pretrained(tmp_path / "tiny-prm")
+    tokenizer = saved(tokenizer, tmp_path / "tiny-prm")
     good, bad = (tokenizer.encode(mark)[-1] for mark in "+-")
 
     def expected(steps: list[str]) -> list[float]:
@@ -183,7 +184,7 @@ def test_a_dialogue_that_answers_plus_or_minus(tmp_path: Path) -> None:
             scores.append(float(outputs(model, tokens)[place, [good, bad]].softmax(dim=-1)[0]))
         return scores
 
-    check(tmp_path, expected, layout="dialogue")
+    check(tmp_path / "tiny-prm", expected, layout="dialogue")
 
 
 def test_token_classification_after_a_separator(tmp_path: Path) -> None:
@@ -331,3 +332,26 @@ def test_a_saved_model_scores_as_it_did(tmp_path: Path, chat: ChatFormat | None,
     found = score(ProcessRewardScorer.from_pretrained(tmp_path / "judge"), tree)
     assert [found[place] for place in places] == pytest.approx(expected, abs=1e-5)
     assert len(set(expected)) == len(expected)
+
+
+@pytest.mark.parametrize("kind", ["chat", "tag"])
+def test_an_ordinary_language_model_is_refused_and_taken_where_its_layout_is_named(tmp_path: Path, kind: str) -> None:
+    tokenizer = chat_tokenizer() if kind == "chat" else sentence_piece_tokenizer()
+    layout = "dialogue" if kind == "chat" else "step-tag"
+    folder = tmp_path / "Qwen2.5-7B-Instruct"
+    tiny_causal("llama_grouped", vocabulary=len(tokenizer), positions=512).save_pretrained(folder)
+    tokenizer = saved(tokenizer, folder)
+    with pytest.raises(GradatimError) as error:
+        ProcessRewardScorer.from_pretrained(folder)
+    assert "is an ordinary language model" in str(error.value)
+    assert f"if it is one, name its layout with layout={layout!r}" in str(error.value)
+    assert error.value.options == (f"layout={layout!r}",)
+    named = ProcessRewardScorer.from_pretrained(folder, layout=layout)
+    assert named.layout is not None
+    assert named.layout.name == layout
+    config = AutoConfig.from_pretrained(folder)
+    for name in ("RLHFlow/Llama3.1-8B-PRM-Mistral-Data", "peiyi9979/math-shepherd-mistral-7b-prm", "my_reward_model"):
+        assert detect_layout(name, config, tokenizer) == layout
+    for name in ("meta-llama/Llama-3.1-8B-Instruct", "prm/policy", "mistralai/Mistral-7B-v0.3", "/prm/supremo"):
+        with pytest.raises(GradatimError, match="is an ordinary language model"):
+            detect_layout(name, config, tokenizer)

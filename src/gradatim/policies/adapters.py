@@ -13,8 +13,11 @@ from transformers import PreTrainedModel
 
 from gradatim.errors import GradatimError
 from gradatim.hub import fetched_file
-from gradatim.policies.sources import ADAPTER_CONFIG, Source, find_source, first_line, load_from
+from gradatim.policies.sources import ADAPTER_CONFIG, Source, adapter_config, find_source, first_line, load_from
 
+_PROMPTS = frozenset(
+    {"ADAPTION_PROMPT", "CPT", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "PROMPT_TUNING"}
+)
 _TRIED = "tried"  # an adapter's name while it is looked at
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -28,11 +31,13 @@ def load_adapter(model: PreTrainedModel, source: str | Path, name: str) -> None:
         name: what :func:`use_adapter` calls it.
 
     Raises:
-        GradatimError: if it cannot be loaded, was made for another base, or the name is taken.
+        GradatimError: if it cannot be loaded, is of a kind that does not run here, was made for another base, or the
+            name is taken.
     """
     if name in adapters(model):
         raise GradatimError(f"the model has an adapter {name!r} already; give the new one another name")
     place = _find(source)
+    _check_kind(model, place)
     _check_sizes(model, place)
 
     def load(source: str, **where: bool) -> Any:
@@ -43,12 +48,21 @@ def load_adapter(model: PreTrainedModel, source: str | Path, name: str) -> None:
         loaded = load_from(place, "the adapter", load)
     except GradatimError as error:
         _remove(model, name)
-        if isinstance(error.__cause__, ValueError | RuntimeError):  # its modules are not there
+        if "not found in the base model" in str(error.__cause__):
             raise _other_base(model, source) from error
         raise
-    missing = [key for key in loaded.missing_keys if f".{name}." in key]
-    if missing or loaded.unexpected_keys or loaded.mismatched_keys:
+    restored = _restore_magnitudes(model, place, name)
+    missing = {key for key in loaded.missing_keys if f".{name}." in key} - restored
+    unexpected = {f"{key}.weight" for key in loaded.unexpected_keys} - restored
+    if loaded.mismatched_keys or missing or unexpected:
         _remove(model, name)
+        ranks = {(size[0], own[0]) for key, size, own in loaded.mismatched_keys if ".lora_A." in key}
+        if any(rank != stated for rank, stated in ranks):
+            rank, stated = next((rank, stated) for rank, stated in sorted(ranks) if rank != stated)
+            raise GradatimError(
+                f"the adapter {place.name!r} has weights of rank {rank}, and its {ADAPTER_CONFIG} says {stated}; "
+                "save it again"
+            )
         raise _other_base(model, source)
 
 
@@ -107,6 +121,50 @@ def _find(name_or_path: str | Path) -> Source:
     return source
 
 
+def _check_kind(model: PreTrainedModel, source: Source) -> None:
+    """Refuse an adapter of a kind that does not run here, or of another kind of model."""
+    from peft import PeftType
+
+    config = adapter_config(source)
+    if not source.has(_WEIGHTS):
+        raise GradatimError(
+            f"{source.name!r} holds no {_WEIGHTS}, where the weights of an adapter are; load it with peft and "
+            "save it again"
+        )
+    kind, task = str(config.get("peft_type")), str(config.get("task_type"))
+    if kind not in set(PeftType):
+        raise GradatimError(
+            f"the adapter {source.name!r} is of the kind {kind!r}, which the installed peft does not know; install a "
+            "newer one (pip install --upgrade peft)"
+        )
+    if kind in _PROMPTS:
+        raise GradatimError(
+            f"the adapter {source.name!r} is of the kind {kind!r}, which puts trained vectors before the text; what "
+            "runs here changes weights, as LoRA and IA3 do"
+        )
+    if task in ("TOKEN_CLS", "SEQ_CLS") and type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
+        raise GradatimError(
+            f"the adapter {source.name!r} was made for a classifier ({task}), such as a reward model, and "
+            f"{_config_name(model)} is loaded as a language model; name an adapter of a language model"
+        )
+
+
+def _restore_magnitudes(model: PreTrainedModel, source: Source, name: str) -> set[str]:
+    """Load the magnitudes of a DoRA adapter (Liu et al., 2024, arXiv:2402.09353), which transformers leaves untouched.
+
+    Returns:
+        The keys that were loaded.
+    """
+    own = dict(model.named_parameters())
+    restored: set[str] = set()
+    for key, weight in _weights(source):
+        parameter = f"{key}.{name}.weight"
+        if key.endswith(".lora_magnitude_vector") and parameter in own:
+            own[parameter].data.copy_(weight)
+            restored.add(parameter)
+    return restored
+
+
 def _check_sizes(model: PreTrainedModel, source: Source) -> None:
     """Refuse an adapter with whole weights of other sizes than the model's, before they take the place of its own.
 
@@ -124,14 +182,18 @@ def _check_sizes(model: PreTrainedModel, source: Source) -> None:
 
 def _whole_weights(source: Source) -> Iterator[tuple[str, Tensor]]:
     """The weights of an adapter that take the place of a weight of the model, by that weight's name."""
+    return ((key, weight) for key, weight in _weights(source) if ".lora_" not in key)
+
+
+def _weights(source: Source) -> Iterator[tuple[str, Tensor]]:
+    """The weights of an adapter, by their names in the model."""
     path = Path(source.name) / _WEIGHTS if source.is_folder else fetched_file(source.name, _WEIGHTS)
     if path is None or not Path(path).is_file():
         return
     try:
         with safe_open(path, framework="pt") as weights:
             for key in weights.keys():  # noqa: SIM118
-                if ".lora_" not in key:
-                    yield key.removeprefix("base_model.model."), weights.get_tensor(key)
+                yield key.removeprefix("base_model.model."), weights.get_tensor(key)
     except (OSError, SafetensorError) as error:
         raise GradatimError(f"cannot load the adapter {source.name!r}: {first_line(error)}") from error
 
@@ -146,7 +208,11 @@ def _remove(model: PreTrainedModel, name: str) -> None:
 
 
 def _other_base(model: PreTrainedModel, source: str | Path) -> GradatimError:
-    base = model.config.name_or_path or type(model).__name__
     return GradatimError(
-        f"the adapter {str(source)!r} was made for another base than {base!r}; name the model that it was trained on"
+        f"the adapter {str(source)!r} was made for another base than {_config_name(model)}; name the model that it was "
+        "trained on"
     )
+
+
+def _config_name(model: PreTrainedModel) -> str:
+    return repr(model.config.name_or_path or type(model).__name__)

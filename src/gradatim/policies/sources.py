@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
@@ -99,17 +99,29 @@ def base_of(source: Source) -> str | None:
     """
     if source.has("config.json") or not source.has(ADAPTER_CONFIG):
         return None
-    file = Path(source.name) / ADAPTER_CONFIG if source.is_folder else fetched_file(source.name, ADAPTER_CONFIG)
-    try:
-        base = json.loads(Path(str(file)).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GradatimError(f"{ADAPTER_CONFIG} of {source.name!r} is damaged; save the adapter again") from error
+    base = adapter_config(source).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise GradatimError(
             f"the adapter {source.name!r} does not say what its base is; name that as the model, with adapter='FOLDER'",
             options=("adapter='FOLDER'",),
         )
     return base
+
+
+def adapter_config(source: Source) -> dict[str, Any]:
+    """The configuration of an adapter.
+
+    Raises:
+        GradatimError: if it is damaged.
+    """
+    file = Path(source.name) / ADAPTER_CONFIG if source.is_folder else fetched_file(source.name, ADAPTER_CONFIG)
+    try:
+        value = json.loads(Path(str(file)).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise GradatimError(f"{ADAPTER_CONFIG} of {source.name!r} is damaged; save the adapter again") from error
+    if not isinstance(value, dict):
+        raise GradatimError(f"{ADAPTER_CONFIG} of {source.name!r} is damaged; save the adapter again")
+    return value
 
 
 def of_base(adapter: Source, base: str, load: Callable[[str], Loaded]) -> Loaded:

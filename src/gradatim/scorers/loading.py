@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from gradatim.store.files import write_json
 
 LAYOUT_FILE = "step_scoring.json"
 """Beside a model that was trained here: how it reads a problem."""
+
+_NAMED_REWARD_MODEL = re.compile(r"(?<![a-z])prm(?![a-z])|reward|shepherd", re.IGNORECASE)
 
 LAYOUTS: dict[str, type[Any]] = {
     layout.name: layout
@@ -74,7 +77,14 @@ def write_layout_file(folder: Path, chat: ChatFormat | None) -> None:
 
 
 def detect_layout(source: str, config: Any, tokenizer: Any) -> str:
-    """The layout that a model's architecture and tokenizer tell of."""
+    """The layout that a model's architecture, files, tokenizer and name tell of.
+
+    Reward models that answer in tokens have the architecture and tokenizer of any language model, so that only a name
+    such as ``math-shepherd-mistral-7b-prm`` tells them apart.
+
+    Raises:
+        GradatimError: if nothing tells of one, or it is an ordinary language model as far as anybody can see.
+    """
     architecture = (config.architectures or ["?"])[0]
     if (Path(source) / LAYOUT_FILE).is_file():
         return OwnLayout.name
@@ -85,10 +95,15 @@ def detect_layout(source: str, config: Any, tokenizer: Any) -> str:
     if architecture.endswith("ForTokenClassification"):
         return SeparatorLayout.name
     if architecture.endswith(("ForCausalLM", "LMHeadModel")):
-        if tokenizer.chat_template:
-            return DialogueLayout.name
-        if has_step_tag(tokenizer):
-            return StepTagLayout.name
+        layout = DialogueLayout if tokenizer.chat_template else StepTagLayout if has_step_tag(tokenizer) else None
+        if layout is not None and _NAMED_REWARD_MODEL.search(Path(source).name):
+            return layout.name
+        raise GradatimError(
+            f"{source!r} is an ordinary language model, as far as its files and its name tell, and judges no steps; "
+            "name a process reward model, train one from it (gradatim train-scorer), or if it is one, name its layout "
+            f"with layout='{(layout or DialogueLayout).name}'",
+            options=(f"layout='{(layout or DialogueLayout).name}'",),
+        )
     raise GradatimError(
         f"{source!r} is a {architecture}, which no layout of process reward models is known by; name another model, "
         f"or its layout with layout='NAME' ({', '.join(LAYOUTS)})",
