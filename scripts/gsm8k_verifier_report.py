@@ -63,7 +63,7 @@ def judge_models(task: Gsm8k, lines: Iterable[str]) -> dict[str, ModelRecord]:
 def judge(model: ModelRecord, task: Gsm8k, problem: Problem, solution: str, recorded: bool) -> None:
     verdict = task.verify(problem, solution)
     steps = task.split_steps(solution)
-    place = task.first_error(steps)
+    place = task.first_wrong_calculation(steps)
     model.recorded.append(recorded)
     model.judged.append(verdict.correct is True)
     model.answered.append(verdict.answer is not None)
@@ -102,7 +102,7 @@ def reference_section(data: Path) -> list[str]:
                 findings[annotation.finding] += 1
                 if annotation.finding is not Finding.RIGHT:
                     oddities.append(f"- {name}: {describe(annotation)}")
-        flagged = sum(task.first_error([step]) is not None for step in steps)
+        flagged = sum(task.first_wrong_calculation([step]) is not None for step in steps)
         cells = [len(problems), len(steps), findings.total(), *(findings[finding] for finding in Finding), flagged]
         lines.append(f"| {name} | " + " | ".join(f"{cell:,}" for cell in cells) + " |")
     lines += ["", "Every annotation that is not found right:", "", *(oddities or ["- none"]), ""]
