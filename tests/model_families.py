@@ -94,6 +94,7 @@ _MORE: dict[str, dict[str, Any]] = {
                             "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
                             "original_max_position_embeddings": 4},
     },
+    "moshi": {"sliding_window": 100},  # read when the model is made only, so that it cannot be narrowed to be checked
     "olmo3": _MIXED,
     "qwen2": {"use_sliding_window": True, "max_window_layers": 1},
     "qwen3": {"use_sliding_window": True, "max_window_layers": 1},
