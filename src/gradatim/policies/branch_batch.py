@@ -35,6 +35,15 @@ class BranchBatch:
     def __len__(self) -> int:
         return len(self._token)
 
+    def bytes_needed(self, more: int = 0) -> int:
+        """Memory of the keys and values that the next pass attends to, with so many ``more`` branches."""
+        if self._example is None:
+            return 0
+        layers, two, heads, _, size = self._example.shape
+        width = max(self._suffix_length, default=0) + 1
+        tokens = (len(self) + more) * width + self._prompts.tokens + self._paths.tokens
+        return layers * two * heads * size * self._example.element_size() * tokens
+
     def join(self, tree: Hashable, node: Hashable, states: Sequence[NodeState], token: int) -> None:
         """Add a branch that follows a path with these states and has written ``token``.
 

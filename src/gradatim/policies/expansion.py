@@ -114,6 +114,11 @@ class Branch:
         """Whether it has ended, or has all the tokens that it may have."""
         return self.end is not None or (self.allowed is not None and len(self.tokens) >= self.allowed)
 
+    def begin_again(self, longest: int) -> None:
+        """Forget what was written: it will be the same again, since its random numbers will be."""
+        self.longest = longest
+        self.tokens, self.log_probabilities, self.step_ends = [], [], []
+
     def cut(self, tokens: int) -> None:
         """Take back what was written beyond so many tokens, and whatever that said of the solution's end: the budget
         ended there."""

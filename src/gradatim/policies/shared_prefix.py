@@ -36,6 +36,11 @@ class SharedPrefixes:
     def bytes(self) -> int:
         return 0 if self._buffer is None else self._buffer.numel() * self._buffer.element_size()
 
+    @property
+    def tokens(self) -> int:
+        """Places for tokens that the groups take, padding included."""
+        return len(self.lengths) * max(self.lengths, default=0)
+
     def join(self, key: Hashable, states: Sequence[NodeState], example: Tensor, start: int) -> None:
         """Add a branch that shares ``states``, whose first token has the position ``start``, with all branches of the
         same ``key``. ``example`` (layers, 2, heads, any, size) gives the sizes."""

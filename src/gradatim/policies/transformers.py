@@ -24,6 +24,7 @@ from gradatim.policies.draws import distinct_draws
 from gradatim.policies.expansion import Branch, Expansion, Written
 from gradatim.policies.identity import tokenizer_identity, weights_identity
 from gradatim.policies.loading import Quantization, load_tokenizer, placed
+from gradatim.policies.passes import next_pass
 from gradatim.policies.path_length import longest_path
 from gradatim.policies.prompts import ChatFormat, prompt_tokens
 from gradatim.policies.self_check import checked_tree_model
@@ -57,7 +58,11 @@ class TransformersPolicy:
         tokenizer: its tokenizer; it must have an end token.
         sampling: the default for calls that give none.
         chat: put problems as a conversation in the tokenizer's chat template; by default they are plain text.
-        max_branches: how many branches run at once.
+        max_branches: how many branches run at once, at most.
+        batch_bytes: bound on the keys and values of running branches, about. Where they grow beyond it, the branches
+            that wrote least are taken out and begin again when there is room; one branch always runs.
+        tokens_per_pass: how many tokens one forward pass over paths takes at most, padding included; one longer path
+            has a pass of its own.
         memory_bytes: bound on the cached keys and values of nodes; the least recently used are dropped and computed
             again when they are needed.
 
@@ -74,12 +79,16 @@ class TransformersPolicy:
         sampling: Sampling | None = None,
         chat: ChatFormat | None = None,
         max_branches: int = 256,
+        batch_bytes: int = 4 << 30,
+        tokens_per_pass: int = 1 << 16,
         memory_bytes: int = 2 << 30,
     ) -> None:
         self.tokenizer = tokenizer
         self.chat = chat
         self.sampling = sampling if sampling is not None else Sampling()
         self.max_branches = max_branches
+        self.batch_bytes = batch_bytes
+        self.tokens_per_pass = tokens_per_pass
         self.tree_model = checked_tree_model(model, Spending.POLICY_PREFILL, memory_bytes)
         self._text = StepText(model, tokenizer)
         self._positions = longest_path(model.config)
@@ -90,6 +99,8 @@ class TransformersPolicy:
         self._waiting: deque[Expansion] = deque()
         self._promised: set[asyncio.Future[list[Written]]] = set()
         self._branches: list[Branch] = []
+        self._set_back: deque[Branch] = deque()  # taken out of a full batch
+        self._full = False  # until a branch has ended since some were taken out
         self._orders: dict[Tree, SpendingOrder[Branch]] = {}  # of trees that have branches which are not charged yet
         self._batch = BranchBatch(self.tree_model)
         self._pump: asyncio.Task[None] | None = None
@@ -265,7 +276,7 @@ class TransformersPolicy:
             solution=node.text,
             thinking=opens_thought(self._text.text((), self._as_read(node.tree.root).tokens[-CONTEXT_TOKENS:])),
         )
-        longest = min(sampling.max_step_tokens, self._positions - len(tokens))
+        longest = self._longest(expansion)
         expansion.branches = [Branch(expansion, keys, longest) for keys in distinct_draws(node, n, sampling)]
         return expansion
 
@@ -298,10 +309,11 @@ class TransformersPolicy:
     async def _run(self) -> None:
         """Work until nothing is left to do; searches take their results between two tokens."""
         try:
-            while self._waiting or self._branches:
+            while self._waiting or self._branches or self._set_back:
                 self._stop_spent()
                 self._admit()
                 self._stop_spent()
+                self._make_room()
                 if self._branches:
                     self._advance()
                 await asyncio.sleep(0)
@@ -317,6 +329,7 @@ class TransformersPolicy:
         for order in self._orders.values():
             order.withdraw_all()
         self._waiting.clear()
+        self._set_back.clear()
         self._branches.clear()
         self._orders.clear()
         self._batch = BranchBatch(self.tree_model)
@@ -328,6 +341,7 @@ class TransformersPolicy:
             if not expansion.done.cancel() and not expansion.done.cancelled():
                 expansion.done.exception()  # looked at, so that asyncio does not report it as forgotten
         self._waiting = deque(expansion for expansion in self._waiting if id(expansion) not in gone)
+        self._set_back = deque(branch for branch in self._set_back if id(branch.expansion) not in gone)
         self._remove([i for i, branch in enumerate(self._branches) if id(branch.expansion) in gone])
         for expansion in expansions:
             self._order(expansion.node.tree).withdraw(expansion.branches)
@@ -346,15 +360,42 @@ class TransformersPolicy:
                 return
             stopped = [self._branches[index] for index in spent]
             self._remove(spent)
+            self._full = False
             for branch in stopped:
                 if branch.end is None:
                     branch.end = EndReason.BUDGET
                 self._finish(branch)
 
+    def _make_room(self) -> None:
+        """Take the branches that wrote least out of a batch that has outgrown its memory."""
+        while len(self._branches) > 1 and self._batch.bytes_needed() > self.batch_bytes:
+            index = min(range(len(self._branches)), key=lambda each: len(self._branches[each].tokens))
+            branch = self._branches[index]
+            self._remove([index])
+            branch.begin_again(self._longest(branch.expansion))
+            self._set_back.append(branch)
+            self._full = True
+
+    def _room(self) -> int:
+        """How many branches may start."""
+        if not self._branches:
+            return self.max_branches
+        if self._full or self._batch.bytes_needed(1) > self.batch_bytes:
+            return 0
+        return self.max_branches - len(self._branches)
+
+    def _longest(self, expansion: Expansion) -> int:
+        """Tokens at which the first step of an expansion's branch ends at the latest."""
+        return min(expansion.sampling.max_step_tokens, self._positions - expansion.length)
+
     def _admit(self) -> None:
-        """Start waiting branches while there is room, computing what is missing of their paths in one pass."""
-        room = self.max_branches - len(self._branches)
+        """Start waiting branches while there is room, computing what is missing of their paths first."""
+        room = self._room()
         starting: list[Branch] = []
+        while self._set_back and len(starting) < room:
+            branch = self._set_back.popleft()
+            if branch.end is None:
+                starting.append(branch)
         held: list[Expansion] = []
         while self._waiting and len(starting) < room:
             expansion = self._waiting.popleft()
@@ -398,9 +439,13 @@ class TransformersPolicy:
         for expansion in expansions:
             if expansion.states is None:
                 by_node.setdefault(expansion.read, []).append(expansion)
-        for waiting, states in zip(by_node.values(), self.tree_model.compute(list(by_node)), strict=True):
-            for expansion in waiting:
-                expansion.states = states
+        nodes = list(by_node)
+        while nodes:
+            count = next_pass(nodes, lambda node: by_node[node][0].length, rows=len(nodes), tokens=self.tokens_per_pass)
+            for node, states in zip(nodes[:count], self.tree_model.compute(nodes[:count]), strict=True):
+                for expansion in by_node[node]:
+                    expansion.states = states
+            del nodes[:count]
 
     def _join(self, branches: Sequence[Branch]) -> None:
         """Add started branches to the batch."""
@@ -420,6 +465,7 @@ class TransformersPolicy:
             if branch.end is EndReason.BOUNDARY and not branch.expansion.to_the_end:
                 branch.keys_values = self._batch.written(index)
         self._remove(finished)
+        self._full = self._full and not ended
         for branch in ended:
             self._finish(branch)
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from gradatim.budget import Spending
 from gradatim.errors import GradatimError
 from gradatim.policies.loading import Quantization
+from gradatim.policies.passes import next_pass
 from gradatim.policies.path_length import longest_path
 from gradatim.policies.self_check import checked_tree_model
 from gradatim.policies.too_long import TooLong
@@ -39,6 +40,8 @@ class ProcessRewardScorer:
         name: the key in ``node.scores``.
         memory_bytes: bound on the cached keys and values.
         rows_per_pass: how many steps one forward pass reads at most.
+        tokens_per_pass: how many tokens it takes at most, with what the steps attend to and padding; one longer path
+            has a pass of its own.
 
     Raises:
         GradatimError: if a classifier has neither one label nor two, or the model's attention cannot be replaced or
@@ -53,6 +56,7 @@ class ProcessRewardScorer:
         name: str = "process_reward",
         memory_bytes: int = 2 << 30,
         rows_per_pass: int = 256,
+        tokens_per_pass: int = 1 << 16,
     ) -> None:
         is_classifier = model.get_output_embeddings() is None
         if is_classifier and model.config.num_labels not in (1, 2):
@@ -62,6 +66,7 @@ class ProcessRewardScorer:
             )
         self.name = name
         self.rows_per_pass = rows_per_pass
+        self.tokens_per_pass = tokens_per_pass
         self.layout = layout
         self.tree_model = checked_tree_model(model, Spending.SCORER_PREFILL, memory_bytes)
         self._transcript = None if layout is None else Transcript(layout.path_tokens)
@@ -160,8 +165,14 @@ class ProcessRewardScorer:
     async def _run(self) -> None:
         """Read whatever waits, a pass at a time; searches take their scores between two passes."""
         while self._waiting:
-            batch = self._waiting[: self.rows_per_pass]
-            del self._waiting[: self.rows_per_pass]
+            count = next_pass(
+                self._waiting,
+                lambda waiting: len(waiting[1].tokens),
+                rows=self.rows_per_pass,
+                tokens=self.tokens_per_pass,
+            )
+            batch = self._waiting[:count]
+            del self._waiting[:count]
             try:
                 self._score_batch(batch)
             except Exception as error:
