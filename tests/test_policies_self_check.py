@@ -138,6 +138,13 @@ def test_refusals_come_before_any_work() -> None:
         train_sft(model, tree.nodes[1:], SETTINGS)
 
 
+def test_a_process_without_weights_leaves_the_check_to_the_one_that_has_them() -> None:
+    with torch.device("meta"):
+        check_training(model_of("llama"))
+        with pytest.raises(GradatimError, match="layers of the type 'conv'"):
+            check_training(model_of("lfm2"))
+
+
 # Limits of length
 
 
