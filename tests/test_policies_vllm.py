@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Awaitable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -212,3 +212,14 @@ def _script() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), float("inf")])
+def test_a_log_probability_that_is_no_number_is_an_error(value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake_vllm, "Logprob", lambda _: SimpleNamespace(logprob=value))
+    tree = new_tree()
+    with pytest.raises(
+        GradatimError, match=r"gives -?(nan|inf) for the log-probability .* the model's numbers overflow"
+    ):
+        run(new_policy().rollout([tree.root], 1, SAMPLED))
+    assert len(tree) == 1

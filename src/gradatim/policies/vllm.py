@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -339,7 +340,7 @@ class VllmPolicy:
         marks = self._text.marks(draft.sampling.step_end, draft.sampling.solution_end)
         for place, (token, entry) in enumerate(zip(tokens, output.logprobs, strict=True)):
             draft.tokens.append(token)
-            draft.log_probabilities.append(float(entry[token].logprob))
+            draft.log_probabilities.append(_log_probability(entry[token].logprob))
             self._end_step(draft, Mark.END_OF_TEXT if ended and place == len(tokens) - 1 else Mark(marks[token]))
             if draft.done:
                 return
@@ -482,3 +483,18 @@ def _vllm() -> Any:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _log_probability(value: float) -> float:
+    """A log-probability as vLLM gives it, at most 0.
+
+    Raises:
+        GradatimError: if it is no finite number: what the model drew there means nothing.
+    """
+    if not math.isfinite(value):
+        raise GradatimError(
+            f"vLLM gives {value} for the log-probability of a token that it drew, so the model's numbers overflow; use "
+            "another number format (dtype='bfloat16' or dtype='float32')",
+            options=("dtype='bfloat16'", "dtype='float32'"),
+        )
+    return min(float(value), 0.0)
