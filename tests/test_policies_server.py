@@ -324,6 +324,14 @@ def test_a_rollout_takes_at_most_max_steps_and_is_cut_off_there(server: FailingS
     assert [(len(text), end) for text, end in steps_of(leaf)] == [(2, EndReason.LENGTH)]
 
 
+def test_steps_say_which_model_wrote_them(server: FailingServer) -> None:
+    policy, tree = policy_of(server), new_tree()
+    children = run(policy.expand([tree.root], 2))
+    assert policy.model
+    assert {child.step.source for child in children} == {f"server:{policy.model}"}
+    assert policy.source == f"server:{policy.model}"
+
+
 @pytest.mark.parametrize("owner", ["somebody", "vllm"])
 def test_a_step_is_cut_off_at_its_longest_length_and_not_before(owner: str) -> None:
     for text, longest, expected in (

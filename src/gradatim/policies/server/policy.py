@@ -6,11 +6,12 @@ import asyncio
 import os
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gradatim.errors import GradatimError, ProblemError
 from gradatim.policies.allowance import Allowance
 from gradatim.policies.base import Sampling
+from gradatim.policies.draws import distinct_draws
 from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.server.answers import Answer
 from gradatim.policies.server.client import Client
@@ -163,6 +164,11 @@ class ServerPolicy:
         """The model's name; ``None`` until the server was asked for its only one."""
         return self._endpoint.model
 
+    @property
+    def source(self) -> str:
+        """What the policy calls itself on the steps that it writes: the model's name at the server."""
+        return f"server:{self.model}"
+
     async def connect(self) -> None:
         """Ask the server for its models and for one token, so that what is wrong is said before a search begins.
 
@@ -217,7 +223,7 @@ class ServerPolicy:
         tree, node = draft.node.tree, draft.node
         first: int | None = key
         for step, tokens in draft.division.steps:
-            node = tree.add(node, step, key=first)
+            node = tree.add(node, replace(step, source=self.source), key=first)
             self._allowance(tree).mark_written(node, tokens)
             first = None
         return node
@@ -321,7 +327,6 @@ class ServerPolicy:
 
 def _drafts(node: Node, n: int, sampling: Sampling, *, one_step: bool) -> list[Draft]:
     """The drafts for ``n`` draws below ``node``; one stands for all where they are alike."""
-    keys = [node.tree.draw(node) for _ in range(n)]
     room = 1 if one_step else max(1, sampling.max_steps - node.depth)
     closing = EndReason.BOUNDARY if one_step and node.depth + 1 < sampling.max_steps else EndReason.STEPS
     return [
@@ -333,7 +338,7 @@ def _drafts(node: Node, n: int, sampling: Sampling, *, one_step: bool) -> list[D
             limit=room * sampling.max_step_tokens,
             division=Division(sampling.step_end, sampling.max_step_tokens, room, closing, _look(node, sampling)),
         )
-        for shared in ([keys] if sampling.temperature == 0 else [[key] for key in keys])
+        for shared in distinct_draws(node, n, sampling)
     ]
 
 
