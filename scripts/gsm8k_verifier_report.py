@@ -133,9 +133,9 @@ def arithmetic_section(models: dict[str, ModelRecord]) -> list[str]:
     lines = [
         "## Arithmetic errors",
         "",
-        "A solution is flagged if `first_error` locates a step with a wrong calculation. These models wrote their",
-        "annotations with a calculator at hand, so most of their errors are errors of thought, which no check of",
-        "arithmetic can see; a flag says much, and no flag says little.",
+        "A solution is flagged if `first_wrong_calculation` locates a step with a wrong calculation. These models",
+        "wrote their annotations with a calculator at hand, so most of their errors are errors of thought, which no",
+        "check of arithmetic can see; a flag says much, and no flag says little.",
         "",
         "| model | wrong solutions flagged | right solutions flagged | first flagged step, of steps (means) |",
         "|---|---:|---:|---:|",

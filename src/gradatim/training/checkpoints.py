@@ -87,7 +87,8 @@ class CheckpointTrainer(Trainer):
 
     def _sums(self) -> dict[str, Any]:
         """What was summed up since the last entry of the history, for the checkpoint."""
-        return {"loss": float(self._tr_loss), "logged": self._globalstep_last_logged}
+        mean = self.accelerator.gather(self._tr_loss).mean()  # over processes, as it will be logged
+        return {"loss": float(mean), "logged": self._globalstep_last_logged}
 
     def _take_sums(self, sums: Mapping[str, Any]) -> None:
         self._tr_loss = self._tr_loss.new_tensor(sums["loss"])

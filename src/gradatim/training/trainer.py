@@ -16,6 +16,7 @@ from gradatim.errors import GradatimError
 from gradatim.policies.path_length import longest_path
 from gradatim.policies.query_scale import longest_row
 from gradatim.training.checkpoints import CheckpointTrainer
+from gradatim.training.even_rows import EvenSampler, evened
 from gradatim.training.examples import Example, TrainingRow, build_row, plan_rows
 from gradatim.training.forward import step_logits, token_log_probabilities
 from gradatim.training.objectives.base import Objective, StepQuantities
@@ -103,6 +104,15 @@ class TreeTrainer(CheckpointTrainer):
                 _check_one_source([*examples, *(evaluation_examples or ())])
             self.train_dataset = self._with_reference(rows, reference)
             self.eval_dataset = self._with_reference(held_out, reference) or None
+        self._rows = len(rows)
+        self.train_dataset = evened(self.train_dataset, self.accelerator.num_processes)
+        self.eval_dataset = evened(self.eval_dataset or [], self.accelerator.num_processes) or None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """The base class's, whose order rows of no weight do not change."""
+        if self.accelerator.num_processes == 1:
+            return super()._get_train_sampler(train_dataset)
+        return EvenSampler(self._rows, len(self.train_dataset))
 
     def train(self, *args: Any, **options: Any) -> Any:
         """Train, as in the base class; afterwards the model computes as it did before."""
@@ -159,17 +169,26 @@ class TreeTrainer(CheckpointTrainer):
         return result
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log, with the objective's metrics since the last entry beside the loss."""
+        """Log, with the objective's metrics since the last entry, of all processes, beside the loss."""
         if self._metric_sums and "loss" in logs:
             # Sums stay on the device until here: reading them at every update would make the device wait.
-            weight = self._metric_weight
-            logs = {**logs, **{name: float(value / weight) for name, value in self._metric_sums.items()}}
+            sums, weight = self._metrics_of_all()
+            logs = {**logs, **{name: float(value / weight) for name, value in sums.items()}}
             self._metric_sums, self._metric_weight = {}, 0.0
         super().log(logs, start_time)
 
+    def _metrics_of_all(self) -> tuple[dict[str, Tensor], Tensor]:
+        """The sums of the metrics and of the weights over all processes."""
+        weight = torch.as_tensor(self._metric_weight, device=self.args.device)
+        totals = self.accelerator.reduce({**self._metric_sums, "": weight.clone()})
+        weight = totals.pop("")
+        return totals, weight
+
     def _sums(self) -> dict[str, Any]:
-        metrics = {name: float(value) for name, value in self._metric_sums.items()}
-        return {**super()._sums(), "metrics": metrics, "weight": float(self._metric_weight)}
+        processes = self.accelerator.num_processes  # each goes on with its part of what all of them summed up
+        totals, weight = self._metrics_of_all()
+        metrics = {name: float(value) / processes for name, value in totals.items()}
+        return {**super()._sums(), "metrics": metrics, "weight": float(weight) / processes}
 
     def _take_sums(self, sums: Mapping[str, Any]) -> None:
         super()._take_sums(sums)
