@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
@@ -22,6 +23,7 @@ from gradatim.pipeline.growing import VALUE
 from gradatim.pipeline.stages import NO_RESULT, REPORT_ONLY, claims, dependencies, first_difference, flat, stages_of
 from gradatim.recipes import Recipe, load_recipe, shipped_recipes
 from gradatim.store import TreeStore
+from gradatim.store.published import read_published
 from gradatim.tree import Problem, Tree
 from small_runs import small_content, small_recipe
 
@@ -250,6 +252,60 @@ def test_stored_trees_get_values_and_those_of_test_problems_are_left_out(tmp_pat
     taken = list(TreeStore(tmp_path / "run" / "trees" / "round-1.jsonl"))
     assert len(taken) == 3
     assert all(VALUE in tree.root.scores for tree in taken)
+
+
+def test_imported_labels_are_what_steps_are_worth(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    row = {"prompt": "Make 46 from 3 5 7 8\n", "completions": [" 7 * 5 = 35 | 3 8 35\n", " 35 * 8 = 280 | 3 280\n"]}
+    rows.write_text(json.dumps({**row, "labels": [True, False]}) + "\n", encoding="utf-8")
+    with TreeStore(tmp_path / "trees.jsonl") as store:
+        for tree in read_published(str(rows), "stepwise"):
+            store.append(tree)
+    stored = {"name": "stored", "trees": str(tmp_path / "trees.jsonl")}
+    run(small_recipe(search=stored, objective=None, problems={"test": 2}, evaluation=SAMPLED), tmp_path / "run")
+    (tree,) = TreeStore(tmp_path / "run" / "trees" / "round-1.jsonl")
+    assert [node.scores[VALUE] for node in tree.nodes[1:]] == [1.0, 0.0]
+    assert json.loads((tmp_path / "run" / "stages" / "scorer.json").read_text(encoding="utf-8"))["labels"] == 2
+
+
+def test_a_policy_learns_other_models_trees_in_its_own_tokens(tmp_path: Path) -> None:
+    """Trees in another model's tokens were trained on as if these were its own; text could not be trained on."""
+    run(small_recipe(**SMALL, evaluation=SAMPLED), tmp_path / "grown")
+    text, other = tmp_path / "text.jsonl", tmp_path / "other.jsonl"
+    with TreeStore(text) as without, TreeStore(other) as with_others:
+        for tree in TreeStore(tmp_path / "grown" / "trees" / "round-1.jsonl"):
+            value = tree.to_json()
+            for record in value["nodes"]:
+                record.pop("log_probabilities", None)
+                record["tokens"] = [token + 1 for token in record.get("tokens", [])]
+            value["tokenizer"] = "another"
+            with_others.append(Tree.from_json(value))
+            for record in value["nodes"]:
+                record["tokens"] = []
+            without.append(Tree.from_json(value))
+    changes = {"scorer": None, "problems": {"test": 2}, "evaluation": SAMPLED | {"greedy": False}}
+    learned = {}
+    for source in (tmp_path / "grown", text, other):
+        folder = tmp_path / f"from-{source.stem}"
+        run(small_recipe(**changes, search={"name": "stored", "trees": str(source)}), folder)
+        learned[source.stem] = load_file(folder / "policy" / "model.safetensors")
+    for name in ("text", "other"):
+        assert all(torch.allclose(learned[name][key], each) for key, each in learned["grown"].items()), name
+
+
+@pytest.mark.parametrize("learner", ["scorer", "objective"])
+def test_stored_trees_that_a_model_cannot_read_are_told_before_anything(learner: str, tmp_path: Path) -> None:
+    with TreeStore(tmp_path / "trees.jsonl") as store:
+        store.append(Tree(Problem("p", "What is 1 + 1?\n", "2")))
+    changes = {name: None for name in ("scorer", "objective") if name != learner}
+    key = {"scorer": "scorer.init", "objective": "policy.model"}[learner]
+    for name, said in (("trees.jsonl", rf"cannot be read by {key} 'shipped:countdown'"), ("empty.jsonl", "is empty")):
+        (tmp_path / name).touch()
+        stored = {"name": "stored", "trees": str(tmp_path / name)}
+        recipe = small_recipe(**changes, search=stored, problems={"test": 1}, evaluation=SAMPLED | {"search": []})
+        with pytest.raises(GradatimError, match=said):
+            run(recipe, tmp_path / "run")
+        assert not (tmp_path / "run" / "trees").exists()
 
 
 def test_damaged_lines_of_stored_trees_are_passed_over_where_the_recipe_says_so(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ loaded once; the first stage takes what it needs of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from gradatim.models import resolve_model
 from gradatim.pipeline.context import Run
 from gradatim.pipeline.fine_tuning import find_demonstrations
 from gradatim.pipeline.fitting import training_settings
+from gradatim.pipeline.growing import no_stored_trees, stored_path
 from gradatim.pipeline.parts import load_policy, make_chat, pick_device
 from gradatim.policies.loading import load_config, load_merged_model, load_tokenizer
 from gradatim.policies.path_length import longest_path
@@ -26,13 +28,16 @@ from gradatim.policies.prompts import prompt_tokens
 from gradatim.policies.self_check import RUN, TRAINED, check_configuration
 from gradatim.policies.server import ServerPolicy
 from gradatim.policies.sources import base_of, find_source, refuse_adapter
+from gradatim.policies.transcript import in_tokens_of
 from gradatim.recipes.schema import StoredTrees, TrainingOptions
 from gradatim.scorers.loading import detect_layout
+from gradatim.store.trees import TreeStore
 from gradatim.training.adapters import check_lora_modules
 from gradatim.training.process_reward_model import load_process_reward_model
 from gradatim.training.self_check import check_training
 from gradatim.tree import Problem
 
+_TREES_LOOKED_AT = 50  # of stored ones
 _WEIGHTS = ("*.safetensors", "*.bin")
 
 
@@ -55,8 +60,8 @@ def check(run: Run) -> None:
     if recipe.fine_tuning is not None:
         find_demonstrations(recipe, run.task)
     problems = _problems(run)
-    if isinstance(recipe.search, StoredTrees) and not Path(recipe.search.trees).exists():
-        raise GradatimError(f"search.trees names {recipe.search.trees!r}, which is not there; name a run or trees file")
+    if isinstance(recipe.search, StoredTrees):
+        stored_path(recipe.search)
     if recipe.policy.is_server:
         _check_server(run)
     else:
@@ -67,6 +72,8 @@ def check(run: Run) -> None:
         _check_scorer(run)
     if recipe.objective is not None:
         _check_lora(recipe.policy.model, recipe.objective.training)
+    if isinstance(recipe.search, StoredTrees):
+        _check_stored_trees(run, recipe.search)
     _load_models(run)
 
 
@@ -137,6 +144,27 @@ def _check_scorer(run: Run) -> None:
     check_configuration(config, TRAINED if options.train else RUN)
     if options.train:
         _check_lora(name, options.training)
+
+
+def _check_stored_trees(run: Run, options: StoredTrees) -> None:
+    """Whether there are trees to learn from, and the models that learn can read them; the first ones stand for all."""
+    path, held_out = stored_path(options), {problem.prompt for problem in run.problems("test")}
+    with TreeStore(path, damaged=options.damaged) as store:
+        first = list(islice((tree for tree in store if tree.problem.prompt not in held_out), _TREES_LOOKED_AT))
+    if not first:
+        raise no_stored_trees(path)
+    recipe, learners = run.recipe, {}
+    if recipe.objective is not None:
+        learners["policy.model"] = recipe.policy.model
+    if recipe.scorer is not None and recipe.scorer.train:
+        learners["scorer.init"] = recipe.policy.model if recipe.scorer.init == "policy" else recipe.scorer.init
+    for key, name in learners.items():
+        tokenizer, chat = load_tokenizer(find_source(name).name), make_chat(recipe.policy)
+        try:
+            for tree in first:
+                in_tokens_of(tree, tokenizer, chat if tokenizer.chat_template else None)
+        except GradatimError as error:
+            raise GradatimError(f"the trees of {str(path)!r} cannot be read by {key} {name!r}: {error}") from error
 
 
 def _load_models(run: Run) -> None:

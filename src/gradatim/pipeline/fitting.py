@@ -15,6 +15,7 @@ from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, tr
 from gradatim.training.examples import Example
 from gradatim.training.objectives import Objective
 from gradatim.training.saving import disk_errors
+from gradatim.training.trainer import Reference
 
 
 def training_settings(options: TrainingOptions, checkpoints: Path, seed: int) -> TrainingSettings:
@@ -43,6 +44,7 @@ def fit(
     *,
     stage: StageProgress,
     evaluate: Callable[[Any], float] | None,
+    reference: Reference = "tree",
 ) -> TrainingResult:
     """Train, with every update shown in ``stage`` and a full disk told as such.
 
@@ -67,6 +69,7 @@ def fit(
             examples,
             settings,
             evaluate=evaluate,
+            reference=reference,
             on_update=show,
         )
 

@@ -22,6 +22,7 @@ from gradatim.recipes.schema import (
 )
 from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.search import back_up_values, beam_search, grow, independent_sampling, mcts
+from gradatim.store.published.base import LABEL
 from gradatim.store.trees import TreeStore
 from gradatim.tasks.base import Task, grade, grade_without_blocking
 from gradatim.tree import Node, Problem, Tree
@@ -46,15 +47,12 @@ def stored_trees(run: Run, options: StoredTrees) -> list[Tree]:
     """The trees that ``options`` name, each step with its value under :data:`VALUE`.
 
     They are copied into the run as those of its first round. Trees of the test problems are left out. What has a value
-    keeps it.
+    keeps it; steps that were imported with labels are worth their labels.
 
     Raises:
         GradatimError: if there are no trees, none that can be used, or a line is damaged that is not to be skipped.
     """
-    source = Path(options.trees)
-    path = source / "trees" / "round-1.jsonl" if source.is_dir() else source
-    if not path.is_file():
-        raise GradatimError(f"search.trees names {str(source)!r}, where there are no trees; name a run or a trees file")
+    path = stored_path(options)
     name, held_out = "round-1", {problem.prompt for problem in run.problems("test")}
     run.begin(name, run.folder.trees(name))
     started = time.perf_counter()
@@ -64,15 +62,50 @@ def stored_trees(run: Run, options: StoredTrees) -> list[Tree]:
         with run.progress.stage(f"Taking the trees of {path}", len(ids), sum(id in store for id in ids)) as stage:
             for id in ids:
                 if id not in store and (tree := given.get(id)) is not None:
-                    if not any(VALUE in node.scores for node in tree.nodes[1:]):
-                        grade(tree, run.task)
-                        back_up_values(tree, VALUE)
+                    _give_values(tree, run.task)
                     store.append(tree)
                     stage.advance()
         if not ids:
-            raise GradatimError(f"{str(path)!r} holds no trees but of test problems; name trees of other problems")
+            raise no_stored_trees(path)
         run.folder.update(name, time.perf_counter() - started, problems=len(ids))
         return [tree for id in ids if (tree := store.get(id)) is not None]
+
+
+def _give_values(tree: Tree, task: Task) -> None:
+    """Give the steps of a stored tree values, unless some have them: imported labels, else what its solutions say."""
+    nodes = tree.nodes[1:]
+    if any(VALUE in node.scores for node in nodes):
+        return
+    labelled = [node for node in nodes if LABEL in node.scores]
+    for node in labelled:
+        node.scores[VALUE] = node.scores[LABEL]
+        if LABEL in node.counts:
+            node.counts[VALUE] = node.counts[LABEL]
+    if not labelled:
+        grade(tree, task)
+        back_up_values(tree, VALUE)
+
+
+def no_stored_trees(path: Path) -> GradatimError:
+    """The error of a file without trees to learn from."""
+    if not path.stat().st_size:
+        return GradatimError(f"the file {str(path)!r} is empty; name a run or a file with trees as search.trees")
+    return GradatimError(f"{str(path)!r} holds no trees but of test problems; name trees of other problems")
+
+
+def stored_path(options: StoredTrees) -> Path:
+    """The file of the trees that ``options`` name.
+
+    Raises:
+        GradatimError: if it is not there.
+    """
+    source = Path(options.trees).expanduser()
+    if not source.exists():
+        raise GradatimError(f"search.trees names {options.trees!r}, which is not there; name a run or trees file")
+    path = source / "trees" / "round-1.jsonl" if source.is_dir() else source
+    if not path.is_file():
+        raise GradatimError(f"search.trees names {options.trees!r}, where there are no trees; name a run or trees file")
+    return path
 
 
 def grow_trees(run: Run, round_number: int, split: str, problems: Sequence[Problem]) -> list[Tree]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import AutoModelForCausalLM, set_seed
@@ -21,7 +22,14 @@ from gradatim.pipeline.parts import make_chat, pick_device
 from gradatim.policies.loading import load_merged_model, load_tokenizer
 from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.transcript import in_tokens_of
-from gradatim.recipes.schema import DpoOptions, ObjectiveOptions, PairOptions, PolicyTraining, StepDpoOptions
+from gradatim.recipes.schema import (
+    DpoOptions,
+    ObjectiveOptions,
+    PairOptions,
+    PolicyTraining,
+    StepDpoOptions,
+    StoredTrees,
+)
 from gradatim.supervision import path_pairs, right_solutions, sibling_pairs, step_dpo_pairs, step_labels
 from gradatim.supervision.labels import StepLabel
 from gradatim.supervision.pairs import StepPair
@@ -31,6 +39,7 @@ from gradatim.training.model_card import Kind, write_model_card
 from gradatim.training.objectives import Dpo, Objective, ProcessReward, StepDpo, SupervisedFineTuning
 from gradatim.training.process_reward_model import load_process_reward_model
 from gradatim.training.saving import save_model, save_process_reward_model
+from gradatim.training.trainer import Reference
 from gradatim.tree import Tree
 
 
@@ -98,6 +107,11 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
     checkpoints = run.folder.path / "checkpoints" / f"round-{round_number}" / "training"
     if options is None or is_done(run, f"policy-{round_number}", target, checkpoints, title):
         return
+    source, reference = resolve_model(run.policy_path(round_number - 1)), cast(Reference, "tree")
+    if isinstance(run.recipe.search, StoredTrees):
+        # nobody knows which model wrote them: its tokens may be others, and its log-probabilities are no reference
+        tokenizer, chat = load_tokenizer(source), make_chat(run.recipe.policy)
+        trees, reference = [in_tokens_of(tree, tokenizer, chat) for tree in trees], "initial"
     objective, examples, what = policy_examples(options, run.recipe.supervision.pairs, trees)
     if not examples:
         raise no_examples(run.recipe, trees, what)
@@ -105,13 +119,14 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
         run,
         stage_name=f"policy-{round_number}",
         title=title,
-        source=resolve_model(run.policy_path(round_number - 1)),
+        source=source,
         target=target,
         checkpoints=checkpoints,
         objective=objective,
         examples=examples,
         what=f"{what} of trees",
         options=options,
+        reference=reference,
     )
 
 
@@ -127,6 +142,7 @@ def fit_policy(
     examples: Sequence[Example],
     what: str,
     options: PolicyTraining,
+    reference: Reference = "tree",
 ) -> None:
     """Train the policy ``source`` on ``examples`` and save it as ``target``, with its card and the stage's record.
 
@@ -141,6 +157,7 @@ def fit_policy(
         objective, examples: what is learned.
         what: what the examples are called, in the plural.
         options: how.
+        reference: where the reference log-probabilities of an objective that has some come from.
     """
     started = time.perf_counter()
     tokenizer = load_tokenizer(source)
@@ -159,6 +176,7 @@ def fit_policy(
             training_settings(options.training, checkpoints, run.recipe.seed),
             stage=stage,
             evaluate=None if measure is None else reported(stage, measure, "held-out pass@1", 1.0),
+            reference=reference,
         )
         learned = f"{len(examples):,} {what}"
         chat = make_chat(run.recipe.policy)

@@ -176,7 +176,8 @@ class StoredTrees(Section):
     name: Literal["stored"]
     """Take trees that another run grew, or that were imported."""
     trees: str
-    """A run folder, whose first round's trees are meant, or a file of trees."""
+    """A run folder, whose first round's trees are meant, or a file of trees. Their values count, or their imported
+    labels, or else the share of right solutions below a step."""
     damaged: Literal["refuse", "skip"] = "refuse"
     """What to do about a damaged line of the file: end with an error that names it, or pass over it with a warning."""
 
