@@ -126,6 +126,18 @@ def test_where_it_is_not_asked_for_again_that_problem_fails_and_the_others_are_f
     assert any("The engine is overloaded" in str(error) for error in failed.values())
 
 
+def test_text_that_may_be_doubled_is_never_taken_at_once() -> None:
+    with serving_badly(writes, spoils={"an event twice": SPOILS["an event twice"]}) as server:
+        server.every = 0
+        good, _ = grow(server, 15)
+        server.every = 15
+        finished, failed = grow(server, 15, retries=0)
+    assert failed
+    assert len(finished) + len(failed) == 15
+    assert values(finished).items() <= values(good).items()
+    assert all("sent an event twice; attempt 1 was the last" in str(error) for error in failed.values())
+
+
 def run(server: BadServer, folder: Path, server_options: Any) -> dict[str, Any]:
     source = folder / "problems.jsonl"
     source.parent.mkdir(exist_ok=True)

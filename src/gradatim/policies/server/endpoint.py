@@ -221,8 +221,11 @@ class Endpoint:
                 reading.doubts.add(Doubt.LOG_PROBABILITIES)
             doubts = self._doubts.worth_asking(reading.doubts)
             if doubts and len(asked) < ASKED_AGAIN:
-                asked.append(doubts[0])
-                raise DoubtfulError(f"{self.client.url} {doubts[0]}", reading)
+                doubt = Doubt.REPEATED if Doubt.REPEATED in doubts else doubts[0]
+                asked.append(doubt)
+                if doubt is Doubt.REPEATED:  # text that may be wrong is taken only if it comes again
+                    raise MalformedError(f"{self.client.url} {doubt}")
+                raise DoubtfulError(f"{self.client.url} {doubt}", reading)
             return reading
 
         reading = await self._post(lambda: self._body(question, len(divisions), stops=stop_field is not None), read)

@@ -83,7 +83,8 @@ class ServerPolicy:
     what the server said, and the other problems go on; a refused key, an unknown model and a server that is gone end
     the work on all. An answer that can be read and seems flawed is asked for again twice, and then taken as it is: one
     with an event that came twice, with a log-probability that is none (above 0, or no finite number), or without a
-    reason for its end. That an event came twice is seen where log-probabilities come with the tokens.
+    reason for its end. Where it cannot be asked for so often, the first kind is a failure. That an event came twice is
+    seen where log-probabilities come with the tokens.
 
     *The budget.* The tokens of a prompt are counted once for each tree by a request for a single token, and paid for
     before anything is written. Generated tokens are paid for as far as a request permits them, and given back if they
