@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from gradatim.cli.main import app
+from gradatim.cli.train_scorer import print_trained
 from gradatim.errors import GradatimError
 from gradatim.evaluation.label_quality import JudgedQuestion, LabelQuality, constant_quality, label_quality
 from gradatim.pipeline.labelled_data import held_out_questions
@@ -229,6 +230,22 @@ def test_the_command_prints_figures_and_what_comes_next(model: str, tmp_path: Pa
     assert changed.exit_code == 1
     assert "seed was 0 and is now 1" in changed.stderr
     assert "--fresh" in changed.stderr
+
+
+@pytest.mark.parametrize(
+    ("questions", "said"), [(1, "1 question; few questions, no intervals"), (24, "95 % intervals")]
+)
+def test_figures_of_few_questions_have_no_intervals(
+    questions: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a single one there is none, at which the command broke off."""
+    judged = [JudgedQuestion((1.0, 1.0, 0.0), (0.2, 0.3, 0.4), ((0, 1), (0, 2)))] * questions
+    result = TrainedScorer(Path("prm"), label_quality(judged), constant_quality(judged, 2 / 3), "3 updates")
+    print_trained(result, Console(width=100))
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert (" to " in shown.partition("no better")[0]) == (questions == 24)
+    assert "no better than one score for all steps" in shown
 
 
 def test_quality_by_hand() -> None:

@@ -14,7 +14,6 @@ from gradatim.cli.output import progress_console, result_console
 from gradatim.cli.trees import ImportFormat, Neutral
 
 if TYPE_CHECKING:
-    from gradatim.evaluation.bootstrap import Estimate
     from gradatim.pipeline.scorer_from_rows import TrainedScorer
 
 
@@ -96,7 +95,7 @@ def train_scorer(
         fresh=fresh,
         progress=Progress(progress_console()),
     )
-    _print(result, result_console())
+    print_trained(result, result_console())
 
 
 def _name(source: str) -> str:
@@ -105,24 +104,36 @@ def _name(source: str) -> str:
     return "".join(sign if sign.isalnum() or sign in "-_." else "" for sign in stem).strip("-_.") or "rows"
 
 
-def _print(result: TrainedScorer, console: Console) -> None:
+def print_trained(result: TrainedScorer, console: Console) -> None:
+    """Show what was measured of a trained scorer, and the commands to go on with."""
     from rich.table import Table
+
+    from gradatim.evaluation.wording import number_with_interval
 
     if result.before:
         console.print(f"trained before: {result.summary}", highlight=False, soft_wrap=True)
     best, constant = result.trained, result.constant
     if best is not None and constant is not None:
-        table = Table(
-            title=f"{best.steps:,} held-out steps of {best.questions:,} questions, 95 % intervals",
-            title_justify="left",
-        )
+        how = "few questions, no intervals" if best.loss.few else "95 % intervals"
+        questions = "1 question" if best.questions == 1 else f"{best.questions:,} questions"
+        console.print(f"{best.steps:,} held-out steps of {questions}; {how}", highlight=False)
+        table = Table()
         for column in ("", "trained", "one score for all"):
             table.add_column(column, justify="right" if column else "left")
-        table.add_row("loss (lower is better)", _shown(best.loss), _shown(constant.loss))
-        table.add_row("AUC", _shown(best.auc), _shown(constant.auc))
-        table.add_row("accuracy", _shown(best.accuracy), _shown(constant.accuracy))
-        table.add_row("first-error F1", _shown(best.first_error_f1), _shown(constant.first_error_f1))
+        table.add_row("loss (lower is better)", number_with_interval(best.loss), number_with_interval(constant.loss))
+        table.add_row("AUC", number_with_interval(best.auc), number_with_interval(constant.auc))
+        table.add_row("accuracy", number_with_interval(best.accuracy), number_with_interval(constant.accuracy))
+        table.add_row(
+            "first-error F1", number_with_interval(best.first_error_f1), number_with_interval(constant.first_error_f1)
+        )
         console.print(table)
+        if best.loss.value >= constant.loss.value:
+            console.print(
+                "The model is no better than one score for all steps: it needs more rows, more epochs, another "
+                "learning rate or a stronger model to start from.",
+                style="yellow",
+                highlight=False,
+            )
     threshold = None
     if best is not None and best.threshold is not None:
         console.print(f"a step is best called right from a score of {best.threshold:.3f}", highlight=False)
@@ -139,9 +150,3 @@ def _print(result: TrainedScorer, console: Console) -> None:
         soft_wrap=True,
         markup=False,
     )
-
-
-def _shown(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "undefined"
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
