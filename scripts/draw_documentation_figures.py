@@ -20,7 +20,7 @@ from matplotlib.path import Path as Curve
 from gradatim import Budget, Node, Tree
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.scorers.process_reward import ProcessRewardScorer
-from gradatim.search import back_up_values, beam_search, grow, independent_sampling, mcts
+from gradatim.search import Beam, Grow, IndependentSampling, Mcts, back_up_values
 from gradatim.store.files import atomic_path
 from gradatim.supervision import StepPair, sibling_pairs
 from gradatim.tasks.base import grade
@@ -49,7 +49,7 @@ def main() -> None:
 def small_tree(policy: TransformersPolicy, *, seed: int, branching: Sequence[int] = (3, 3, 2)) -> Tree:
     """A small tree, and the value of every step."""
     tree = Tree(make_problem([3, 5, 7, 8], target=46), seed=seed)
-    asyncio.run(grow(tree, policy, branching=branching))
+    asyncio.run(Grow(branching=branching)(tree, policy))
     grade(tree, Countdown())
     back_up_values(tree)
     return tree
@@ -59,10 +59,10 @@ def searched_trees(policy: TransformersPolicy, scorer: ProcessRewardScorer, budg
     """The same problem searched in four ways, each with the same budget of tokens."""
     problem = make_problem([9, 7, 4, 13], target=7)
     trees = {name: Tree(problem, seed=3, budget=Budget(budget)) for name in ("sampling", "beam", "MCTS", "growing")}
-    asyncio.run(independent_sampling(trees["sampling"], policy, scorer, n=None, wave=2, score="steps"))
-    asyncio.run(beam_search(trees["beam"], policy, scorer, width=3, branch=4))
-    asyncio.run(mcts(trees["MCTS"], policy, scorer, simulations=64, branch=4, in_flight=1))
-    asyncio.run(grow(trees["growing"], policy, scorer, branching=(6, 3, 2)))
+    asyncio.run(IndependentSampling(n=None, wave=2, score="steps")(trees["sampling"], policy, scorer))
+    asyncio.run(Beam(width=3, branch=4)(trees["beam"], policy, scorer))
+    asyncio.run(Mcts(simulations=64, branch=4, wave=1)(trees["MCTS"], policy, scorer))
+    asyncio.run(Grow(branching=(6, 3, 2))(trees["growing"], policy, scorer))
     for tree in trees.values():
         grade(tree, Countdown())
     return trees

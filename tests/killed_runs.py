@@ -64,7 +64,8 @@ def tiny_recipe() -> Recipe:
         content[part]["training"] |= {"tokens_per_batch": 64, "save_every": 2, "evaluate_every": 1, "log_every": 3}
     return small_recipe(
         problems={"train": 4, "validation": 2, "test": 2},
-        search={"name": "grow", "branching": [4, 2, 1], "in_flight": 1},
+        search={"name": "grow", "branching": [4, 2, 1]},
+        trees={"in_flight": 1},
         scorer=content["scorer"],
         objective=content["objective"],
         evaluation={**content["evaluation"], "samples": 2, "pass_at": [1, 2], "best_of": [2], "majority": [2]},

@@ -27,7 +27,8 @@ def small_content() -> dict[str, Any]:
         "task": {"name": "countdown"},
         "policy": {"model": "shipped:countdown", "device": "cpu", "sampling": {"max_step_tokens": 16, "max_steps": 4}},
         "problems": {"train": 6, "validation": 3, "test": 4},
-        "search": {"name": "grow", "branching": [4, 3, 2], "in_flight": 1},
+        "search": {"name": "grow", "branching": [4, 3, 2]},
+        "trees": {"in_flight": 1},
         "scorer": {
             "training": {"learning_rate": 1.0e-3, "tokens_per_batch": 256, "evaluate_every": 2, "save_every": 2}
         },
@@ -41,7 +42,7 @@ def small_content() -> dict[str, Any]:
             "pass_at": [1, 4],
             "best_of": [2, 4],
             "majority": [4],
-            "search": [{"method": "beam", "width": 2, "branch": 2}],
+            "search": [{"name": "beam", "width": 2, "branch": 2}],
             "in_flight": 1,
         },
     }

@@ -31,7 +31,7 @@ def command(name: str) -> Any:
         ("run", "on_bad_line='skip'", "--set task.on_bad_line=skip"),
         ("run", "chat=None", "--set policy.chat=null"),
         ("run", "max_step_tokens", "policy.sampling.max_step_tokens"),
-        ("run", "damaged='skip'", "damaged='skip' (in Python)"),
+        ("run", "damaged='skip'", "--set trees.damaged=skip"),
         ("import", "malformed='skip'", "--skip-malformed"),
         ("evaluate-scorer", "dtype='float32'", "--dtype float32"),
         ("evaluate-scorer", "layout", "--layout"),

@@ -210,7 +210,7 @@ def test_export_refuses_an_unknown_value(finished: Path, tmp_path: Path) -> None
 
 
 def test_solve_shows_tree_and_answer() -> None:
-    result = call("solve", "Make 44 from 3 5 7 8", "--policy", "shipped:countdown", "--samples", "4")
+    result = call("solve", "Make 44 from 3 5 7 8", "--policy", "shipped:countdown", "--set", "n=4")
     assert result.exit_code == 0, result.output
     assert "Make 44 from 3 5 7 8" in result.stdout
     assert "tokens" in result.stdout
@@ -226,7 +226,7 @@ def test_solve_shows_tree_and_answer() -> None:
     ],
 )
 def test_solve_says_what_cut_its_solutions_off(arguments: list[str], expected: str) -> None:
-    result = call("solve", "Make 44 from 3 5 7 8", "--policy", "shipped:countdown", "--samples", "4", *arguments)
+    result = call("solve", "Make 44 from 3 5 7 8", "--policy", "shipped:countdown", "--set", "n=4", *arguments)
     assert result.exit_code == 0, result.output
     assert expected in result.output
     assert "more samples" not in result.output, "these would be cut off too"
@@ -249,7 +249,7 @@ def test_solve_refuses(arguments: list[str], expected: str) -> None:
 def test_solve_asks_a_server_that_lists_no_models_for_the_one_that_is_named() -> None:
     with serving(lambda text, seed: ["3 + 4 = 7 | 7", "\n"]) as server:
         server.names = None
-        arguments = ("solve", "Make 7 from 3 4", "--policy", server.url, "--samples", "1")
+        arguments = ("solve", "Make 7 from 3 4", "--policy", server.url, "--set", "n=1")
         assert refused(*arguments).endswith("does not list its models; name one with --model NAME")
         result = call(*arguments, "--model", "mine")
     assert result.exit_code == 0, result.output
@@ -270,7 +270,7 @@ def run_small(tmp_path: Path, *arguments: str, **changes: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--set", "search.budget=0"], "search.budget must be greater than 0"),
+        (["--set", "trees.budget=0"], "trees.budget must be greater than 0"),
         (["--set", "task.name=chess"], "there is no task with the name 'chess'"),
         (["--set", "problems.trian=3"], "unknown key 'trian' in 'problems'; did you mean 'train'?"),
         (["--set", "policy.model=./nowhere"], "there is no folder './nowhere'"),
@@ -358,7 +358,7 @@ def test_pretrain_makes_a_policy_that_can_be_used(tmp_path: Path) -> None:
     overrides = [part for setting in settings for part in ("--set", setting)]
     result = call("pretrain", "countdown-policy", "--output", str(tmp_path / "model"), *overrides)
     assert result.exit_code == 0, result.output
-    solved = call("solve", "Make 12 from 3 4 5 5", "--policy", str(tmp_path / "model"), "--samples", "2")
+    solved = call("solve", "Make 12 from 3 4 5 5", "--policy", str(tmp_path / "model"), "--set", "n=2")
     assert solved.exit_code == 0, solved.output
 
 

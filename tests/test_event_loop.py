@@ -97,7 +97,7 @@ def test_a_run_and_a_command_work_inside_a_loop(tmp_path: Path) -> None:
     )
     report = inside_a_loop(lambda: run_recipe(recipe, tmp_path, progress=Progress(Console(file=io.StringIO()))))
     assert report["base"]["problems"] == 2
-    arguments = ["solve", "Make 46 from 3 5 7 8", "--policy", "shipped:countdown", "--samples", "2"]
+    arguments = ["solve", "Make 46 from 3 5 7 8", "--policy", "shipped:countdown", "--set", "n=2"]
     result = inside_a_loop(lambda: CliRunner().invoke(app, arguments))
     assert result.exit_code == 0, result.output
 

@@ -80,8 +80,8 @@ def run(folder: Path, **changes: Any) -> str:
         ),
         ({"task": {"name": "word_problems"}}, "tokenizer has no tokens for part of problem"),
         (
-            {"search": {"name": "stored", "trees": "./nowhere"}, "problems": {"test": 2}, "scorer": None},
-            "search.trees names './nowhere', which is not there",
+            {"search": None, "trees": {"stored": "./nowhere"}, "problems": {"test": 2}, "scorer": None},
+            "trees.stored names './nowhere', which is not there",
         ),
     ],
 )

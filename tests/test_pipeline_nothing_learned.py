@@ -56,7 +56,7 @@ def recipe(objective: str = "step_dpo", **changes: Any) -> Recipe:
     [
         ([tree_of(OPEN, OPEN)], "none of 2 solutions is finished, since 2 were left open; raise search.rollouts"),
         ([tree_of(LONG, LONG, OPEN)], "cut off at the longest step; raise policy.sampling.max_step_tokens"),
-        ([tree_of(SPENT)], "since 1 were cut off by the budget; raise search.budget"),
+        ([tree_of(SPENT)], "since 1 were cut off by the budget; raise trees.budget"),
     ],
 )
 def test_where_no_solution_is_finished_the_limit_is_named(trees: list[Tree], said: str) -> None:

@@ -105,7 +105,7 @@ def test_cut_off_solutions_are_warned_of_with_the_key_to_raise(end: EndReason, t
 def test_leaves_without_a_value_and_identical_draws() -> None:
     grown = tree_of([("6", EndReason.ANSWER), ("go on\n", EndReason.BOUNDARY)])
     grown.nodes[1].scores["value"] = 1.0
-    (warning,) = warnings_of(counted([grown], value="value"), "search.budget", varied=True)
+    (warning,) = warnings_of(counted([grown], value="value"), "trees.budget", varied=True)
     assert warning.startswith("1 of 2 (50.0 %) of the leaves have no value")
     assert "search.rollouts" in warning
     same = [tree_of([("6", EndReason.ANSWER)] * 2, f"p{place}") for place in range(3)]

@@ -122,12 +122,13 @@ def test_a_reward_model_learns_from_a_server_and_guides_it(source: Path, folder:
         "name": "judged",
         "task": {"name": "gsm8k", "source": str(source), "validation_fraction": 0.4},
         "problems": {"train": 4, "validation": 3, "test": 3},
-        "search": {"name": "grow", "branching": [2, 4], "in_flight": 1},
+        "search": {"name": "grow", "branching": [2, 4]},
+        "trees": {"in_flight": 1},
         "objective": None,
         "scorer": {"init": str(folder), "training": {"learning_rate": 1.0e-3, "epochs": 2, "tokens_per_batch": 512}},
         "evaluation": {
             "samples": 4, "pass_at": [1], "best_of": [4], "majority": [], "in_flight": 1, "greedy": False,
-            "search": [{"method": "beam", "width": 1, "branch": 2}],
+            "search": [{"beam": {"width": 1, "branch": 2}}],
         },
     }  # fmt: skip
     with serving(write_answer) as server:

@@ -250,18 +250,18 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "search",
+    "changes",
     [
-        {"name": "sampling", "n": 6, "in_flight": 4},
-        {"name": "beam", "width": 2, "branch": 3, "guide_rollouts": 1},
-        {"name": "mcts", "simulations": 4, "branch": 3, "guide_rollouts": 1, "budget": 400},
-        {"name": "grow", "branching": [3, 2], "rollouts": 2, "skip_decided": True},
+        {"search": {"name": "sampling", "n": 6}, "trees": {"in_flight": 4}},
+        {"search": {"name": "beam", "width": 2, "branch": 3}, "trees": {"guide_rollouts": 1}},
+        {"search": {"mcts": {"simulations": 4, "branch": 3}}, "trees": {"guide_rollouts": 1, "budget": 400}},
+        {"search": {"name": "grow", "branching": [3, 2], "rollouts": 2, "skip_decided": True}},
     ],
 )
-def test_every_way_of_growing_trees(search: dict[str, Any], tmp_path: Path) -> None:
+def test_every_way_of_growing_trees(changes: dict[str, Any], tmp_path: Path) -> None:
     recipe = small_recipe(
         problems={"train": 3, "test": 2},
-        search=search,
+        **changes,
         values={"name": "rollouts", "rollouts": 3},
         scorer=None,
         objective=None,

@@ -54,7 +54,7 @@ def full_recipe() -> Recipe:
     content["objective"]["training"] |= lora
     content["policy"] |= {"chat": {"system": "s"}}
     content["fine_tuning"] = {"demonstrations": 3, "training": lora}
-    content["evaluation"]["search"] += [{"method": "mcts", "simulations": 2}]
+    content["evaluation"]["search"] += [{"mcts": {"simulations": 2}}]
     return small_recipe(**content, rounds=2)
 
 
@@ -229,7 +229,7 @@ def test_another_runs_trees_are_learned_from(tmp_path: Path) -> None:
     changes = {"scorer": None, "problems": {"test": 2}, "evaluation": SAMPLED | {"greedy": False}}
     for number, source in enumerate((tmp_path / "grown", tmp_path / "grown" / "trees" / "round-1.jsonl")):
         folder = tmp_path / f"learned-{number}"
-        seen = run(small_recipe(**changes, search={"name": "stored", "trees": str(source)}), folder)
+        seen = run(small_recipe(**changes, search=None, trees={"stored": str(source)}), folder)
         assert "Growing" not in seen
         assert contents(folder)["round-1"] == contents(tmp_path / "grown")["round-1"]
         assert (folder / "policy").is_dir()
@@ -246,7 +246,7 @@ def test_stored_trees_get_values_and_those_of_test_problems_are_left_out(tmp_pat
                     node.counts.clear()
                 store.append(tree)
     recipe = small_recipe(
-        search={"name": "stored", "trees": str(source)}, scorer=None, problems={"test": 3}, evaluation=SAMPLED
+        search=None, trees={"stored": str(source)}, scorer=None, problems={"test": 3}, evaluation=SAMPLED
     )
     run(recipe, tmp_path / "run")
     taken = list(TreeStore(tmp_path / "run" / "trees" / "round-1.jsonl"))
@@ -261,8 +261,11 @@ def test_imported_labels_are_what_steps_are_worth(tmp_path: Path) -> None:
     with TreeStore(tmp_path / "trees.jsonl") as store:
         for tree in read_published(str(rows), "stepwise"):
             store.append(tree)
-    stored = {"name": "stored", "trees": str(tmp_path / "trees.jsonl")}
-    run(small_recipe(search=stored, objective=None, problems={"test": 2}, evaluation=SAMPLED), tmp_path / "run")
+    stored = {"stored": str(tmp_path / "trees.jsonl")}
+    run(
+        small_recipe(search=None, trees=stored, objective=None, problems={"test": 2}, evaluation=SAMPLED),
+        tmp_path / "run",
+    )
     (tree,) = TreeStore(tmp_path / "run" / "trees" / "round-1.jsonl")
     assert [node.scores[VALUE] for node in tree.nodes[1:]] == [1.0, 0.0]
     assert json.loads((tmp_path / "run" / "stages" / "scorer.json").read_text(encoding="utf-8"))["labels"] == 2
@@ -287,7 +290,7 @@ def test_a_policy_learns_other_models_trees_in_its_own_tokens(tmp_path: Path) ->
     learned = {}
     for source in (tmp_path / "grown", text, other):
         folder = tmp_path / f"from-{source.stem}"
-        run(small_recipe(**changes, search={"name": "stored", "trees": str(source)}), folder)
+        run(small_recipe(**changes, search=None, trees={"stored": str(source)}), folder)
         learned[source.stem] = load_file(folder / "policy" / "model.safetensors")
     for name in ("text", "other"):
         assert all(torch.allclose(learned[name][key], each) for key, each in learned["grown"].items()), name
@@ -301,8 +304,10 @@ def test_stored_trees_that_a_model_cannot_read_are_told_before_anything(learner:
     key = {"scorer": "scorer.init", "objective": "policy.model"}[learner]
     for name, said in (("trees.jsonl", rf"cannot be read by {key} 'shipped:countdown'"), ("empty.jsonl", "is empty")):
         (tmp_path / name).touch()
-        stored = {"name": "stored", "trees": str(tmp_path / name)}
-        recipe = small_recipe(**changes, search=stored, problems={"test": 1}, evaluation=SAMPLED | {"search": []})
+        stored = {"stored": str(tmp_path / name)}
+        recipe = small_recipe(
+            **changes, search=None, trees=stored, problems={"test": 1}, evaluation=SAMPLED | {"search": []}
+        )
         with pytest.raises(GradatimError, match=said):
             run(recipe, tmp_path / "run")
         assert not (tmp_path / "run" / "trees").exists()
@@ -312,16 +317,16 @@ def test_damaged_lines_of_stored_trees_are_passed_over_where_the_recipe_says_so(
     run(small_recipe(**SMALL, evaluation=SAMPLED), tmp_path / "grown")
     source = tmp_path / "grown" / "trees" / "round-1.jsonl"
     damage_first_line(source)
-    stored: dict[str, Any] = {"name": "stored", "trees": str(source)}
+    stored: dict[str, Any] = {"stored": str(source)}
     changes: dict[str, Any] = {"scorer": None, "problems": {"test": 2}, "evaluation": SAMPLED | {"greedy": False}}
     with pytest.raises(GradatimError, match=r"line 1 of .* is damaged") as caught:
-        run(small_recipe(**changes, search=stored), tmp_path / "run")
+        run(small_recipe(**changes, search=None, trees=stored), tmp_path / "run")
     command = SimpleNamespace(params=[SimpleNamespace(param_type_name="option", name="set_", opts=["--set"])])
     assert in_words_of(command, caught.value).endswith(
-        "read the rest with --set search.damaged=skip, or restore the file"
+        "read the rest with --set trees.damaged=skip, or restore the file"
     )
     with pytest.warns(UserWarning, match=r"line 1 of .* is damaged .*; it is skipped"):
-        run(small_recipe(**changes, search=stored | {"damaged": "skip"}), tmp_path / "run")
+        run(small_recipe(**changes, search=None, trees=stored | {"damaged": "skip"}), tmp_path / "run")
     assert len(TreeStore(tmp_path / "run" / "trees" / "round-1.jsonl")) == SMALL["problems"]["train"] - 1
 
 
@@ -348,9 +353,10 @@ def damage_first_line(path: Path) -> None:
     [
         ({"search": None}, "scorer learns from trees: add a search section"),
         ({"search": None, "scorer": None}, "objective learns from trees: add a search section"),
+        ({"trees": {"stored": "x"}}, "trees.stored takes the place of a search"),
         ({"problems": {"test": 2}}, "say how many problems to grow them on in problems.train"),
-        ({"search": {"name": "stored", "trees": "x"}, "rounds": 2}, "stored trees serve one round"),
-        ({"search": {"name": "stored", "trees": "x"}}, "set problems.validation to 0"),
+        ({"search": None, "trees": {"stored": "x"}, "rounds": 2}, "stored trees serve one round"),
+        ({"search": None, "trees": {"stored": "x"}}, "set problems.validation to 0"),
     ],
 )
 def test_a_recipe_that_learns_says_from_which_trees(changes: dict[str, Any], said: str) -> None:
@@ -360,7 +366,7 @@ def test_a_recipe_that_learns_says_from_which_trees(changes: dict[str, Any], sai
 
 def test_trees_that_are_not_there_are_said(tmp_path: Path) -> None:
     recipe = small_recipe(
-        search={"name": "stored", "trees": str(tmp_path / "no")}, scorer=None, problems={"test": 1}, evaluation=SAMPLED
+        search=None, trees={"stored": str(tmp_path / "no")}, scorer=None, problems={"test": 1}, evaluation=SAMPLED
     )
     with pytest.raises(GradatimError, match="which is not there; name a run or trees file"):
         run(recipe, tmp_path / "run")
@@ -372,3 +378,57 @@ def test_nothing_is_grown_that_nothing_uses(tmp_path: Path) -> None:
     assert recipe.search is None
     run(small_recipe(problems={"test": 2}, search=None, scorer=None, objective=None, evaluation=SAMPLED), tmp_path)
     assert set(contents(tmp_path)) == {"evaluate-base", "evaluate-base-greedy"}
+
+
+# A search of one's own
+
+OWN_SEARCH = '''
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import PositiveInt
+
+from gradatim.part import part
+from gradatim.search import Search
+
+
+@part
+class Twice(Search):
+    """Whole solutions, twice as many as asked for."""
+
+    title: ClassVar[str] = "twice"
+    grows_with: ClassVar[tuple[str, ...]] = ("n",)
+
+    n: PositiveInt = 1
+    """Half of the solutions."""
+
+    async def __call__(self, tree: Any, policy: Any, scorer: Any = None, *, sampling: Any = None) -> None:
+        await policy.rollout([tree.root], 2 * self.n, sampling)
+'''
+
+
+def test_a_search_in_a_file_of_ones_own_grows_trees_and_is_evaluated(tmp_path: Path) -> None:
+    (tmp_path / "twice.py").write_text(OWN_SEARCH)
+    name = f"{tmp_path / 'twice.py'}:Twice"
+    changes: dict[str, Any] = {
+        "problems": {"train": 3, "test": 3},
+        "search": {"name": name, "n": 2},
+        "scorer": None,
+        "objective": {"name": "sft", "training": {"learning_rate": 1e-3, "tokens_per_batch": 128}},
+        "evaluation": SAMPLED | {"search": [{"name": name}, {"name": "sampling", "n": 3}]},
+    }
+    run(small_recipe(**changes), tmp_path / "run")
+    grown = list(TreeStore(tmp_path / "run" / "trees" / "round-1.jsonl"))
+    assert [sum(leaf.multiplicity for leaf in tree.leaves()) for tree in grown] == [4, 4, 4]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    own, sampled = report["search"][-2:]
+    assert (own["method"], own["settings"], own["scorer"]) == ("twice", {"n": 1}, "none")
+    assert (sampled["method"], sampled["settings"]["n"]) == ("sampling", 3)
+    seen = run(small_recipe(**changes | {"search": {"name": name, "n": 3}}), tmp_path / "run")
+    assert "The stage round-1 is done anew: search.n was 2 and is now 3" in seen
+    (tmp_path / "twice.py").write_text(OWN_SEARCH.replace("2 * self.n", "3 * self.n"))
+    seen = run(small_recipe(**changes | {"search": {"name": name, "n": 3}}), tmp_path / "run")
+    assert "The stage round-1 is done anew" in seen
+    grown = list(TreeStore(tmp_path / "run" / "trees" / "round-1.jsonl"))
+    assert [sum(leaf.multiplicity for leaf in tree.leaves()) for tree in grown] == [9, 9, 9]

@@ -19,7 +19,7 @@ from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.policies.vllm import VllmPolicy
 from gradatim.scorers.rollouts import RolloutScorer
-from gradatim.search import beam_search, grow, independent_sampling, mcts, search_many
+from gradatim.search import Beam, Grow, IndependentSampling, Mcts, search_many
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.solution_end import NextProblem, SolutionEnd
 from gradatim.tree import EndReason, Node, Problem, Tree
@@ -75,15 +75,15 @@ class EvenTask:
 Search = Callable[[Policy, Tree], Awaitable[object]]
 
 SEARCHES: dict[str, Search] = {
-    "sampling": lambda policy, tree: independent_sampling(tree, policy, n=10, wave=5),
-    "beam": lambda policy, tree: beam_search(tree, policy, LengthScorer(), width=3, branch=3),
-    "grow": lambda policy, tree: grow(tree, policy, branching=(4, 3), rollouts=2),
-    "grow by rollouts": lambda policy, tree: grow(
-        tree, policy, RolloutScorer(policy, EvenTask(), rollouts=3), branching=(3, 2)
+    "sampling": lambda policy, tree: IndependentSampling(n=10, wave=5)(tree, policy),
+    "beam": lambda policy, tree: Beam(width=3, branch=3)(tree, policy, LengthScorer()),
+    "grow": lambda policy, tree: Grow(branching=(4, 3), rollouts=2)(tree, policy),
+    "grow by rollouts": lambda policy, tree: Grow(branching=(3, 2))(
+        tree, policy, RolloutScorer(policy, EvenTask(), rollouts=3)
     ),
-    "mcts": lambda policy, tree: mcts(tree, policy, LengthScorer(), simulations=8, branch=3, in_flight=3),
-    "mcts by rollouts": lambda policy, tree: mcts(
-        tree, policy, RolloutScorer(policy, EvenTask(), rollouts=2), simulations=5, branch=2, in_flight=2
+    "mcts": lambda policy, tree: Mcts(simulations=8, branch=3, wave=3)(tree, policy, LengthScorer()),
+    "mcts by rollouts": lambda policy, tree: Mcts(simulations=5, branch=2, wave=2)(
+        tree, policy, RolloutScorer(policy, EvenTask(), rollouts=2)
     ),
 }
 

@@ -41,21 +41,25 @@ def test_resolved_recipe_reads_back_the_same(name: str) -> None:
         ("policy.modle=x", "unknown key 'modle' in 'policy'; did you mean 'model'?"),
         ("policy.sampling.temprature=1", "in 'policy.sampling'; did you mean 'temperature'?"),
         ("problems.tests=4", "in 'problems'; did you mean 'test'?"),
-        ("search.branchin=[2]", "in 'search'; did you mean 'branching'?"),
+        ("search.branchin=[2]", "the search 'grow' has no option 'branchin'; did you mean 'branching'?"),
         ("scorer.trainig={}", "in 'scorer'; did you mean 'training'?"),
         ("scorer.training.learning_rat=1", "in 'scorer.training'; did you mean 'learning_rate'?"),
         ("scorer.training.lora={rnk: 4}", "in 'scorer.training.lora'; did you mean 'rank'?"),
         ("supervision.pairs.mingap=1", "in 'supervision.pairs'; did you mean 'min_gap'?"),
         ("objective.betta=1", "in 'objective'; did you mean 'beta'?"),
         ("evaluation.sample=4", "in 'evaluation'; did you mean 'samples'?"),
-        ("evaluation.search.0.widht=4", "in 'evaluation.search.0'; did you mean 'width'?"),
+        (
+            "evaluation.search.0.widht=4",
+            "'evaluation.search.0': the search 'beam' has no option 'widht'; did you mean 'width'?",
+        ),
         ("task.name=countdwn", "there is no task with the name 'countdwn'; did you mean 'countdown'?"),
-        ("search.name=bem", "there is no search with the name 'bem'; did you mean 'beam'?"),
+        ("search.name=bem", "'search': there is no search 'bem'; did you mean 'beam'?"),
         ("objective.name=stepdpo", "there is no objective with the name 'stepdpo'; did you mean 'step_dpo'?"),
-        ("evaluation.search.0.method=mtcs", "with the method 'mtcs'; did you mean 'mcts'?"),
+        ("evaluation.search.0.name=mtcs", "'evaluation.search.0': there is no search 'mtcs'; did you mean 'mcts'?"),
+        ("evaluation.search.0.width=0", "evaluation.search.0.width must be greater than 0, but is 0"),
         ("scorer.labels.kind=sof", "scorer.labels.kind cannot be 'sof'; did you mean 'soft'?"),
         ("kind=rnu", "there is no kind 'rnu'; did you mean 'run'?"),
-        ("search.budget=0", "search.budget must be greater than 0, but is 0"),
+        ("trees.budget=0", "trees.budget must be greater than 0, but is 0"),
         ("problems.train=many", "problems.train must be a whole number, but is 'many'"),
         ("task=null", "task must be a section with keys of its own"),
         ("evaluation.samples=2", "asks for 4 solutions a problem but samples only 2"),
@@ -96,7 +100,7 @@ def test_a_missing_section_is_named() -> None:
         parse_recipe(content, "small")
     content = small_content()
     del content["search"]["name"]
-    with pytest.raises(GradatimError, match="the key 'name' is missing in 'search'"):
+    with pytest.raises(GradatimError, match="'search': a search is a name, or a section with the key 'name'"):
         parse_recipe(content, "small")
 
 
@@ -130,7 +134,9 @@ def test_any_misspelt_key_is_found_where_it_is(path: tuple[str, ...], data: st.D
     if key == "name" and len(path) > 1:  # without its name nothing is known of the section
         assert where in str(caught.value)
         return
-    assert f"unknown key {wrong!r} in " + (repr(where) if where else "the recipe") in str(caught.value)
+    said = "the search 'grow' has no option" if where == "search" else "unknown key"
+    assert f"{said} {wrong!r}" in str(caught.value)
+    assert (repr(where) if where else "the recipe") in str(caught.value)
     assert f"did you mean {key!r}?" in str(caught.value)
 
 
@@ -148,7 +154,7 @@ def test_overrides_replace_and_add() -> None:
     )  # fmt: skip
     assert isinstance(recipe, Recipe)
     assert recipe.problems.train == 7
-    assert recipe.search.branching == [3, 2]
+    assert recipe.search.branching == (3, 2)
     assert recipe.evaluation.search[1].width == 9
     assert recipe.policy.sampling.top_k == 5
     assert recipe.objective is not None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gradatim.policies.base import Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.scorers.rollouts import RolloutScorer
-from gradatim.search import beam_search, grow
+from gradatim.search import Beam, Grow
 from gradatim.tree import EndReason, Node, Step
 from scripted_countdown import TASK, DelayedPolicy, exact_values, new_tree, problems, random_moves, random_policy
 
@@ -112,7 +112,7 @@ def test_a_score_is_not_written_twice() -> None:
 def test_the_budget_ends_rollouts_and_cut_ones_say_nothing(limit: int, rollouts: int) -> None:
     tree = new_tree(limit=limit)
     policy = random_policy()
-    asyncio.run(grow(tree, policy, RolloutScorer(policy, TASK, rollouts=rollouts), branching=(3, 2)))
+    asyncio.run(Grow(branching=(3, 2))(tree, policy, RolloutScorer(policy, TASK, rollouts=rollouts)))
     assert tree.budget.total <= limit
     for node in tree.nodes:
         assert node.counts.keys() == node.scores.keys()
@@ -139,7 +139,7 @@ def test_values_do_not_depend_on_timing() -> None:
     for seed in (0, 1):
         tree = new_tree()
         policy = DelayedPolicy(random_policy(), seed)
-        asyncio.run(beam_search(tree, policy, RolloutScorer(policy, TASK, rollouts=5), width=3, branch=2))
+        asyncio.run(Beam(width=3, branch=2)(tree, policy, RolloutScorer(policy, TASK, rollouts=5)))
         results.append(tree.to_json())
     assert results[0] == results[1]
 

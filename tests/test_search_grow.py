@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
-from gradatim.search import back_up_values, grow
+from gradatim.search import Grow, back_up_values
 from gradatim.tasks.base import grade
 from gradatim.tree import EndReason, Step, Tree
 from scripted_countdown import (
     TASK,
+    FunctionScorer,
     ListingPolicy,
     arbitrary_scorer,
     exact_values,
     new_tree,
-    oracle_scorer,
     problems,
     random_moves,
     random_policy,
@@ -29,7 +29,7 @@ def test_values_of_a_wholly_listed_tree_are_exact() -> None:
     distribution = random_moves()
     for problem in problems(4):
         tree = new_tree(problem)
-        asyncio.run(grow(tree, ListingPolicy(distribution), branching=(1000, 1000)))
+        asyncio.run(Grow(branching=(1000, 1000), rollouts=0)(tree, ListingPolicy(distribution)))
         grade(tree, TASK)
         back_up_values(tree)
         truth = exact_values(problem, distribution)
@@ -43,7 +43,7 @@ def test_values_of_sampled_trees_are_unbiased() -> None:
     estimates = []
     for seed in range(400):
         tree = new_tree(problem, seed=seed)
-        asyncio.run(grow(tree, random_policy(), branching=(6, 3)))
+        asyncio.run(Grow(branching=(6, 3), rollouts=0)(tree, random_policy()))
         grade(tree, TASK)
         back_up_values(tree)
         estimates.append(tree.root.scores["value"])
@@ -83,44 +83,39 @@ def test_open_and_budget_cut_leaves_say_nothing_and_long_ones_are_wrong() -> Non
 
 def test_every_open_node_is_drawn_below_as_often_as_its_depth_says() -> None:
     tree = new_tree()
-    asyncio.run(grow(tree, random_policy(), branching=(5, 3)))
+    asyncio.run(Grow(branching=(5, 3), rollouts=0)(tree, random_policy()))
     assert {(node.depth, node.draws) for node in tree.nodes if node.open} == {(0, 5), (1, 3)}
 
 
 def test_rollouts_complete_what_the_last_level_left_open() -> None:
     tree = new_tree()
-    asyncio.run(grow(tree, random_policy(), branching=(4,), rollouts=3))
+    asyncio.run(Grow(branching=(4,), rollouts=3)(tree, random_policy()))
     assert all(node.draws == 3 and node.children for node in tree.nodes if node.depth == 1)
     assert all(leaf.finished for leaf in tree.leaves())
 
 
-def test_only_what_is_worth_it_is_expanded() -> None:
+def test_decided_steps_are_not_expanded_on_demand() -> None:
     tree = new_tree()
-    asyncio.run(
-        grow(
-            tree,
-            ListingPolicy(random_moves()),
-            oracle_scorer(),
-            branching=(100, 100),
-            worth_expanding=lambda node: node.scores["oracle"] > 0,
-        )
-    )
+    scorer = FunctionScorer(lambda node: (len(node.text) % 3) / 2, "thirds")
+    asyncio.run(Grow(branching=(100, 100), rollouts=0, skip_decided=True)(tree, ListingPolicy(random_moves()), scorer))
+    assert {node.scores["thirds"] for node in tree.root.children} == {0.0, 0.5, 1.0}
     for node in tree.root.children:
-        assert bool(node.children) == TASK.reachable(tree.problem, node.text)
+        assert bool(node.children) == (node.scores["thirds"] == 0.5)
+    with pytest.raises(GradatimError, match="growing needs a scorer to guide it"):
+        asyncio.run(Grow(skip_decided=True)(new_tree(), random_policy()))
 
 
 def test_wrong_shapes_are_refused() -> None:
-    with pytest.raises(GradatimError, match="branching factors"):
-        asyncio.run(grow(new_tree(), random_policy(), branching=(2, 0)))
-    with pytest.raises(GradatimError, match="rollouts"):
-        asyncio.run(grow(new_tree(), random_policy(), rollouts=-1))
+    for options in ({"branching": (2, 0)}, {"branching": ()}, {"rollouts": -1}):
+        with pytest.raises(GradatimError, match=f"^Grow: {next(iter(options))}"):
+            Grow(**options)  # type: ignore[arg-type]
 
 
 @settings(max_examples=50, deadline=None)
 @given(limit=st.integers(0, 2000), seed=st.integers(0, 5))
 def test_growth_ends_with_the_budget(limit: int, seed: int) -> None:
     tree: Tree = new_tree(seed=seed, limit=limit)
-    asyncio.run(grow(tree, random_policy(0.2), arbitrary_scorer(), branching=(6, 3), rollouts=2))
+    asyncio.run(Grow(branching=(6, 3), rollouts=2)(tree, random_policy(0.2), arbitrary_scorer()))
     assert tree.budget.total <= limit
     grade(tree, TASK)
     back_up_values(tree)

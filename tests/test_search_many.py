@@ -15,7 +15,7 @@ import pytest
 
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Policy
-from gradatim.search import beam_search, grow, independent_sampling, mcts, search_many
+from gradatim.search import Beam, Grow, IndependentSampling, Mcts, search_many
 from gradatim.tree import Tree
 from scripted_countdown import (
     DelayedPolicy,
@@ -28,10 +28,10 @@ from scripted_countdown import (
 Search = Callable[[Tree, Policy], Awaitable[object]]
 
 SEARCHES: list[Search] = [
-    lambda tree, policy: independent_sampling(tree, policy, arbitrary_scorer(), n=12, wave=5),
-    lambda tree, policy: beam_search(tree, policy, arbitrary_scorer(), width=3, branch=3),
-    lambda tree, policy: mcts(tree, policy, arbitrary_scorer(), simulations=12, in_flight=3),
-    lambda tree, policy: grow(tree, policy, arbitrary_scorer(), branching=(4, 2)),
+    lambda tree, policy: IndependentSampling(n=12, wave=5)(tree, policy, arbitrary_scorer()),
+    lambda tree, policy: Beam(width=3, branch=3)(tree, policy, arbitrary_scorer()),
+    lambda tree, policy: Mcts(simulations=12, wave=3)(tree, policy, arbitrary_scorer()),
+    lambda tree, policy: Grow(branching=(4, 2))(tree, policy, arbitrary_scorer()),
 ]
 
 

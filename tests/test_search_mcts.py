@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Sampling
-from gradatim.search import best_of_n, mcts
-from gradatim.search.mcts import Rule, _Search, priors, puct, uct
+from gradatim.scorers.rollouts import RolloutScorer
+from gradatim.search import Mcts, best_of_n
+from gradatim.search.mcts import Rule, _State, priors, puct, uct
 from gradatim.tasks.base import grade
 from gradatim.tree import EndReason, Node, Step, Tree
 from scripted_countdown import (
@@ -50,10 +51,10 @@ def test_priors_are_a_softmax_of_length_normalised_log_probabilities() -> None:
     assert priors([]) == []
 
 
-def hand_made_search(rule: Rule) -> tuple[_Search, Tree, list[Node]]:
+def hand_made_search(rule: Rule) -> tuple[_State, Tree, list[Node]]:
     """Three children with values and visits (0.9, 9), (0.5, 4) and (0.6, 3); priors 0.2, 0.3 and 0.5."""
     tree = new_tree()
-    search = _Search("mcts", rule, exploration=1.0)
+    search = _State(rule, exploration=1.0)
     children = []
     for token, (value, visits, probability) in enumerate(((0.9, 9, 0.2), (0.5, 4, 0.3), (0.6, 3, 0.5))):
         child = tree.add(tree.root, Step((token,), f"{token}\n", (math.log(probability),)))
@@ -109,13 +110,13 @@ class FailingScorer:
 
 def test_a_failed_wave_leaves_no_trace_and_the_search_can_go_on() -> None:
     tree = new_tree()
-    asyncio.run(mcts(tree, random_policy(), arbitrary_scorer(), simulations=3))
+    asyncio.run(Mcts(simulations=3)(tree, random_policy(), arbitrary_scorer()))
     values = {node: (node.scores["mcts"], node.counts["mcts"]) for node in tree.nodes if "mcts" in node.scores}
     with pytest.raises(GradatimError, match="no"):
-        asyncio.run(mcts(tree, random_policy(), FailingScorer(), simulations=3))
+        asyncio.run(Mcts(simulations=3)(tree, random_policy(), FailingScorer()))
     assert values == {node: (node.scores["mcts"], node.counts["mcts"]) for node in tree.nodes if "mcts" in node.scores}
     visits = tree.root.counts["mcts"]
-    asyncio.run(mcts(tree, random_policy(), arbitrary_scorer(), simulations=3))
+    asyncio.run(Mcts(simulations=3)(tree, random_policy(), arbitrary_scorer()))
     assert tree.root.counts["mcts"] > visits
     check_visits(tree)
 
@@ -144,7 +145,7 @@ def test_visits_and_values_add_up(rule: Rule, in_flight: int) -> None:
     for seed in range(4):
         tree = new_tree(DEEP_PROBLEM, seed=seed)
         asyncio.run(
-            mcts(tree, random_policy(), arbitrary_scorer(), simulations=17, branch=8, in_flight=in_flight, rule=rule)
+            Mcts(simulations=17, branch=8, wave=in_flight, rule=rule)(tree, random_policy(), arbitrary_scorer())
         )
         assert sum(1 for node in tree.nodes if node.children) == 17
         assert tree.root.counts["mcts"] == len(tree) - 1
@@ -156,10 +157,10 @@ def test_with_the_oracle_the_search_converges_to_an_optimal_first_step(rule: Rul
     for problem in problems(8):
         tree = new_tree(problem)
         policy = ListingPolicy(random_moves())
-        asyncio.run(mcts(tree, policy, oracle_scorer(), simulations=2, branch=1000, in_flight=1, rule=rule))
+        asyncio.run(Mcts(simulations=2, branch=1000, wave=1, rule=rule)(tree, policy, oracle_scorer()))
         visited = max(tree.root.children, key=lambda child: child.counts["mcts"])
         assert TASK.reachable(problem, visited.text)
-        asyncio.run(mcts(tree, policy, oracle_scorer(), simulations=1000, branch=1000, rule=rule))
+        asyncio.run(Mcts(simulations=1000, branch=1000, rule=rule)(tree, policy, oracle_scorer()))
         best = max(tree.root.children, key=lambda child: child.scores["mcts"])
         assert TASK.reachable(problem, best.text)
         assert all((child.scores["mcts"] > 0) == bool(oracle_value(child)) for child in tree.root.children)
@@ -171,40 +172,37 @@ def test_with_the_oracle_the_search_converges_to_an_optimal_first_step(rule: Rul
 
 def test_a_tree_that_is_fully_explored_ends_the_search() -> None:
     tree = new_tree()
-    asyncio.run(
-        mcts(tree, ListingPolicy(random_moves()), arbitrary_scorer(), simulations=10**6, branch=1000, in_flight=7)
-    )
+    asyncio.run(Mcts(simulations=10**6, branch=1000, wave=7)(tree, ListingPolicy(random_moves()), arbitrary_scorer()))
     assert all(node.children for node in tree.nodes if node.open)
     assert tree.root.draws == 0
     size = len(tree)
-    asyncio.run(mcts(tree, ListingPolicy(random_moves()), arbitrary_scorer(), simulations=10, branch=1000))
+    asyncio.run(Mcts(simulations=10, branch=1000)(tree, ListingPolicy(random_moves()), arbitrary_scorer()))
     assert len(tree) == size
     check_visits(tree)
 
 
 def test_each_node_is_expanded_once() -> None:
     tree = new_tree()
-    asyncio.run(mcts(tree, random_policy(), arbitrary_scorer(), simulations=500, branch=3, in_flight=8))
+    asyncio.run(Mcts(simulations=500, branch=3, wave=8)(tree, random_policy(), arbitrary_scorer()))
     assert all(node.draws == 3 for node in tree.nodes if node.open)
 
 
 def test_the_step_limit_closes_nodes() -> None:
     tree = new_tree()
     one_step = Sampling(max_steps=1)
-    asyncio.run(mcts(tree, random_policy(), arbitrary_scorer(), simulations=100, sampling=one_step))
+    asyncio.run(Mcts(simulations=100)(tree, random_policy(), arbitrary_scorer(), sampling=one_step))
     assert {node.step.end for node in tree.nodes[1:]} == {EndReason.STEPS}
     assert {node.depth for node in tree.nodes} == {0, 1}
 
 
-def test_terminal_values_replace_the_scorer_on_finished_steps_only() -> None:
-    tree = new_tree()
-    asyncio.run(
-        mcts(tree, random_policy(), arbitrary_scorer(), simulations=20, branch=4, terminal_value=lambda leaf: 0.25)
-    )
-    finished = tree.solutions()
-    assert finished
-    assert all(leaf.scores == {"mcts": 0.25} for leaf in finished)
-    assert all("arbitrary" in node.scores for node in tree.nodes[1:] if node.open)
+def test_rollouts_give_finished_steps_the_verifiers_reward() -> None:
+    """So trees that are grown to learn from need no other guide."""
+    tree, policy = new_tree(), random_policy()
+    guide = RolloutScorer(policy, TASK, 2, "guide")
+    asyncio.run(Mcts(simulations=20, branch=4)(tree, policy, guide))
+    visited = [leaf for leaf in tree.solutions() if "mcts" in leaf.scores]
+    assert visited
+    assert all(leaf.scores["mcts"] == leaf.reward for leaf in visited)
 
 
 def test_cut_off_steps_are_worth_nothing() -> None:
@@ -214,25 +212,26 @@ def test_cut_off_steps_are_worth_nothing() -> None:
             return [node.tree.add(node, Step((1,), "x", end=EndReason.LENGTH)) for node in nodes]
 
     tree = new_tree()
-    asyncio.run(mcts(tree, CuttingPolicy(random_moves()), arbitrary_scorer(), simulations=5))
+    asyncio.run(Mcts(simulations=5)(tree, CuttingPolicy(random_moves()), arbitrary_scorer()))
     assert tree.nodes[1].scores == {"mcts": 0.0}
 
 
 def test_a_search_goes_on_where_another_stopped() -> None:
     for rule in RULES:
         at_once, in_parts = new_tree(DEEP_PROBLEM), new_tree(DEEP_PROBLEM)
-        asyncio.run(mcts(at_once, random_policy(), arbitrary_scorer(), simulations=24, rule=rule, in_flight=1))
+        asyncio.run(Mcts(simulations=24, rule=rule, wave=1)(at_once, random_policy(), arbitrary_scorer()))
         for part in (5, 1, 18):
             in_parts = Tree.from_json(in_parts.to_json())
-            asyncio.run(mcts(in_parts, random_policy(), arbitrary_scorer(), simulations=part, rule=rule, in_flight=1))
+            asyncio.run(Mcts(simulations=part, rule=rule, wave=1)(in_parts, random_policy(), arbitrary_scorer()))
         assert in_parts.to_json() == at_once.to_json()
 
 
 def test_what_cannot_be_searched_is_refused() -> None:
-    with pytest.raises(GradatimError, match="at least 1"):
-        asyncio.run(mcts(new_tree(), random_policy(), arbitrary_scorer(), branch=0))
-    with pytest.raises(GradatimError, match="at least 1"):
-        asyncio.run(mcts(new_tree(), random_policy(), arbitrary_scorer(), in_flight=0))
+    for option in ("branch", "wave", "simulations"):
+        with pytest.raises(GradatimError, match=f"^Mcts: {option} must be greater than 0, got 0$"):
+            Mcts(**{option: 0})  # type: ignore[arg-type]
+    with pytest.raises(GradatimError, match="MCTS needs a scorer to guide it"):
+        asyncio.run(Mcts()(new_tree(), random_policy()))
 
 
 @settings(max_examples=80, deadline=None)
@@ -246,7 +245,7 @@ def test_no_budget_is_exceeded_and_the_bookkeeping_survives_its_end(
     limit: int, seed: int, rule: Rule, in_flight: int
 ) -> None:
     tree = new_tree(DEEP_PROBLEM if seed % 2 else PROBLEM, seed=seed, limit=limit)
-    asyncio.run(mcts(tree, random_policy(0.1), arbitrary_scorer(), simulations=10**6, rule=rule, in_flight=in_flight))
+    asyncio.run(Mcts(simulations=10**6, rule=rule, wave=in_flight)(tree, random_policy(0.1), arbitrary_scorer()))
     assert tree.budget.total <= limit
     assert tree.budget.policy_generated == sum(len(node.step.tokens) * node.multiplicity for node in tree.nodes[1:])
     check_visits(tree)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Sampling
-from gradatim.search import beam_search, best_of_n, independent_sampling, path_score
+from gradatim.search import Beam, IndependentSampling, best_of_n, path_score
 from gradatim.search.beam import best
 from gradatim.search.selection import Aggregate
 from gradatim.tasks.base import grade
@@ -49,7 +49,7 @@ def test_beam_search_of_full_width_finds_the_best_solution(aggregate: Aggregate)
         truth = best_of_n(whole_tree(problem), "arbitrary", aggregate=aggregate)
         tree = new_tree(problem)
         policy = ListingPolicy(random_moves())
-        asyncio.run(beam_search(tree, policy, arbitrary_scorer(), width=EVERYTHING, branch=1, aggregate=aggregate))
+        asyncio.run(Beam(width=EVERYTHING, branch=1, aggregate=aggregate)(tree, policy, arbitrary_scorer()))
         found = best_of_n(tree, "arbitrary", aggregate=aggregate)
         assert found is not None
         assert truth is not None
@@ -62,13 +62,13 @@ def test_beam_search_keeps_exactly_the_best_of_each_round(width: int) -> None:
     firsts = sorted(whole.root.children, key=arbitrary_value, reverse=True)
     expected = {node.text for node in firsts[:width]}
     tree = new_tree(problems(1)[0])
-    asyncio.run(beam_search(tree, ListingPolicy(random_moves()), arbitrary_scorer(), width=width, branch=EVERYTHING))
+    asyncio.run(Beam(width=width, branch=EVERYTHING)(tree, ListingPolicy(random_moves()), arbitrary_scorer()))
     assert {node.text for node in tree.nodes if node.depth == 1 and node.children} == expected
 
 
 def test_beam_search_takes_its_numbers_round_by_round() -> None:
     tree = new_tree()
-    asyncio.run(beam_search(tree, random_policy(), arbitrary_scorer(), width=(4, 1), branch=(1, 12, 2)))
+    asyncio.run(Beam(width=(4, 1), branch=(1, 12, 2))(tree, random_policy(), arbitrary_scorer()))
     drawn_at = [sum(node.draws for node in tree.nodes if node.depth == depth) for depth in range(2)]
     firsts = [node for node in tree.root.children if node.open]
     assert drawn_at[0] == 4
@@ -80,7 +80,7 @@ def test_beam_search_takes_its_numbers_round_by_round() -> None:
 def test_beam_search_guided_by_the_oracle_always_solves() -> None:
     for problem in problems(20):
         tree = new_tree(problem)
-        asyncio.run(beam_search(tree, ListingPolicy(random_moves()), oracle_scorer(), width=1, branch=EVERYTHING))
+        asyncio.run(Beam(width=1, branch=EVERYTHING)(tree, ListingPolicy(random_moves()), oracle_scorer()))
         grade(tree, TASK)
         chosen = best_of_n(tree, "oracle")
         assert chosen is not None
@@ -89,7 +89,7 @@ def test_beam_search_guided_by_the_oracle_always_solves() -> None:
 
 def test_beam_search_proposes_width_times_branch_steps_a_round_and_obeys_the_step_limit() -> None:
     tree = new_tree()
-    asyncio.run(beam_search(tree, random_policy(), arbitrary_scorer(), width=2, branch=3, sampling=ONE_STEP))
+    asyncio.run(Beam(width=2, branch=3)(tree, random_policy(), arbitrary_scorer(), sampling=ONE_STEP))
     assert tree.root.draws == 6
     assert {node.step.end for node in tree.nodes[1:]} == {EndReason.STEPS}
 
@@ -106,7 +106,7 @@ def test_best_ranks_unscored_nodes_last_and_keeps_the_order_of_equals() -> None:
 @pytest.mark.parametrize(("n", "wave"), [(1, 8), (8, 8), (10, 4)])
 def test_sampling_draws_n_solutions_and_scores_them(n: int, wave: int) -> None:
     tree = new_tree()
-    asyncio.run(independent_sampling(tree, random_policy(), arbitrary_scorer(), n=n, wave=wave))
+    asyncio.run(IndependentSampling(n=n, wave=wave)(tree, random_policy(), arbitrary_scorer()))
     assert sum(leaf.multiplicity for leaf in tree.solutions()) == n
     assert {node for node in tree.nodes if node.scores} == set(tree.solutions())
 
@@ -115,35 +115,34 @@ def test_samples_do_not_depend_on_the_size_of_a_wave() -> None:
     texts = []
     for wave in (1, 3, 12):
         tree = new_tree()
-        asyncio.run(independent_sampling(tree, random_policy(noise=0.2), n=12, wave=wave))
+        asyncio.run(IndependentSampling(n=12, wave=wave)(tree, random_policy(noise=0.2)))
         texts.append({leaf.text: leaf.multiplicity for leaf in tree.solutions()})
     assert texts[0] == texts[1] == texts[2]
 
 
 def test_sampling_scores_whole_paths_if_asked() -> None:
     tree = new_tree()
-    asyncio.run(independent_sampling(tree, random_policy(), arbitrary_scorer(), n=4, score="steps"))
+    asyncio.run(IndependentSampling(n=4, score="steps")(tree, random_policy(), arbitrary_scorer()))
     assert all(path_score(leaf, "arbitrary", "min") is not None for leaf in tree.solutions())
 
 
 def test_sampling_without_a_number_spends_the_budget() -> None:
     tree = new_tree(limit=2000)
-    asyncio.run(independent_sampling(tree, random_policy(), n=None, wave=4))
+    asyncio.run(IndependentSampling(n=None, wave=4)(tree, random_policy()))
     assert tree.budget.spent
     assert len(tree.solutions()) > 8
 
 
 def test_what_cannot_be_searched_is_refused() -> None:
-    for search, words in (
-        (independent_sampling(new_tree(), random_policy(), n=None), "token budget"),
-        (independent_sampling(new_tree(), random_policy(), wave=0), "at least one"),
-        (beam_search(new_tree(), random_policy(), oracle_scorer(), width=0), "at least 1"),
-        (beam_search(new_tree(), random_policy(), oracle_scorer(), branch=0), "at least 1"),
-        (beam_search(new_tree(), random_policy(), oracle_scorer(), width=(2, 0)), "width of at least 1 in every round"),
-        (beam_search(new_tree(), random_policy(), oracle_scorer(), branch=()), "branch of at least 1 in every round"),
-    ):
-        with pytest.raises(GradatimError, match=words):
-            asyncio.run(search)
+    with pytest.raises(GradatimError, match=r"set the number of solutions .* or a token budget"):
+        asyncio.run(IndependentSampling(n=None)(new_tree(), random_policy()))
+    with pytest.raises(GradatimError, match="beam search needs a scorer to guide it"):
+        asyncio.run(Beam()(new_tree(), random_policy()))
+    for options in ({"width": 0}, {"branch": 0}, {"width": (2, 0)}, {"branch": ()}, {"aggregate": "first"}):
+        with pytest.raises(GradatimError, match=f"^Beam: {next(iter(options))}"):
+            Beam(**options)  # type: ignore[arg-type]
+    with pytest.raises(GradatimError, match=r"^IndependentSampling: wave must be greater than 0, got 0$"):
+        IndependentSampling(wave=0)
 
 
 @settings(max_examples=60, deadline=None)
@@ -151,10 +150,10 @@ def test_what_cannot_be_searched_is_refused() -> None:
 def test_no_search_exceeds_its_budget_and_every_one_ends(limit: int, seed: int) -> None:
     for n in (None, 20):
         tree = new_tree(seed=seed, limit=limit)
-        asyncio.run(independent_sampling(tree, random_policy(), arbitrary_scorer(), n=n, wave=3))
+        asyncio.run(IndependentSampling(n=n, wave=3)(tree, random_policy(), arbitrary_scorer()))
         _check_spending(tree, limit)
     tree = new_tree(seed=seed, limit=limit)
-    asyncio.run(beam_search(tree, random_policy(noise=0.1), arbitrary_scorer(), width=3, branch=3))
+    asyncio.run(Beam(width=3, branch=3)(tree, random_policy(noise=0.1), arbitrary_scorer()))
     _check_spending(tree, limit)
 
 

@@ -15,7 +15,7 @@ RECIPE_KEYS = {
     "chat": "policy.chat",
     "concurrency": "policy.server.concurrency",
     "config": "task.config",
-    "damaged": "search.damaged",
+    "damaged": "trees.damaged",
     "dtype": "policy.dtype",
     "engine": "policy.engine",
     "layout": "scorer.layout",

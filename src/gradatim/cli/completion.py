@@ -20,6 +20,20 @@ def complete_model(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)] + _paths(incomplete, ())
 
 
+def complete_search(incomplete: str) -> list[str]:
+    """The searches that begin like this."""
+    from gradatim.part import names
+
+    return [name for name in names("search") if name.startswith(incomplete)]
+
+
+def complete_kind(incomplete: str) -> list[str]:
+    """The kinds of parts that begin like this."""
+    from gradatim.part import kinds
+
+    return [kind for kind in kinds() if kind.startswith(incomplete)]
+
+
 def _paths(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
     folder = Path(incomplete if incomplete.endswith("/") else Path(incomplete).parent)
     if not folder.expanduser().is_dir():

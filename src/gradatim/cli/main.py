@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import gradatim
-from gradatim.cli import check, evaluate, output, recipes, solve, train_scorer, trees
+from gradatim.cli import check, evaluate, output, parts, recipes, solve, train_scorer, trees
 from gradatim.cli.advice import in_words_of
 from gradatim.cli.output import Amount
 from gradatim.errors import GradatimError
@@ -55,7 +55,7 @@ def _sentence(error: Exception, command: Any) -> str | None:
         return str(file_error(error.filename or "a file", error))
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (
-            "out of memory; lower policy.max_branches, policy.cache_gigabytes, search.in_flight or "
+            "out of memory; lower policy.max_branches, policy.cache_gigabytes, trees.in_flight or "
             "training.tokens_per_batch"
         )
     return None
@@ -94,7 +94,13 @@ app = typer.Typer(
     help="Search, score and train language models one step at a time.",
 )
 _PANELS: dict[str, dict[str, Callable[..., None]]] = {
-    "Runs": {"run": recipes.run, "check": check.check, "recipes": recipes.show_recipes, "pretrain": recipes.pretrain},
+    "Runs": {
+        "run": recipes.run,
+        "check": check.check,
+        "recipes": recipes.show_recipes,
+        "parts": parts.parts,
+        "pretrain": recipes.pretrain,
+    },
     "Models": {
         "solve": solve.solve,
         "train-scorer": train_scorer.train_scorer,

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from gradatim.cli.completion import complete_model
+from gradatim.cli.completion import complete_model, complete_search
 from gradatim.cli.output import result_console
 from gradatim.errors import GradatimError
 
@@ -17,16 +16,9 @@ if TYPE_CHECKING:
     from gradatim.policies.base import PolicyEngine
     from gradatim.recipes.schema import SamplingOptions
     from gradatim.scorers.base import Scorer
+    from gradatim.search import Search
     from gradatim.tasks.base import Task
     from gradatim.tree import Node, Tree
-
-
-class SearchName(StrEnum):
-    """The searches that the command offers."""
-
-    SAMPLING = "sampling"
-    BEAM = "beam"
-    MCTS = "mcts"
 
 
 def solve(
@@ -53,11 +45,17 @@ def solve(
         ),
     ] = None,
     search: Annotated[
-        SearchName | None, typer.Option(help="By default beam with a scorer, and sampling without.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete_search,
+            help="A search (gradatim parts search); by default beam with a scorer, and sampling without.",
+        ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Solutions of sampling, or simulations of mcts.")] = 16,
-    width: Annotated[int, typer.Option(min=1, help="Of beam search.")] = 4,
-    branch: Annotated[int, typer.Option(min=1, help="Of beam search and mcts.")] = 4,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="OPTION=VALUE", help="An option of the search, e.g. width=2. May be repeated."),
+    ] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 1.0,
     budget: Annotated[int | None, typer.Option(help="Tokens that the search may cost.")] = None,
     max_steps: Annotated[
@@ -78,17 +76,22 @@ def solve(
         raise GradatimError(f"a budget of {budget} tokens pays for nothing; give at least 1, or leave --budget out")
     if not problem.strip():
         raise GradatimError("the problem is empty; write it in quotation marks behind the command")
-    chosen_search = search or (SearchName.SAMPLING if scorer is None else SearchName.BEAM)
-    if scorer is None and chosen_search is not SearchName.SAMPLING:
-        raise GradatimError(f"{chosen_search.value} search needs a scorer to guide it; give --scorer, or use sampling")
     from gradatim.budget import Budget
     from gradatim.event_loop import run_to_end
+    from gradatim.part import make
     from gradatim.pipeline import parts, tasks
+    from gradatim.recipes.load import apply_override
     from gradatim.recipes.schema import ChatOptions, PolicyOptions, SamplingOptions, ServerOptions
     from gradatim.tasks.base import grade
     from gradatim.tree import Tree
     from gradatim.view import render
 
+    content = {"name": search or ("sampling" if scorer is None else "beam")}
+    for override in set_ or ():
+        apply_override(content, override)
+    chosen = make("search", content)
+    if scorer is None and chosen.is_guided:
+        raise GradatimError(f"{chosen.title} needs a scorer to guide it; give --scorer, or use sampling")
     made = tasks.make_task(tasks.default_task_options(task))
     tree = Tree(tasks.problem_from_text(made, problem), seed=seed, budget=Budget(budget))
     limits = {"max_steps": max_steps, "max_step_tokens": max_step_tokens}
@@ -102,42 +105,32 @@ def solve(
         chat=ChatOptions() if chat else None,
     )
     judge = None if scorer is None else parts.load_scorer(scorer, options)
-    run_to_end(_search(tree, parts.load_policy(policy, options, made), judge, chosen_search, samples, width, branch))
+    run_to_end(_search(tree, parts.load_policy(policy, options, made), judge, chosen))
     grade(tree, made)
     name = None if judge is None else judge.name
     console = result_console()
     scored = any(name in node.scores for node in tree.nodes)  # a small budget may end before the first score
     console.print(render(tree, by=name if scored else None, limit=limit))
-    _print_answer(tree, made, name, console)
+    _print_answer(tree, made, chosen, chosen.choose(tree, name), name, console)
     for sentence in _cut_off(tree, sampling):
         console.print(sentence, style="yellow", highlight=False)
     console.print(f"{tree.budget.total:,} tokens", style="dim", highlight=False)
 
 
-async def _search(
-    tree: Tree, policy: PolicyEngine, scorer: Scorer | None, search: SearchName, samples: int, width: int, branch: int
-) -> None:
-    from gradatim.search import beam_search, independent_sampling, mcts
-
+async def _search(tree: Tree, policy: PolicyEngine, scorer: Scorer | None, search: Search) -> None:
     try:
-        if scorer is None or search is SearchName.SAMPLING:
-            await independent_sampling(tree, policy, scorer, n=samples, wave=samples, score="steps")
-        elif search is SearchName.BEAM:
-            await beam_search(tree, policy, scorer, width=width, branch=branch)
-        else:
-            await mcts(tree, policy, scorer, simulations=samples, branch=branch)
+        await search(tree, policy, scorer)
     finally:
         await policy.close()
 
 
-def _print_answer(tree: Tree, task: Task, scorer: str | None, console: Console) -> None:
-    """The solution that the scorer, or the vote without one, chooses, and what the verifier says of it."""
-    from gradatim.search import best_of_n, majority
-
-    chosen: Node | None = majority(tree) if scorer is None else best_of_n(tree, scorer)
+def _print_answer(
+    tree: Tree, task: Task, search: Search, chosen: Node | None, scorer: str | None, console: Console
+) -> None:
+    """The solution that the search chose, and what the verifier says of it."""
     if chosen is None:
         several = sum(leaf.finished for leaf in tree.leaves())
-        advice = "; try more samples (--samples)" if several else ""
+        advice = f"; try more ({', '.join(f'--set {name}=N' for name in search.grows_with)})" if several else ""
         console.print(f"No solution with an answer was found{advice}.")
     else:
         console.print("\n[bold]Chosen by the " + ("vote" if scorer is None else "scorer") + ":[/]")

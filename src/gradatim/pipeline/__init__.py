@@ -15,7 +15,7 @@ import torch
 
 from gradatim.pipeline.checking import check_once
 from gradatim.pipeline.context import BASE, FINE_TUNED, Run
-from gradatim.pipeline.evaluating import guided_search, measure_policy, sample_solutions, sampling_methods
+from gradatim.pipeline.evaluating import measure_policy, sample_solutions, sampling_methods, searched
 from gradatim.pipeline.fine_tuning import fine_tune
 from gradatim.pipeline.growing import training_trees
 from gradatim.pipeline.learning import train_policy, train_scorer
@@ -83,5 +83,5 @@ def _evaluate(run: Run, first_trees: list[Tree]) -> dict[str, Any]:
         sampled, greedy = sample_solutions(run, key, model)
         policies[key] = Measured(measure_policy(run, sampled, greedy), sampled)
     search = sampling_methods(run, policies[run.first_policy].sampled)
-    search += [guided_search(run, method) for method in run.recipe.evaluation.search]
+    search += [searched(run, search) for search in run.recipe.evaluation.search]
     return write_report(run, policies, search, first_trees)

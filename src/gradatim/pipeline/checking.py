@@ -29,7 +29,7 @@ from gradatim.policies.self_check import RUN, TRAINED, check_configuration
 from gradatim.policies.server import ServerPolicy
 from gradatim.policies.sources import base_of, find_source, refuse_adapter
 from gradatim.policies.transcript import in_tokens_of
-from gradatim.recipes.schema import StoredTrees, TrainingOptions
+from gradatim.recipes.schema import TrainingOptions, TreeOptions
 from gradatim.scorers.loading import detect_layout
 from gradatim.store.trees import TreeStore
 from gradatim.training.adapters import check_lora_modules
@@ -60,8 +60,8 @@ def check(run: Run) -> None:
     if recipe.fine_tuning is not None:
         find_demonstrations(recipe, run.task)
     problems = _problems(run)
-    if isinstance(recipe.search, StoredTrees):
-        stored_path(recipe.search)
+    if recipe.trees.stored is not None:
+        stored_path(recipe.trees)
     if recipe.policy.is_server:
         _check_server(run)
     else:
@@ -72,8 +72,8 @@ def check(run: Run) -> None:
         _check_scorer(run)
     if recipe.objective is not None:
         _check_lora(recipe.policy.model, recipe.objective.training)
-    if isinstance(recipe.search, StoredTrees):
-        _check_stored_trees(run, recipe.search)
+    if recipe.trees.stored is not None:
+        _check_stored_trees(run, recipe.trees)
     _load_models(run)
 
 
@@ -146,7 +146,7 @@ def _check_scorer(run: Run) -> None:
         _check_lora(name, options.training)
 
 
-def _check_stored_trees(run: Run, options: StoredTrees) -> None:
+def _check_stored_trees(run: Run, options: TreeOptions) -> None:
     """Whether there are trees to learn from, and the models that learn can read them; the first ones stand for all."""
     path, held_out = stored_path(options), {problem.prompt for problem in run.problems("test")}
     with TreeStore(path, damaged=options.damaged) as store:

@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from gradatim.recipes.schema import Recipe, StoredTrees
+from gradatim.part import name_of
+from gradatim.recipes.schema import Recipe
 from gradatim.recipes.task_options import OwnTaskOptions, TaskOptions
+from gradatim.search import Search
 from gradatim.tasks.own import source_of
 
 _IN_MODELS = {".bin", ".gguf", ".jinja", ".json", ".model", ".safetensors", ".txt"}
@@ -40,9 +42,11 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, Path, set[str]]]:
     for key, name in models.items():
         if name is not None:
             yield key, Path(name).expanduser(), _IN_MODELS
-    if isinstance(recipe.search, StoredTrees):
-        path = Path(recipe.search.trees).expanduser()
-        yield "search.trees", path / "trees" / "round-1.jsonl" if path.is_dir() else path, _IN_DATA
+    if recipe.search is not None:
+        yield from (("search", path, _IN_DATA) for path in _of_part(recipe.search))
+    if recipe.trees.stored is not None:
+        path = Path(recipe.trees.stored).expanduser()
+        yield "trees.stored", path / "trees" / "round-1.jsonl" if path.is_dir() else path, _IN_DATA
 
 
 def _of_task(options: TaskOptions) -> Iterator[Path]:
@@ -56,6 +60,13 @@ def _of_task(options: TaskOptions) -> Iterator[Path]:
             source = source_of(place)
     if isinstance(source, str):
         yield Path(source).expanduser()
+
+
+def _of_part(chosen: Search) -> Iterator[Path]:
+    """The file of a part that is not the package's own."""
+    place, colon, _ = name_of(chosen).rpartition(":")
+    if colon:
+        yield Path(place).expanduser()
 
 
 def _files(path: Path, kinds: set[str]) -> Iterator[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +19,11 @@ from gradatim.evaluation import (
     spending_of,
     weighted_majority,
 )
+from gradatim.part import content_of
 from gradatim.pipeline.context import Run, Searcher
 from gradatim.pipeline.outcomes import note_outcomes
 from gradatim.pipeline.stages import search_name
-from gradatim.recipes.schema import BeamMethod, SearchMethod
-from gradatim.search import beam_search, independent_sampling, mcts
-from gradatim.search.selection import best_of_n as select_by_score
+from gradatim.search import IndependentSampling, Search
 from gradatim.tree import Tree
 
 
@@ -39,18 +38,14 @@ def sample_solutions(run: Run, key: str, model: str) -> tuple[list[Tree], list[T
 
     def sampler() -> Searcher:
         policy, scorer = run.load_policy(model), run.load_scorer()
-        return Searcher(
-            lambda tree: independent_sampling(
-                tree, policy, scorer, n=options.samples, wave=options.samples, score="steps"
-            ),
-            policy,
-            scorer,
-        )
+        sample = IndependentSampling(n=options.samples, score="steps")
+        return Searcher(lambda tree: sample(tree, policy, scorer), policy, scorer)
 
     def greedy() -> Searcher:
         policy = run.load_policy(model)
         likeliest = replace(policy.sampling, temperature=0.0)
-        return Searcher(lambda tree: independent_sampling(tree, policy, n=1, sampling=likeliest), policy)
+        once = IndependentSampling(n=1)
+        return Searcher(lambda tree: once(tree, policy, sampling=likeliest), policy)
 
     label = key.replace("_", "-")
     name, title = f"evaluate-{label}", f"Evaluating {label} by sampling"
@@ -123,25 +118,16 @@ def sampling_methods(run: Run, sampled: Sequence[Tree]) -> list[MethodResult]:
     ]
 
 
-def guided_search(run: Run, method: SearchMethod) -> MethodResult:
-    """One guided search over the test problems with the first policy; the scorer alone chooses the solution."""
-    settings = {name: value for name, value in method.model_dump().items() if name != "method"}
+def searched(run: Run, search: Search) -> MethodResult:
+    """One search over the test problems with the first policy; its own rule chooses the solution, without the truth."""
     name = scorer_name(run)
-    assert name is not None, "the recipe was checked: guided searches have a scorer"
 
     def make_searcher() -> Searcher:
         policy, scorer = run.load_policy(run.policy_path(0)), run.load_scorer()
-        assert scorer is not None
+        return Searcher(lambda tree: search(tree, policy, scorer), policy, scorer)
 
-        def search(tree: Tree) -> Awaitable[Tree]:
-            if isinstance(method, BeamMethod):
-                return beam_search(tree, policy, scorer, **settings)
-            return mcts(tree, policy, scorer, **settings)
-
-        return Searcher(search, policy, scorer)
-
-    stage = search_name(method)
-    title = f"Searching by {method.method} ({', '.join(f'{key} {value}' for key, value in _telling(settings).items())})"
+    stage, label = search_name(search), search.title
+    title = f"Searching by {label} ({', '.join(f'{key} {value}' for key, value in _telling(search).items())})"
     trees = run.search_trees(
         stage,
         title,
@@ -152,21 +138,22 @@ def guided_search(run: Run, method: SearchMethod) -> MethodResult:
         in_flight=run.recipe.evaluation.in_flight,
     )
     note_outcomes(run, stage, title, trees, "test")
-    aggregate = method.aggregate if isinstance(method, BeamMethod) else "last"
-    chosen = [select_by_score(tree, name, aggregate=aggregate) for tree in trees]
+    chosen = [search.choose(tree, name) for tree in trees]
     return _result(
         run,
-        "beam search" if isinstance(method, BeamMethod) else "MCTS",
+        label,
         name,
         [float(leaf is not None and leaf.correct is True) for leaf in chosen],
         [spending_of(tree.budget) for tree in trees],
-        _telling(settings),
+        _telling(search),
     )
 
 
-def _telling(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a search that are worth showing."""
-    return {key: value for key, value in settings.items() if not (key == "aggregate" and value == "last")}
+def _telling(search: Search) -> dict[str, Any]:
+    """The options of a search that are worth showing: its numbers, and words that are not the defaults."""
+    defaults = content_of(type(search)())
+    content = content_of(search).items()
+    return {key: value for key, value in content if not isinstance(value, str | None) or value != defaults[key]}
 
 
 def subset_spending(tree: Tree, n: int, of: int, *, scored: bool) -> dict[str, float]:

@@ -11,20 +11,12 @@ from gradatim.errors import GradatimError
 from gradatim.pipeline.context import Run, Searcher
 from gradatim.pipeline.outcomes import note_outcomes
 from gradatim.policies.base import Policy
-from gradatim.recipes.schema import (
-    BeamTreeOptions,
-    GrowOptions,
-    MctsTreeOptions,
-    Recipe,
-    RolloutValues,
-    SamplingSearchOptions,
-    StoredTrees,
-)
+from gradatim.recipes.schema import Recipe, RolloutValues, TreeOptions
 from gradatim.scorers.rollouts import RolloutScorer
-from gradatim.search import back_up_values, beam_search, grow, independent_sampling, mcts
+from gradatim.search import back_up_values
 from gradatim.store.published.base import LABEL
 from gradatim.store.trees import TreeStore
-from gradatim.tasks.base import Task, grade, grade_without_blocking
+from gradatim.tasks.base import Task, grade
 from gradatim.tree import Node, Problem, Tree
 
 VALUE = "value"  # the name under which trees keep what a step is worth
@@ -33,18 +25,18 @@ _GUIDE = "guide"
 
 def training_trees(run: Run, round_number: int) -> list[Tree]:
     """The trees that a round learns from, grown or stored; none where the recipe has no search."""
-    options = run.recipe.search
-    if options is None:
+    recipe = run.recipe
+    if recipe.search is None and recipe.trees.stored is None:
         return []
     if run.recipe.learner is None:
         run.progress.line("Nothing in this recipe learns from trees; they are grown since it has a search section")
-    if isinstance(options, StoredTrees):
-        return stored_trees(run, options)
+    if recipe.trees.stored is not None:
+        return stored_trees(run)
     return grow_trees(run, round_number, "train", run.problems("train"))
 
 
-def stored_trees(run: Run, options: StoredTrees) -> list[Tree]:
-    """The trees that ``options`` name, each step with its value under :data:`VALUE`.
+def stored_trees(run: Run) -> list[Tree]:
+    """The trees that the recipe names as stored, each step with its value under :data:`VALUE`.
 
     They are copied into the run as those of its first round. Trees of the test problems are left out. What has a value
     keeps it; steps that were imported with labels are worth their labels.
@@ -52,12 +44,13 @@ def stored_trees(run: Run, options: StoredTrees) -> list[Tree]:
     Raises:
         GradatimError: if there are no trees, none that can be used, or a line is damaged that is not to be skipped.
     """
-    path = stored_path(options)
+    path = stored_path(run.recipe.trees)
     name, held_out = "round-1", {problem.prompt for problem in run.problems("test")}
     run.begin(name, run.folder.trees(name))
     started = time.perf_counter()
     wanted = run.recipe.problems.train or None
-    with TreeStore(path, damaged=options.damaged) as given, TreeStore(run.folder.trees(name), damaged="skip") as store:
+    given = TreeStore(path, damaged=run.recipe.trees.damaged)
+    with given, TreeStore(run.folder.trees(name), damaged="skip") as store:
         ids = list(islice((tree.problem.id for tree in given if tree.problem.prompt not in held_out), wanted))
         with run.progress.stage(f"Taking the trees of {path}", len(ids), sum(id in store for id in ids)) as stage:
             for id in ids:
@@ -89,22 +82,25 @@ def _give_values(tree: Tree, task: Task) -> None:
 def no_stored_trees(path: Path) -> GradatimError:
     """The error of a file without trees to learn from."""
     if not path.stat().st_size:
-        return GradatimError(f"the file {str(path)!r} is empty; name a run or a file with trees as search.trees")
+        return GradatimError(f"the file {str(path)!r} is empty; name a run or a file with trees as trees.stored")
     return GradatimError(f"{str(path)!r} holds no trees but of test problems; name trees of other problems")
 
 
-def stored_path(options: StoredTrees) -> Path:
+def stored_path(options: TreeOptions) -> Path:
     """The file of the trees that ``options`` name.
 
     Raises:
         GradatimError: if it is not there.
     """
-    source = Path(options.trees).expanduser()
+    assert options.stored is not None, "the recipe has stored trees"
+    source = Path(options.stored).expanduser()
     if not source.exists():
-        raise GradatimError(f"search.trees names {options.trees!r}, which is not there; name a run or trees file")
+        raise GradatimError(f"trees.stored names {options.stored!r}, which is not there; name a run or trees file")
     path = source / "trees" / "round-1.jsonl" if source.is_dir() else source
     if not path.is_file():
-        raise GradatimError(f"search.trees names {options.trees!r}, where there are no trees; name a run or trees file")
+        raise GradatimError(
+            f"trees.stored names {options.stored!r}, where there are no trees; name a run or trees file"
+        )
     return path
 
 
@@ -112,7 +108,6 @@ def grow_trees(run: Run, round_number: int, split: str, problems: Sequence[Probl
     """Trees of ``problems`` grown with the policy of the round before, each step with its value under :data:`VALUE`."""
     recipe = run.recipe
     assert recipe.search is not None, "the recipe was checked: who asks for trees has a search"
-    assert not isinstance(recipe.search, StoredTrees), "the recipe was checked: stored trees are not grown"
     name = f"round-{round_number}" if split == "train" else f"round-{round_number}-{split}"
 
     def make_searcher() -> Searcher:
@@ -130,49 +125,28 @@ def grow_trees(run: Run, round_number: int, split: str, problems: Sequence[Probl
         problems,
         make_searcher,
         seed=run.seed(f"trees {round_number}"),
-        budget=recipe.search.budget,
-        in_flight=recipe.search.in_flight,
+        budget=recipe.trees.budget,
+        in_flight=recipe.trees.in_flight,
         finish=finish,
     )
-    note_outcomes(run, name, title, trees, split, budget_key="search.budget", value=VALUE)
+    note_outcomes(run, name, title, trees, split, budget_key="trees.budget", value=VALUE)
     return trees
 
 
 def tree_search(recipe: Recipe, policy: Policy, task: Task) -> Callable[[Tree], Awaitable[object]]:
-    """The search that the recipe grows trees by, followed by the rollouts that its values need."""
-    options, values = recipe.search, recipe.values
+    """The search that the recipe grows trees by, followed by the rollouts that its values need.
+
+    A search that a scorer guides is guided by rollouts. Where the recipe's values are rollouts, a search that scores
+    all steps has them on the way.
+    """
+    chosen, values = recipe.search, recipe.values
+    assert chosen is not None, "the recipe was checked: who asks for trees has a search"
     valuer = RolloutScorer(policy, task, values.rollouts, VALUE) if isinstance(values, RolloutValues) else None
+    guide = RolloutScorer(policy, task, recipe.trees.guide_rollouts, _GUIDE) if chosen.is_guided else None
 
     async def search(tree: Tree) -> None:
-        if isinstance(options, GrowOptions):
-            await grow(
-                tree,
-                policy,
-                valuer,
-                branching=options.branching,
-                rollouts=options.rollouts,
-                worth_expanding=_undecided if options.skip_decided else None,
-            )
-            return
-        if isinstance(options, BeamTreeOptions):
-            guide = RolloutScorer(policy, task, options.guide_rollouts, _GUIDE)
-            await beam_search(tree, policy, guide, width=options.width, branch=options.branch)
-        elif isinstance(options, MctsTreeOptions):
-            guide = RolloutScorer(policy, task, options.guide_rollouts, _GUIDE)
-            await mcts(
-                tree,
-                policy,
-                guide,
-                simulations=options.simulations,
-                branch=options.branch,
-                rule=options.rule,
-                exploration=options.exploration,
-                terminal_value=lambda node: _reward(node, task),
-            )
-        else:
-            assert isinstance(options, SamplingSearchOptions), "the recipe was checked: who grows trees has a search"
-            await independent_sampling(tree, policy, n=options.n)
-        if valuer is not None:
+        await chosen(tree, policy, valuer if chosen.scores_steps else guide)
+        if valuer is not None and not chosen.scores_steps:
             await value_by_depth(tree, valuer)
 
     return search
@@ -185,12 +159,3 @@ async def value_by_depth(tree: Tree, valuer: RolloutScorer) -> None:
         levels.setdefault(node.depth, []).append(node)
     for depth in sorted(levels):
         await valuer.score(levels[depth])
-
-
-def _undecided(node: Node) -> bool:
-    return 0.0 < node.scores.get(VALUE, 0.0) < 1.0
-
-
-async def _reward(node: Node, task: Task) -> float:
-    await grade_without_blocking([node], task)
-    return node.reward or 0.0

@@ -28,7 +28,6 @@ from gradatim.recipes.schema import (
     PairOptions,
     PolicyTraining,
     StepDpoOptions,
-    StoredTrees,
 )
 from gradatim.supervision import path_pairs, right_solutions, sibling_pairs, step_dpo_pairs, step_labels
 from gradatim.supervision.labels import StepLabel
@@ -108,7 +107,7 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
     if options is None or is_done(run, f"policy-{round_number}", target, checkpoints, title):
         return
     source, reference = resolve_model(run.policy_path(round_number - 1)), cast(Reference, "tree")
-    if isinstance(run.recipe.search, StoredTrees):
+    if run.recipe.trees.stored is not None:
         # nobody knows which model wrote them: its tokens may be others, and its log-probabilities are no reference
         tokenizer, chat = load_tokenizer(source), make_chat(run.recipe.policy)
         trees, reference = [in_tokens_of(tree, tokenizer, chat) for tree in trees], "initial"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gradatim.errors import GradatimError
 from gradatim.pipeline.growing import VALUE
 from gradatim.pipeline.outcomes import BUDGET, CONTEXT, STEP_LENGTH, STEPS, Outcomes, outcomes_of
-from gradatim.recipes.schema import GrowOptions, Recipe, SftOptions, StepDpoOptions, StoredTrees
+from gradatim.recipes.schema import Recipe, SftOptions, StepDpoOptions
 from gradatim.supervision.labels import has_value
 from gradatim.tree import Tree
 
@@ -15,7 +15,7 @@ _CUT_OFF = {
     STEP_LENGTH: ("at the longest step", "raise policy.sampling.max_step_tokens"),
     STEPS: ("at the most steps", "raise policy.sampling.max_steps"),
     CONTEXT: ("at the end of the model's context", "take shorter prompts, or a model with a longer context"),
-    BUDGET: ("by the budget", "raise search.budget"),
+    BUDGET: ("by the budget", "raise trees.budget"),
 }
 
 
@@ -42,7 +42,7 @@ def _nothing_finished(recipe: Recipe, trees: Sequence[Tree]) -> str | None:
     if sum(outcomes.finished.values()):
         return None
     if not outcomes.solutions:
-        return f"no step was written; {'raise search.budget' if _has_budget(recipe) else 'give more problems'}"
+        return f"no step was written; {'raise trees.budget' if _has_budget(recipe) else 'give more problems'}"
     ends = {name: count for name, count in outcomes.cut_off.items() if count}
     if outcomes.open >= max(ends.values(), default=0):
         return (
@@ -108,19 +108,19 @@ def _most_evidence(trees: Sequence[Tree]) -> int:
 
 def _completion(recipe: Recipe) -> str:
     """How solutions come to their end."""
-    if isinstance(recipe.search, GrowOptions):
+    if recipe.trees.stored is not None:
+        return "name trees with finished solutions as trees.stored"
+    if hasattr(recipe.search, "rollouts"):
         return "raise search.rollouts, which completes them"
-    if isinstance(recipe.search, StoredTrees):
-        return "name trees with finished solutions as search.trees"
     return "set values.name to rollouts, or search.name to grow with search.rollouts, which completes them"
 
 
 def _more_solutions(recipe: Recipe) -> str:
-    """The key by which a search makes more solutions."""
-    name = None if recipe.search is None else recipe.search.name
-    keys = {"grow": "search.rollouts, search.branching", "sampling": "search.n", "beam": "search.width"}
-    return keys.get(name or "", "search.trees" if name == "stored" else "search.simulations")
+    """The keys by which a search makes more solutions."""
+    if recipe.search is None:
+        return "trees.stored"
+    return ", ".join(f"search.{name}" for name in recipe.search.grows_with) or "search"
 
 
 def _has_budget(recipe: Recipe) -> bool:
-    return getattr(recipe.search, "budget", None) is not None
+    return recipe.trees.budget is not None

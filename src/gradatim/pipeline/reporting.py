@@ -30,6 +30,7 @@ from gradatim.evaluation import (
 )
 from gradatim.evaluation.page import markdown_page
 from gradatim.evaluation.steps import UNDECIDED
+from gradatim.part import content_of
 from gradatim.pipeline.about import about, next_commands
 from gradatim.pipeline.context import BASE, Run
 from gradatim.pipeline.evaluating import policy_tokens, scorer_name, subset_spending
@@ -231,7 +232,7 @@ def _settings(run: Run) -> dict[str, Any]:
         "task": _written(recipe.task),
         "policy": recipe.policy.model,
         "problems": _written(recipe.problems),
-        "search": "none" if recipe.search is None else _written(recipe.search),
+        "search": "none" if recipe.search is None else _listed(content_of(recipe.search)),
         "objective": "none" if recipe.objective is None else recipe.objective.name,
         "rounds": recipe.rounds,
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
@@ -242,7 +243,11 @@ _NOT_REPORTED = {"history", "done", "depends", "outcomes", "warnings", "failed"}
 
 
 def _written(section: Section) -> str:
-    return ", ".join(f"{key} {value}" for key, value in section.model_dump(exclude_none=True).items())
+    return _listed(section.model_dump(exclude_none=True))
+
+
+def _listed(content: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in content.items())
 
 
 _FIGURE_NODES = 24  # a figure of more is too tall to be read on a page

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gradatim.recipes.schema import Recipe, SearchMethod
+from gradatim.part import content_of
+from gradatim.recipes.schema import Recipe
+from gradatim.search import Search
 
 NO_RESULT = (
     "kind",
@@ -26,7 +28,7 @@ NO_RESULT = (
     "policy.server.requests_per_minute",
     "policy.server.timeout",
     "policy.server.retries",
-    "search.in_flight",
+    "trees.in_flight",
     "evaluation.in_flight",
     "fine_tuning.training.save_every",
     "fine_tuning.training.log_every",
@@ -120,10 +122,11 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def search_name(method: SearchMethod) -> str:
-    """The name of the stage of one guided search: its method and settings."""
-    settings = (re.sub(r"\W+", "x", str(value)).strip("x") for name, value in method if name != "method")
-    return "-".join(["search", method.method, *settings])
+def search_name(search: Search) -> str:
+    """The name of the stage of one search: its own name and its options."""
+    content = content_of(search)
+    settings = (re.sub(r"\W+", "x", str(value)).strip("x") for key, value in content.items() if key != "name")
+    return "-".join(["search", re.sub(r"\W+", "x", content["name"]), *settings])
 
 
 def _stages(recipe: Recipe) -> Iterator[Stage]:
@@ -134,13 +137,13 @@ def _stages(recipe: Recipe) -> Iterator[Stage]:
     scored: tuple[str, ...] = ()
     policy = first
     for number in range(1, recipe.rounds + 1):
-        if recipe.search is not None:
-            yield Stage(f"round-{number}", (*_SOLUTIONS, "search", "values"), policy)
+        if recipe.search is not None or recipe.trees.stored is not None:
+            yield Stage(f"round-{number}", (*_SOLUTIONS, "search", "trees", "values"), policy)
         if number == 1 and recipe.scorer is not None:
             if recipe.scorer.train:
                 grown: tuple[str, ...] = ("round-1",)
                 if recipe.problems.validation:
-                    yield Stage("round-1-validation", (*_SOLUTIONS, "search", "values"), first)
+                    yield Stage("round-1-validation", (*_SOLUTIONS, "search", "trees", "values"), first)
                     grown = ("round-1", "round-1-validation")
                 yield Stage("scorer", ("seed", "scorer", "problems.train", "problems.validation"), grown)
             else:

@@ -15,8 +15,7 @@ from gradatim.event_loop import run_to_end
 from gradatim.pipeline.context import Run
 from gradatim.pipeline.growing import tree_search
 from gradatim.pipeline.shown_solutions import shown_solutions
-from gradatim.recipes.schema import StoredTrees
-from gradatim.search import independent_sampling
+from gradatim.search import IndependentSampling
 from gradatim.tasks.base import grade
 from gradatim.tree import Problem, Tree
 
@@ -68,14 +67,14 @@ def try_out(run: Run) -> tuple[list[Section], list[str]]:
     run.progress.line(f"Trying {len(test[:PROBLEMS])} problems, {samples} solutions each")
 
     async def sample(tree: Tree) -> None:
-        await independent_sampling(tree, policy, scorer, n=samples, wave=samples, score="steps")
+        await IndependentSampling(n=samples, score="steps")(tree, policy, scorer)
 
     async def everything() -> list[Tree]:
         try:
             sampled = await _timed(
                 "evaluation", sample, test[:PROBLEMS], measured, recipe.evaluation.samples / samples, parts
             )
-            if train and recipe.search is not None and not isinstance(recipe.search, StoredTrees):
+            if train and recipe.search is not None:
                 await _timed(
                     "growing trees", tree_search(recipe, policy, run.task), train[:PROBLEMS], grown, 1.0, parts
                 )

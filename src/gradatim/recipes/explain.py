@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from gradatim.part import is_type_label
 from gradatim.suggestions import suggestion
 
 _MESSAGES = {
@@ -98,7 +99,7 @@ def _walk(model: type[BaseModel], location: Sequence[int | str]) -> tuple[type[B
         elif get_origin(annotation) is list:
             annotation = get_args(annotation)[0]
         else:
-            return None, [*path, *map(str, rest)]
+            return None, [*path, *(str(each) for each in rest if not is_type_label(str(each)))]
 
 
 def _stripped(annotation: Any) -> Any:

@@ -92,6 +92,8 @@ def _kinds(value: Schema, schema: Schema) -> list[Schema]:
     """The sections that a key's value can be; none for plain values."""
     if "$ref" in value:
         return [schema["$defs"][value["$ref"].rpartition("/")[2]]]
+    if "properties" in value:
+        return [value]
     if value.get("type") == "array":
         return _kinds(value.get("items", {}), schema)
     return [kind for option in (*value.get("oneOf", ()), *value.get("anyOf", ())) for kind in _kinds(option, schema)]

@@ -1,7 +1,6 @@
 """What a recipe may say: strict models of its sections, each with its defaults.
 
-A recipe names parts that the packages define (a task, a search, an objective) and their options; the option names are
-those of the functions that take them. Unknown keys are refused.
+A recipe names parts (:mod:`gradatim.part`) and their options. Unknown keys are refused.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from gradatim.part import PartOf
 from gradatim.recipes.task_options import GeneratedTaskOptions, Section, TaskOptions
 
 
@@ -108,83 +108,20 @@ class ProblemCounts(Section):
     """Problems to evaluate on."""
 
 
-class TreeSearch(Section):
-    """What all ways of growing trees share."""
+class TreeOptions(Section):
+    """The trees that are learned from, however they are searched."""
 
     budget: PositiveInt | None = None
     """Tokens that one problem may cost; `null` for no limit."""
     in_flight: PositiveInt = 64
     """Problems that are searched at the same time."""
-
-
-class GrowOptions(TreeSearch):
-    """See :func:`gradatim.search.grow.grow`."""
-
-    name: Literal["grow"]
-    """Grow level by level: a fixed number of steps below every open node."""
-    branching: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default=[8, 4, 4])
-    """Steps that are drawn below a node, for each depth from the root's."""
-    rollouts: NonNegativeInt = 1
-    """Solutions that are completed below each node left open at the last level; with 0 such a node has no value."""
-    skip_decided: bool = False
-    """Expand no step whose rollouts are all right or all wrong; needs `values.name: rollouts`."""
-
-
-class SamplingSearchOptions(TreeSearch):
-    """See :func:`gradatim.search.sampling.independent_sampling`."""
-
-    name: Literal["sampling"]
-    """Sample whole solutions, independently of each other."""
-    n: PositiveInt = 16
-    """Solutions for each problem."""
-
-
-class GuidedSearch(TreeSearch):
-    """Searches that grow trees where rollouts say it is worth it."""
-
     guide_rollouts: PositiveInt = 2
-    """Solutions that are completed behind a step to score it."""
-    branch: PositiveInt = 4
-    """Steps that are proposed at each expansion."""
-
-
-class BeamTreeOptions(GuidedSearch):
-    """See :func:`gradatim.search.beam.beam_search`."""
-
-    name: Literal["beam"]
-    """Step beam search, guided by rollouts."""
-    width: PositiveInt = 4
-    """Partial solutions that are kept in each round."""
-
-
-class MctsTreeOptions(GuidedSearch):
-    """See :func:`gradatim.search.mcts.mcts`."""
-
-    name: Literal["mcts"]
-    """Monte-Carlo tree search, guided by rollouts."""
-    simulations: PositiveInt = 32
-    """Expansions in all."""
-    rule: Literal["uct", "puct", "puct_uniform"] = "puct"
-    """How a step is selected: `uct`, `puct` with the policy's probabilities as priors, or `puct_uniform`."""
-    exploration: NonNegativeFloat = 1.0
-    """The constant of the rule: more explores more."""
-
-
-class StoredTrees(Section):
-    """Trees that are there already, in the place of grown ones."""
-
-    name: Literal["stored"]
-    """Take trees that another run grew, or that were imported."""
-    trees: str
-    """A run folder, whose first round's trees are meant, or a file of trees. Their values count, or their imported
-    labels, or else the share of right solutions below a step."""
+    """Solutions that are completed behind a step to score it, for searches that a scorer guides."""
+    stored: str | None = None
+    """Take these trees instead of growing some: a run folder, of which the first round's are meant, or a file.
+    Their values count, or their imported labels, or else the share of right solutions below a step."""
     damaged: Literal["refuse", "skip"] = "refuse"
-    """What to do about a damaged line of the file: end with an error that names it, or pass over it with a warning."""
-
-
-SearchOptions = Annotated[
-    GrowOptions | SamplingSearchOptions | BeamTreeOptions | MctsTreeOptions | StoredTrees, Field(discriminator="name")
-]
+    """What to do about a damaged line of that file: end with an error that names it, or pass over it with a warning."""
 
 
 class BackupValues(Section):
@@ -366,37 +303,6 @@ class FineTuningOptions(PolicyTraining):
     """How many worked solutions; of training problems that trees are not grown on, if there are enough."""
 
 
-class BeamMethod(Section):
-    """Step beam search guided by the scorer."""
-
-    method: Literal["beam"]
-    """Step beam search, guided by the scorer."""
-    width: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)]
-    """Partial solutions that are kept in each round: a number, or one for each round."""
-    branch: PositiveInt | Annotated[list[PositiveInt], Field(min_length=1)]
-    """Steps that are proposed for each of them: a number, or one for each round."""
-    aggregate: Literal["last", "min", "product", "mean"] = "last"
-    """Rank by the last step's score, or by the least, the product or the mean of the path's."""
-
-
-class MctsMethod(Section):
-    """Monte-Carlo tree search guided by the scorer."""
-
-    method: Literal["mcts"]
-    """Monte-Carlo tree search, guided by the scorer."""
-    simulations: PositiveInt
-    """Expansions in all."""
-    branch: PositiveInt = 4
-    """Steps that are proposed at each expansion."""
-    rule: Literal["uct", "puct", "puct_uniform"] = "puct"
-    """How a step is selected: `uct`, `puct` with the policy's probabilities as priors, or `puct_uniform`."""
-    exploration: NonNegativeFloat = 1.0
-    """The constant of the rule: more explores more."""
-
-
-SearchMethod = Annotated[BeamMethod | MctsMethod, Field(discriminator="method")]
-
-
 class EvaluationOptions(Section):
     """What is measured on the test problems."""
 
@@ -410,8 +316,8 @@ class EvaluationOptions(Section):
     """The `n` of best-of-n by the scorer."""
     majority: list[PositiveInt] = Field(default=[4, 16])
     """The `n` of majority votes."""
-    search: list[SearchMethod] = Field(default=[])
-    """Guided searches that are compared with best-of-n, all with the first policy."""
+    search: list[Annotated[Any, PartOf("search")]] = Field(default=[])
+    """Searches that are compared with best-of-n, all with the first policy and guided by the scorer."""
     budget: PositiveInt | None = None
     """Tokens that one guided search may cost; `null` for no limit."""
     in_flight: PositiveInt = 64
@@ -454,8 +360,10 @@ class Recipe(Section):
     """How many problems are used for what."""
     fine_tuning: FineTuningOptions | None = None
     """Worked solutions that the policy learns first; `null` for none."""
-    search: SearchOptions | None = None
+    search: Annotated[Any, PartOf("search")] | None = None
     """How trees are grown to learn from; `null` where nothing learns."""
+    trees: TreeOptions = TreeOptions()
+    """What those trees may cost, or where they lie already."""
     values: ValueOptions = BackupValues()
     """How the worth of a step is told from the trees."""
     scorer: ProcessRewardOptions | None = None
@@ -478,11 +386,13 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
+        if self.trees.stored is not None and self.search is not None:
+            raise ValueError("trees.stored takes the place of a search: leave one of them out")
         if self.learner is not None:
             self._check_trees(self.learner)
-        if isinstance(self.search, GrowOptions) and self.search.skip_decided and self.values.name != "rollouts":
+        if getattr(self.search, "skip_decided", False) and self.values.name != "rollouts":
             raise ValueError("search.skip_decided needs values known while growing: set values.name to rollouts")
-        if self.evaluation.search and self.scorer is None:
+        if self.scorer is None and any(search.is_guided for search in self.evaluation.search):
             raise ValueError("evaluation.search needs a scorer to guide it: add a scorer section or empty the list")
         if self.policy.adapter is not None and (self.policy.is_server or self.policy.engine == "vllm"):
             raise ValueError("policy.adapter is loaded by the transformers engine alone: name it to the server instead")
@@ -502,9 +412,7 @@ class Recipe(Section):
 
     def _check_trees(self, learner: str) -> None:
         """See that there are trees for what learns from them."""
-        if self.search is None:
-            raise ValueError(f"{learner} learns from trees: add a search section, such as search: {{name: grow}}")
-        if isinstance(self.search, StoredTrees):
+        if self.trees.stored is not None:
             if self.rounds > 1:
                 raise ValueError("stored trees serve one round: set rounds to 1, or let search grow trees")
             if self.values.name == "rollouts":
@@ -514,6 +422,8 @@ class Recipe(Section):
                     "stored trees have none of validation problems, by which the scorer's training would be stopped: "
                     "set problems.validation to 0"
                 )
+        elif self.search is None:
+            raise ValueError(f"{learner} learns from trees: add a search section, such as search: {{name: grow}}")
         elif not self.problems.train:
             raise ValueError(f"{learner} learns from trees: say how many problems to grow them on in problems.train")
 

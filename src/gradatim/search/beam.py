@@ -4,67 +4,64 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated, ClassVar
 
-from gradatim.errors import GradatimError
+from pydantic import Field, PositiveInt
+
+from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
-from gradatim.search.selection import Aggregate, path_score
+from gradatim.search.base import Search
+from gradatim.search.selection import Aggregate, best_of_n, path_score
 from gradatim.tree import Node, Tree
 
+ByRound = PositiveInt | Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
-async def beam_search(
-    tree: Tree,
-    policy: Policy,
-    scorer: Scorer,
-    *,
-    width: int | Sequence[int] = 4,
-    branch: int | Sequence[int] = 4,
-    aggregate: Aggregate = "last",
-    sampling: Sampling | None = None,
-) -> Tree:
-    """Search by step beam search guided by a scorer (Snell et al., 2024, arXiv:2408.03314).
+
+@part
+class Beam(Search):
+    """Step beam search guided by a scorer (Snell et al., 2024, arXiv:2408.03314).
 
     Every round proposes ``width * branch`` steps, spread evenly over the frontier (the first round: all below the
     root), scores all that are not cut off and keeps the ``width`` best open ones; identical steps take one place.
     Finished solutions leave the frontier and stay candidates. The search ends when nothing is open or the budget is
-    spent. Choose the answer by score alone with ``best_of_n(tree, scorer.name, aggregate=aggregate)``.
+    spent.
 
     Both numbers may be given round by round, the last one for all that follow: where early scores say little,
     ``width=(4, 1), branch=(1, 16, 1)`` follows four first steps, prunes among the sixteen second ones, and finishes the
     best.
-
-    The policy charges the prompt once and every generated token, the scorer what it reads. A step that the budget left
-    unscored ranks below all scored ones; equal scores rank in the order in which the steps were proposed.
-
-    Args:
-        tree: the problem's tree.
-        policy: proposes steps.
-        scorer: scores them; higher is better.
-        width: partial solutions kept in each round, or a sequence of them.
-        branch: steps proposed for each of them, or a sequence.
-        aggregate: rank by the last step's score, or by the minimum, product or mean over the path.
-        sampling: how steps are sampled; the policy's own way by default.
-
-    Raises:
-        GradatimError: if a width or a branch is below 1, or a sequence is empty.
     """
-    widths, branches = _by_round(width, "width"), _by_round(branch, "branch")
-    frontier = [tree.root]
-    depth = 0
-    while frontier and not tree.budget.spent:
-        keep, each = widths[min(depth, len(widths) - 1)], branches[min(depth, len(branches) - 1)]
-        children = await policy.expand(frontier, max(1, keep * each // len(frontier)), sampling)
-        await scorer.score([child for child in children if not child.step.end.cuts_off])
-        frontier = best([child for child in children if child.open], keep, scorer.name, aggregate)
-        depth += 1
-    return tree
+
+    title: ClassVar[str] = "beam search"
+    is_guided: ClassVar[bool] = True
+    grows_with: ClassVar[tuple[str, ...]] = ("width",)
+
+    width: ByRound = 4
+    """Partial solutions that are kept in each round: a number, or one for each round."""
+    branch: ByRound = 4
+    """Steps that are proposed for each of them: a number, or one for each round."""
+    aggregate: Aggregate = "last"
+    """Rank by the last step's score, or by the least, the product or the mean of the path's."""
+
+    async def __call__(
+        self, tree: Tree, policy: Policy, scorer: Scorer | None = None, *, sampling: Sampling | None = None
+    ) -> None:
+        guide = self._guide(scorer)
+        frontier = [tree.root]
+        depth = 0
+        while frontier and not tree.budget.spent:
+            keep, each = _in_round(self.width, depth), _in_round(self.branch, depth)
+            children = await policy.expand(frontier, max(1, keep * each // len(frontier)), sampling)
+            await guide.score([child for child in children if not child.step.end.cuts_off])
+            frontier = best([child for child in children if child.open], keep, guide.name, self.aggregate)
+            depth += 1
+
+    def choose(self, tree: Tree, scorer: str | None) -> Node | None:
+        return super().choose(tree, None) if scorer is None else best_of_n(tree, scorer, aggregate=self.aggregate)
 
 
-def _by_round(value: int | Sequence[int], name: str) -> Sequence[int]:
-    values = [value] if isinstance(value, int) else list(value)
-    if not values or min(values) < 1:
-        raise GradatimError(f"beam search needs a {name} of at least 1 in every round, got {value}")
-    return values
+def _in_round(value: int | Sequence[int], depth: int) -> int:
+    return value if isinstance(value, int) else value[min(depth, len(value) - 1)]
 
 
 def best(nodes: Sequence[Node], count: int, name: str, aggregate: Aggregate = "last") -> list[Node]:

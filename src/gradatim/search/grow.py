@@ -2,59 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from typing import Annotated, ClassVar
+
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from gradatim.errors import GradatimError
+from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
-from gradatim.tree import EndReason, Node, Tree
+from gradatim.search.base import Search
+from gradatim.tree import EndReason, Tree
 
 
-async def grow(
-    tree: Tree,
-    policy: Policy,
-    scorer: Scorer | None = None,
-    *,
-    branching: Sequence[int] = (8, 4, 4),
-    rollouts: int = 0,
-    worth_expanding: Callable[[Node], bool] | None = None,
-    sampling: Sampling | None = None,
-) -> Tree:
-    """Grow a tree level by level: ``branching[depth]`` steps are drawn below every open node of that depth.
+@part
+class Grow(Search):
+    """Growing level by level, with as many steps below every open node as its depth says.
 
-    Identical steps are one node, which is expanded once and remembers how often it was drawn. After the last level,
-    ``rollouts`` solutions are completed below every node that is still open. Grade the tree and call
+    Identical steps are one node, which is expanded once and remembers how often it was drawn. Grade the tree and call
     :func:`back_up_values` to have the value of every node from all that was sampled; or give a
-    :class:`gradatim.scorers.rollouts.RolloutScorer`, which brings every node to the same number of rollouts.
-
-    Args:
-        tree: the problem's tree; its budget ends the growth.
-        policy: proposes steps.
-        scorer: scores each level before the next one is grown; without one, nothing is scored.
-        branching: steps drawn below a node, for each depth from the root's.
-        rollouts: solutions completed below each node left open at the last level.
-        worth_expanding: called with each open node below the root after it was scored; ``False`` leaves it as it is.
-            (A node whose solutions are all right or all wrong has no contrast to teach.)
-        sampling: how steps are sampled; the policy's own way by default.
-
-    Raises:
-        GradatimError: if a branching factor is below 1 or ``rollouts`` below 0.
+    :class:`gradatim.scorers.rollouts.RolloutScorer`, which brings every node to the same number of rollouts. A scorer
+    scores each level before the next one is grown.
     """
-    if not all(count >= 1 for count in branching) or rollouts < 0:
-        raise GradatimError(
-            f"growing needs branching factors of at least 1 and no negative rollouts, got {branching} and {rollouts}"
-        )
-    frontier = [tree.root]
-    for count in branching:
-        if not frontier or tree.budget.spent:
-            return tree
-        children = await policy.expand(frontier, count, sampling)
-        if scorer is not None:
-            await scorer.score(children)
-        frontier = [child for child in children if child.open and (worth_expanding is None or worth_expanding(child))]
-    if rollouts and frontier:
-        await policy.rollout(frontier, rollouts, sampling)
-    return tree
+
+    title: ClassVar[str] = "growing"
+    scores_steps: ClassVar[bool] = True
+    grows_with: ClassVar[tuple[str, ...]] = ("rollouts", "branching")
+
+    branching: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (8, 4, 4)
+    """Steps that are drawn below a node, for each depth from the root's."""
+    rollouts: NonNegativeInt = 1
+    """Solutions that are completed below each node left open at the last level; with 0 such a node has no value."""
+    skip_decided: bool = False
+    """Expand no step whose score is 0 or 1: one whose rollouts are all right or all wrong has no contrast to teach."""
+
+    async def __call__(
+        self, tree: Tree, policy: Policy, scorer: Scorer | None = None, *, sampling: Sampling | None = None
+    ) -> None:
+        frontier = [tree.root]
+        for count in self.branching:
+            if not frontier or tree.budget.spent:
+                return
+            children = await policy.expand(frontier, count, sampling)
+            if scorer is not None:
+                await scorer.score(children)
+            frontier = [child for child in children if child.open]
+            if self.skip_decided:
+                name = self._guide(scorer).name
+                frontier = [child for child in frontier if 0.0 < child.scores.get(name, 0.0) < 1.0]
+        if self.rollouts and frontier:
+            await policy.rollout(frontier, self.rollouts, sampling)
 
 
 def back_up_values(tree: Tree, name: str = "value") -> None:

@@ -27,7 +27,7 @@ async def search_many(
 
     Args:
         trees: taken one by one as places fall free, so that they may be made on the way.
-        search: one search over one tree, e.g. ``lambda tree: beam_search(tree, policy, scorer)``.
+        search: one search over one tree, e.g. ``lambda tree: Beam()(tree, policy, scorer)``.
         in_flight: how many problems are searched at the same time.
         on_done: called with each finished tree, in the order in which they finish.
         on_failed: called with each tree whose search failed alone, and the error; it does not raise.

@@ -4,7 +4,7 @@ One simulation walks from the root to a step that was not expanded yet, by UCT o
 children; and counts each value as one visit of the child and of everything above it. So the visits of a node are its
 own one and those of its children (the root's: those of its children), and its value is the mean over them.
 
-Values and visits live in the tree (``node.scores[name]``, ``node.counts[name]``), so that a search over a tree that
+Values and visits live in the tree (``node.scores["mcts"]``, ``node.counts["mcts"]``), so that a search over a tree that
 was searched before goes on where that one stopped.
 """
 
@@ -12,87 +12,74 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from gradatim.errors import GradatimError
+from pydantic import NonNegativeFloat, PositiveInt
+
+from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
+from gradatim.search.base import Search
 from gradatim.search.selection import checked_score
 from gradatim.tree import Node, Tree
 
 Rule = Literal["uct", "puct", "puct_uniform"]
-TerminalValue = Callable[[Node], float | Awaitable[float]]
+KEY = "mcts"
+"""Of mean values in ``node.scores``, and of visits in ``node.counts``."""
 
 
-async def mcts(
-    tree: Tree,
-    policy: Policy,
-    scorer: Scorer,
-    *,
-    simulations: int = 64,
-    branch: int = 4,
-    in_flight: int = 4,
-    rule: Rule = "puct",
-    exploration: float = 1.0,
-    terminal_value: TerminalValue | None = None,
-    sampling: Sampling | None = None,
-    name: str = "mcts",
-) -> Tree:
-    """Search by Monte-Carlo tree search.
+@part
+class Mcts(Search):
+    """Monte-Carlo tree search over steps (PUCT as in AlphaZero: Silver et al., 2017, arXiv:1712.01815).
 
-    UCT is of Kocsis and Szepesvári (2006), PUCT of Rosin (2011) as in AlphaZero (Silver et al., 2017,
-    arXiv:1712.01815), virtual loss of Chaslot et al. (*Parallel Monte-Carlo Tree Search*, 2008). Simulations run in
-    waves of ``in_flight``: the steps of a wave are selected one after the other, each selection making its path less
-    attractive for the next; then all are expanded and valued at once; then all values are backed up, in the order of
-    selection. So the result does not depend on which one is finished first.
+    UCT is of Kocsis and Szepesvári (2006), PUCT of Rosin (2011), virtual loss of Chaslot et al.
+    (*Parallel Monte-Carlo Tree Search*, 2008). Simulations run in waves: the steps of a wave are selected one after the
+    other, each selection making its path less attractive for the next; then all are expanded and valued at once; then
+    all values are backed up, in the order of selection. So the result does not depend on which one is finished first.
 
     Finished and cut-off steps are valued once, and no simulation goes where nothing is left to expand; the search ends
-    early when that is everywhere. Choose the answer with ``best_of_n(tree, name)`` or by the scorer's name.
-
-    The policy charges the prompt once and every generated token, the scorer what it reads (or its rollouts). Children
-    that the budget left without a value are not visited.
-
-    Args:
-        tree: the problem's tree.
-        policy: proposes steps.
-        scorer: values steps, from 0 to 1; :class:`gradatim.scorers.rollouts.RolloutScorer` for rollouts.
-        simulations: how many expansions in all.
-        branch: steps proposed at each expansion.
-        in_flight: simulations in a wave; 1 is the sequential algorithm.
-        rule: ``"uct"``, ``"puct"`` with the policy's probabilities as priors, or ``"puct_uniform"``.
-        exploration: the constant of the rule.
-        terminal_value: values finished steps instead of the scorer, for instance the verifier's reward when a tree is
-            grown to learn from; it may be asynchronous.
-        sampling: how steps are sampled; the policy's own way by default.
-        name: the key in ``node.scores`` (mean value) and ``node.counts`` (visits).
-
-    Raises:
-        GradatimError: if ``branch`` or ``in_flight`` is below 1.
+    early when that is everywhere. A cut-off solution is worth nothing. Children that the budget left without a value
+    are not visited. The scorer's values go from 0 to 1; to grow trees to learn from, it is a
+    :class:`gradatim.scorers.rollouts.RolloutScorer`, which gives a finished step the verifier's reward.
     """
-    if branch < 1 or in_flight < 1:
-        raise GradatimError(f"MCTS needs branch and in_flight of at least 1, got {branch} and {in_flight}")
-    search = _Search(name, rule, exploration)
-    search.resume(tree)
 
-    done = 0
-    while done < simulations and not tree.budget.spent:
-        wave = search.select_wave(tree.root, min(in_flight, simulations - done))
-        if not wave:
-            break
-        try:
-            children = await policy.expand(wave, branch, sampling)
-            await scorer.score([child for child in children if _scorer_values(child, terminal_value)])
-        finally:
-            search.release_wave(wave)
-        for leaf in wave:
-            values = [
-                (child, await _value(child, scorer.name, terminal_value)) for child in children if child.parent is leaf
-            ]
-            search.back_up(leaf, [(child, value) for child, value in values if value is not None])
-        done += len(wave)
-    return tree
+    title: ClassVar[str] = "MCTS"
+    is_guided: ClassVar[bool] = True
+    grows_with: ClassVar[tuple[str, ...]] = ("simulations",)
+
+    simulations: PositiveInt = 32
+    """Expansions in all."""
+    branch: PositiveInt = 4
+    """Steps that are proposed at each expansion."""
+    wave: PositiveInt = 4
+    """Simulations that run at the same time; 1 is the sequential algorithm."""
+    rule: Rule = "puct"
+    """How a step is selected: `uct`, `puct` with the policy's probabilities as priors, or `puct_uniform`."""
+    exploration: NonNegativeFloat = 1.0
+    """The constant of the rule: more explores more."""
+
+    async def __call__(
+        self, tree: Tree, policy: Policy, scorer: Scorer | None = None, *, sampling: Sampling | None = None
+    ) -> None:
+        guide = self._guide(scorer)
+        state = _State(self.rule, self.exploration)
+        state.resume(tree)
+        done = 0
+        while done < self.simulations and not tree.budget.spent:
+            wave = state.select_wave(tree.root, min(self.wave, self.simulations - done))
+            if not wave:
+                break
+            try:
+                children = await policy.expand(wave, self.branch, sampling)
+                await guide.score([child for child in children if _is_scored(child)])
+            finally:
+                state.release_wave(wave)
+            for leaf in wave:
+                values = [(child, _value(child, guide.name)) for child in children if child.parent is leaf]
+                state.back_up(leaf, [(child, value) for child, value in values if value is not None])
+            done += len(wave)
 
 
 def uct(value: float, visits: float, parent_visits: float, exploration: float) -> float:
@@ -122,26 +109,20 @@ def priors(siblings: Sequence[Node]) -> list[float]:
     return [weight / total for weight in weights]
 
 
-def _scorer_values(child: Node, terminal_value: TerminalValue | None) -> bool:
+def _is_scored(child: Node) -> bool:
     """Whether the scorer is asked what a new child is worth."""
-    return child.open or (child.finished and terminal_value is None)
+    return child.open or child.finished
 
 
-async def _value(child: Node, scorer: str, terminal_value: TerminalValue | None) -> float | None:
+def _value(child: Node, scorer: str) -> float | None:
     """What a new child is worth; ``None`` if the budget left it unscored. A cut-off solution is worth nothing."""
-    if _scorer_values(child, terminal_value):
-        return checked_score(child, scorer) if scorer in child.scores else None
-    if terminal_value is None or not child.finished:
+    if not _is_scored(child):
         return 0.0
-    found = terminal_value(child)
-    value = found if isinstance(found, int | float) else await found
-    if not math.isfinite(value):
-        raise GradatimError(f"a solution of problem {child.tree.problem.id!r} has the value {value}; give a number")
-    return value
+    return checked_score(child, scorer) if scorer in child.scores else None
 
 
 @dataclass(slots=True)
-class _Search:
+class _State:
     """What one search knows besides the values and visits in the tree.
 
     Attributes:
@@ -153,7 +134,6 @@ class _Search:
         under_way: those of ``blocked`` that are so for the current wave only.
     """
 
-    name: str
     rule: Rule
     exploration: float
     children: dict[Node, list[Node]] = field(default_factory=dict)
@@ -163,9 +143,9 @@ class _Search:
     under_way: list[Node] = field(default_factory=list)
 
     def resume(self, tree: Tree) -> None:
-        """Take up what an earlier search of the same name left in the tree."""
+        """Take up what an earlier search left in the tree."""
         for node in tree.nodes:
-            valued = [child for child in node.children if child.counts.get(self.name)]
+            valued = [child for child in node.children if child.counts.get(KEY)]
             if valued:
                 self._adopt(node, valued)
 
@@ -195,10 +175,10 @@ class _Search:
         """Count each child's value as a visit of the child and of all above it."""
         for child, value in valued:
             for node in child.path():
-                visits = node.counts.get(self.name, 0) + 1
-                mean = node.scores.get(self.name, 0.0)
-                node.counts[self.name] = visits
-                node.scores[self.name] = mean + (value - mean) / visits
+                visits = node.counts.get(KEY, 0) + 1
+                mean = node.scores.get(KEY, 0.0)
+                node.counts[KEY] = visits
+                node.scores[KEY] = mean + (value - mean) / visits
         self._adopt(leaf, [child for child, _ in valued])
 
     def _adopt(self, node: Node, valued: list[Node]) -> None:
@@ -229,10 +209,10 @@ class _Search:
 
     def _promise(self, child: Node, parent_visits: int) -> float:
         visits = self._visits(child)
-        value = child.scores[self.name] * child.counts[self.name] / visits
+        value = child.scores[KEY] * child.counts[KEY] / visits
         if self.rule == "uct":
             return uct(value, visits, parent_visits, self.exploration)
         return puct(value, self.prior[child], visits, parent_visits, self.exploration)
 
     def _visits(self, node: Node) -> int:
-        return node.counts.get(self.name, 0) + self.virtual_losses[node]
+        return node.counts.get(KEY, 0) + self.virtual_losses[node]

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import sys
 from collections.abc import Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from gradatim.errors import GradatimError
+from gradatim.own_code import import_own
 from gradatim.suggestions import suggestion
 from gradatim.tasks.base import Task
 from gradatim.tasks.guarded import guarded
@@ -48,7 +43,7 @@ def load_task_class(reference: str, options: Mapping[str, Any] | None = None) ->
         raise GradatimError(
             f"cannot understand the task {reference!r}; write 'task.yaml', 'path/to/file.py:Class' or 'module:Class'"
         )
-    module = _import_file(Path(place).expanduser()) if place.endswith(".py") else _import_module(place)
+    module = import_own(place)
     found = getattr(module, name, None)
     if not isinstance(found, type):
         classes = [key for key, value in vars(module).items() if isinstance(value, type)]
@@ -74,31 +69,3 @@ def _no_task(reference: str, missing: list[str]) -> GradatimError:
         f"the class {reference!r} is no task, since it has no {' and no '.join(missing)}; "
         "give it the members of gradatim.tasks.base.Task"
     )
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise GradatimError(f"there is no file {str(path)!r}; give the path of an existing one")
-    # The name depends on the place, so that two files task.py are two modules.
-    name = f"gradatim_own_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # every .py file has one
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up by name
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
-        raise GradatimError(f"cannot import {str(path)!r}: {type(error).__name__}: {error}; mend it") from error
-    return module
-
-
-def _import_module(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        raise GradatimError(
-            f"cannot import the module {name!r}: {type(error).__name__}: {error}; "
-            "for a file that is not installed write its path, such as path/to/file.py:Class"
-        ) from error

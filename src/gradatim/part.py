@@ -1,0 +1,359 @@
+"""The one registry: a part is one file with one frozen dataclass; its fields are its options, its folder is its kind.
+
+    @part
+    class Beam(Search):
+        \"\"\"Step beam search: keep the best partial solutions (Snell et al., 2024, arXiv:2408.03314).\"\"\"
+
+        width: PositiveInt = 4
+        \"\"\"Partial solutions that are kept in each round.\"\"\"
+
+A file ``search/beam.py`` that holds this is the part ``beam`` of the kind ``search``, everywhere: in recipes, on the
+command line, in the reference, and in the tests that run over all parts. A part outside the package is named
+``path/to/file.py:Class``, or comes from an installed distribution by an entry point of the group ``gradatim.parts``
+whose name is the kind, a dot and the part's name (``search.mine``).
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, fields
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.annotated_handlers import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic_core import ArgsKwargs, core_schema
+
+from gradatim.errors import GradatimError
+from gradatim.own_code import import_own
+from gradatim.suggestions import suggestion
+
+ENTRY_POINTS = "gradatim.parts"
+_ROOT = "gradatim"
+_PACKAGE = Path(__file__).parent
+_CHECKS = ConfigDict(extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True)
+_PAPER = re.compile(r"arXiv:\d{4}\.\d{4,5}")
+_inside: ContextVar[bool] = ContextVar("inside a part's schema", default=False)
+_names: dict[type, str] = {}  # of the classes that were found by name
+
+Cls = TypeVar("Cls")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
+def part(cls: type[Cls]) -> type[Cls]:
+    """Make a class a part: a frozen dataclass whose fields are checked, given by keyword alone, and no others beside.
+
+    The text below a field says what the option means. Making one raises :class:`GradatimError` where a value does not
+    fit.
+    """
+    made: Any = checked_dataclass(frozen=True, slots=True, kw_only=True, config=_CHECKS)(cls)
+    checked = made.__init__
+
+    @functools.wraps(checked)
+    def init(self: Any, **options: Any) -> None:
+        try:
+            checked(self, **options)
+        except ValidationError as error:
+            raise GradatimError(f"{cls.__name__}: {_sentence(error, _option_names(made))}") from error
+
+    made.__init__ = init
+    made.__is_part__ = True
+    return made  # type: ignore[no-any-return]
+
+
+def make(kind: str, value: Any) -> Any:
+    """The part that ``value`` describes.
+
+    Args:
+        kind: the folder that holds parts of this kind, such as ``"search"`` or ``"text/boundaries"``.
+        value: a name (``"beam"``), a name with options (``{"beam": {"width": 4}}`` or ``{"name": "beam", "width":
+            4}``), or a part, which is returned as it is. In the place of a name may stand ``"path/to/file.py:Class"``.
+
+    Raises:
+        GradatimError: if there is no such part, an option is unknown or its value does not fit; names the nearest
+            right name.
+    """
+    if is_part(value):
+        return value
+    name, options = split_content(kind, value)
+    found = find(kind, name)
+    try:
+        return _validated(found, options)
+    except ValidationError as error:
+        known = _option_names(found)
+        raise GradatimError(f"the {_words(kind)} {name!r}: {_sentence(error, known)}") from error
+
+
+def names(kind: str) -> dict[str, str]:
+    """The parts of a kind: their names with the first lines of their docstrings. None of the package's is imported."""
+    return {page.name: page.summary for page in pages(kind)}
+
+
+def kinds() -> list[str]:
+    """The kinds of which the package has parts."""
+    folders = {file.parent for file in _PACKAGE.rglob("*.py") if _part_class(file) is not None}
+    return sorted(folder.relative_to(_PACKAGE).as_posix() for folder in folders)
+
+
+def find(kind: str, name: str) -> type:
+    """The class of a part.
+
+    Raises:
+        GradatimError: if there is none; names the nearest one.
+    """
+    if ":" in name:
+        found = _own(name)
+    elif name in (files := _files(kind)):
+        module = importlib.import_module(".".join((_ROOT, *kind.split("/"), name)))
+        found = getattr(module, str(_part_class(files[name])))
+    elif name in (points := _entry_points(kind)):
+        found = points[name].load()
+    else:
+        known = [*files, *points]
+        raise GradatimError(f"there is no {_words(kind)} {name!r}; {suggestion(name, known)}")
+    if not is_part(found):
+        raise GradatimError(f"{name!r} is no part; decorate the class with gradatim.part.part")
+    return _named(found, name)
+
+
+def name_of(value: Any) -> str:
+    """What a recipe calls a part: its file's name, or ``path/to/file.py:Class``."""
+    cls = value if isinstance(value, type) else type(value)
+    return _names.get(cls) or str(cls.__module__).rpartition(".")[2]
+
+
+def content_of(value: Any) -> dict[str, Any]:
+    """A part as a recipe writes it: its name and all its options, as JSON has them."""
+    return {"name": name_of(value), **TypeAdapter(type(value)).dump_python(value, mode="json")}
+
+
+def is_part(value: Any) -> bool:
+    """Whether ``value`` is a part or the class of one."""
+    return bool(getattr(value, "__is_part__", False))
+
+
+def split_content(kind: str, value: Any) -> tuple[str, dict[str, Any]]:
+    """The name and the options in what a recipe says of a part; see :func:`make`.
+
+    Raises:
+        GradatimError: if it says no name.
+    """
+    if isinstance(value, str):
+        return value, {}
+    if isinstance(value, Mapping) and "name" in value:
+        return str(value["name"]), {str(key): each for key, each in value.items() if key != "name"}
+    if isinstance(value, Mapping) and len(value) == 1:
+        name, options = next(iter(value.items()))
+        if isinstance(options, Mapping) or options is None:
+            return str(name), dict(options or {})
+    raise GradatimError(f"a {_words(kind)} is a name, or a section with the key 'name' and its options; got {value!r}")
+
+
+# What the reference says of parts
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """An option of a part.
+
+    Attributes:
+        name: its name.
+        type: what it may be, as it is written in the code.
+        default: as it is written in the code; ``None`` where it must be given.
+        meaning: the text below the field.
+    """
+
+    name: str
+    type: str
+    default: str | None
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a part's file says of it.
+
+    Attributes:
+        kind, name: of the part.
+        summary: the first line of its docstring.
+        paper: where it is from (``arXiv:...``), if its docstring says so.
+        options: its fields.
+    """
+
+    kind: str
+    name: str
+    summary: str
+    paper: str | None
+    options: tuple[Option, ...]
+
+
+def pages(kind: str) -> list[Page]:
+    """The parts of a kind, in the order of their names. Those of the package are read without being imported."""
+    found = {name: _page(kind, name, file) for name, file in _files(kind).items()}
+    for name, point in _entry_points(kind).items():
+        module = importlib.util.find_spec(point.module)
+        if module is not None and module.origin is not None:
+            found.setdefault(name, _page(kind, name, Path(module.origin), point.attr))
+    return [found[name] for name in sorted(found)]
+
+
+def _page(kind: str, name: str, file: Path, class_name: str | None = None) -> Page:
+    source = file.read_text(encoding="utf-8")
+    body = next(
+        each
+        for each in ast.parse(source).body
+        if isinstance(each, ast.ClassDef) and (each.name == class_name if class_name else _is_decorated(each))
+    )
+    text = ast.get_docstring(body) or ""
+    papers = _PAPER.findall(text)
+    return Page(kind, name, text.split("\n", 1)[0].rstrip("."), papers[0] if papers else None, tuple(_options(body)))
+
+
+def _options(body: ast.ClassDef) -> Iterator[Option]:
+    for each, below in zip(body.body, [*body.body[1:], None], strict=True):
+        if not isinstance(each, ast.AnnAssign) or not isinstance(each.target, ast.Name):
+            continue
+        if ast.unparse(each.annotation).startswith("ClassVar"):
+            continue
+        told = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+        meaning = " ".join(str(below.value.value).split()) if told else ""  # type: ignore[union-attr]
+        default = None if each.value is None else ast.unparse(each.value)
+        yield Option(each.target.id, ast.unparse(each.annotation), default, meaning)
+
+
+# Parts as fields of recipes and of other parts
+
+
+@dataclass(frozen=True, slots=True)
+class PartOf:
+    """Marks a field that holds a part of a kind: ``search: Annotated[Any, PartOf("search")]``."""
+
+    kind: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        def validate(value: Any) -> Any:
+            if is_part(value):
+                return value
+            try:
+                name, options = split_content(self.kind, value)
+                found = find(self.kind, name)
+            except GradatimError as error:
+                raise ValueError(str(error)) from error
+            known = _option_names(found)
+            for option in options:
+                if option not in known:
+                    raise ValueError(f"the {_words(self.kind)} {name!r} {_unknown(option, known)}")
+            return _validated(found, options)  # its errors get this field's place in front of theirs
+
+        return core_schema.no_info_plain_validator_function(
+            validate, serialization=core_schema.plain_serializer_function_ser_schema(content_of)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        if _inside.get():  # a part within a part: parts may hold their own kind, without end
+            return {"type": "object", "title": _words(self.kind)}
+        token = _inside.set(True)
+        try:
+            return {"oneOf": [self._schema_of(name) for name in names(self.kind)]}
+        finally:
+            _inside.reset(token)
+
+    def _schema_of(self, name: str) -> dict[str, Any]:
+        schema = TypeAdapter(find(self.kind, name)).json_schema()
+        properties = {"name": {"const": name, "description": names(self.kind)[name]}, **schema.get("properties", {})}
+        return {**schema, "properties": properties, "required": ["name", *schema.get("required", ())]}
+
+
+def _validated(found: Any, options: Mapping[str, Any]) -> Any:
+    return found.__pydantic_validator__.validate_python(ArgsKwargs((), dict(options)))
+
+
+def _sentence(error: ValidationError, known: Sequence[str]) -> str:
+    """What is wrong first with the options of a part; a misspelt one before all that is missing for its sake."""
+    details = error.errors()
+    first = min(details, key=lambda detail: detail["type"] != "unexpected_keyword_argument")
+    place = ".".join(str(key) for key in first["loc"] if not is_type_label(str(key)))
+    if first["type"] == "unexpected_keyword_argument":
+        return _unknown(place, known)
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    return f"{place}: {message}" if first["type"] == "value_error" else f"{place} {message}, got {first['input']!r}"
+
+
+def _option_names(found: Any) -> list[str]:
+    return [each.name for each in fields(found)]
+
+
+def _unknown(option: str, known: Sequence[str]) -> str:
+    return f"has no option {option!r}; {suggestion(option, known) if known else 'it has none'}"
+
+
+def is_type_label(place: str) -> bool:
+    """Whether a place in an error is none that a person wrote, but pydantic's name of a type among several."""
+    return "[" in place or place.startswith("constrained-")
+
+
+# Where parts are
+
+
+@functools.cache
+def _files(kind: str) -> dict[str, Path]:
+    """The files of a folder that hold a part."""
+    folder = _PACKAGE / kind
+    if not folder.is_dir():
+        raise GradatimError(f"there is no kind of parts {kind!r}; {suggestion(kind, kinds())}")
+    return {file.stem: file for file in sorted(folder.glob("*.py")) if _part_class(file) is not None}
+
+
+@functools.cache
+def _part_class(file: Path) -> str | None:
+    """The name of the class in a file that is decorated as a part; the file is not imported."""
+    source = file.read_text(encoding="utf-8")
+    if "@part" not in source:
+        return None
+    found = [each.name for each in ast.parse(source).body if isinstance(each, ast.ClassDef) and _is_decorated(each)]
+    if len(found) > 1:
+        raise GradatimError(f"{file.name} holds {len(found)} parts ({', '.join(found)}); a part is one file")
+    return found[0] if found else None
+
+
+def _is_decorated(body: ast.ClassDef) -> bool:
+    return any(ast.unparse(each) in {"part", "gradatim.part.part"} for each in body.decorator_list)
+
+
+@functools.cache
+def _entry_points(kind: str) -> dict[str, EntryPoint]:
+    """The parts of other distributions, by name."""
+    start = kind.replace("/", ".") + "."
+    found = entry_points(group=ENTRY_POINTS)
+    return {point.name.removeprefix(start): point for point in found if point.name.startswith(start)}
+
+
+def _own(name: str) -> Any:
+    """The class that ``path/to/file.py:Class`` or ``package.module:Class`` names."""
+    place, _, attribute = name.rpartition(":")
+    module = import_own(place)
+    if not hasattr(module, attribute):
+        classes = [key for key, each in vars(module).items() if isinstance(each, type) and is_part(each)]
+        raise GradatimError(f"{place!r} has no class {attribute!r}; {suggestion(attribute, classes)}")
+    return getattr(module, attribute)
+
+
+def _named(found: Any, name: str) -> type:
+    _names.setdefault(found, name)
+    return found  # type: ignore[no-any-return]
+
+
+def _words(kind: str) -> str:
+    """What errors call one part of a kind: a ``scorer``, a ``boundary``."""
+    last = kind.rpartition("/")[2]
+    return f"{last[:-3]}y" if last.endswith("ies") else last.removesuffix("s")
