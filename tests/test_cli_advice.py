@@ -60,7 +60,9 @@ def raised_errors() -> Iterator[tuple[str, str, list[str]]]:
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(call, ast.Call) or not getattr(call.func, "id", "").endswith("Error") or not call.args:
                 continue
-            options = [part for key in call.keywords if key.arg == "options" for part in constants(key.value)]
+            given = [key.value for key in call.keywords if key.arg == "options"]
+            parts = [part for value in given for part in getattr(value, "elts", [value])]
+            options = ["".join(constants(part)) for part in parts]
             yield f"{path.relative_to(SOURCE)}:{call.lineno}", "".join(constants(call.args[0])), options
 
 

@@ -160,7 +160,7 @@ def test_the_loop_goes_on_while_a_verification_runs() -> None:
 
 
 def test_the_loop_goes_on_while_a_tree_is_grown_to_learn_from() -> None:
-    recipe = small_recipe(search={"name": "mcts", "simulations": 3, "branch": 2, "guide_rollouts": 1})
+    recipe = small_recipe(search={"name": "mcts", "simulations": 3, "branch": 2}, trees={"guide_rollouts": 1})
     search, tree = tree_search(recipe, random_policy(), SlowTask()), new_tree()
     assert ticks_during(lambda: search(tree)) > 5
 

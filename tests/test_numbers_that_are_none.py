@@ -17,7 +17,7 @@ from gradatim.policies.base import Sampling
 from gradatim.policies.scripted import ScriptedPolicy
 from gradatim.policies.token_sampling import choose_tokens
 from gradatim.scorers.process_reward import ProcessRewardScorer
-from gradatim.search import beam_search, best_of_n, mcts, weighted_majority
+from gradatim.search import Beam, Mcts, best_of_n, weighted_majority
 from gradatim.training import Example, TrainingSettings, train
 from gradatim.training.objectives.process_reward import ProcessReward
 from gradatim.training.objectives.sft import SupervisedFineTuning
@@ -81,9 +81,8 @@ def test_a_reward_model_that_has_diverged_stores_no_score() -> None:
 @pytest.mark.parametrize("value", BAD)
 def test_no_search_ranks_by_a_score_that_is_no_number(value: float) -> None:
     for search in (
-        lambda tree: beam_search(tree, random_policy(), BadScorer(value)),
-        lambda tree: mcts(tree, random_policy(), BadScorer(value)),
-        lambda tree: mcts(tree, random_policy(), LengthScorer(), terminal_value=lambda node: value),
+        lambda tree: Beam()(tree, random_policy(), BadScorer(value)),
+        lambda tree: Mcts()(tree, random_policy(), BadScorer(value)),
     ):
         with pytest.raises(GradatimError, match=r"is not a\s+finite number|has the value"):
             asyncio.run(search(new_tree()))  # type: ignore[no-untyped-call]
@@ -125,9 +124,7 @@ def test_beam_search_does_not_pay_to_score_what_is_cut_off() -> None:
             await super().score(nodes)
 
     tree = new_tree()
-    asyncio.run(
-        beam_search(tree, ScriptedPolicy(steps_of), Watching(), sampling=Sampling(max_step_tokens=5, max_steps=4))
-    )
+    asyncio.run(Beam()(tree, ScriptedPolicy(steps_of), Watching(), sampling=Sampling(max_step_tokens=5, max_steps=4)))
     assert any(node.step.end.cuts_off for node in tree.nodes)
     assert asked
     assert not any(node.step.end.cuts_off for node in asked)

@@ -16,7 +16,7 @@ from gradatim.budget import Budget
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Policy, Sampling
 from gradatim.policies.transformers import TransformersPolicy
-from gradatim.search import independent_sampling, search_many
+from gradatim.search import IndependentSampling, search_many
 from gradatim.tree import EndReason, Problem, Step, Tree
 from test_policies_exact import SHORT, assert_exact, make_policy, make_tree, structure, work
 from tiny_models import BOUNDARY, END, byte_pair_tokenizer, prompt, tiny_causal, word_tokenizer
@@ -192,7 +192,7 @@ def test_a_prompt_that_is_too_long_stays_unexpanded_and_ends_nothing() -> None:
     with pytest.warns(
         UserWarning, match=r"a prompt of problem '16' has 16 tokens, .* at most 16, so it stays unexp"
     ) as told:
-        asyncio.run(search_many(trees, lambda tree: independent_sampling(tree, policy, n=3)))
+        asyncio.run(search_many(trees, lambda tree: IndependentSampling(n=3)(tree, policy)))
     assert len(told) == 1
     assert policy.too_long.count == 2
     assert [len(tree) > 1 for tree in trees] == [False, True, False]

@@ -96,7 +96,7 @@ def test_rollouts_complete_what_the_last_level_left_open() -> None:
 
 def test_decided_steps_are_not_expanded_on_demand() -> None:
     tree = new_tree()
-    scorer = FunctionScorer(lambda node: (len(node.text) % 3) / 2, "thirds")
+    scorer = FunctionScorer(lambda node: (node.id % 3) / 2, "thirds")
     asyncio.run(Grow(branching=(100, 100), rollouts=0, skip_decided=True)(tree, ListingPolicy(random_moves()), scorer))
     assert {node.scores["thirds"] for node in tree.root.children} == {0.0, 0.5, 1.0}
     for node in tree.root.children:
