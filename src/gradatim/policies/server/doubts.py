@@ -19,6 +19,10 @@ class Doubt(StrEnum):
     END = "does not say why its answer ended"
 
 
+OF_TEXT = frozenset({Doubt.REPEATED, Doubt.COUNT})
+"""The doubts that concern the text itself: some of it may be there twice."""
+
+
 class Doubts:
     """Learns of one server whether what seems flawed in its answers is better when it is asked for again.
 

@@ -15,7 +15,7 @@ from gradatim.policies.server.answers import CUT_OFF, Answer, Reading
 from gradatim.policies.server.client import Client
 from gradatim.policies.server.continuing import Continuing, lost_blanks
 from gradatim.policies.server.division import Division
-from gradatim.policies.server.doubts import ASKED_AGAIN, Doubt, Doubts
+from gradatim.policies.server.doubts import ASKED_AGAIN, OF_TEXT, Doubt, Doubts
 from gradatim.policies.server.events import END, Event, Events
 from gradatim.policies.server.failures import (
     ContextError,
@@ -221,9 +221,9 @@ class Endpoint:
                 reading.doubts.add(Doubt.LOG_PROBABILITIES)
             doubts = self._doubts.worth_asking(reading.doubts)
             if doubts and len(asked) < ASKED_AGAIN:
-                doubt = Doubt.REPEATED if Doubt.REPEATED in doubts else doubts[0]
+                doubt = next((each for each in doubts if each in OF_TEXT), doubts[0])
                 asked.append(doubt)
-                if doubt is Doubt.REPEATED:  # text that may be wrong is taken only if it comes again
+                if doubt in OF_TEXT:  # text that may be wrong is taken only if it comes again
                     raise MalformedError(f"{self.client.url} {doubt}")
                 raise DoubtfulError(f"{self.client.url} {doubt}", reading)
             return reading
