@@ -13,7 +13,7 @@ from rich.console import Console
 from gradatim.errors import GradatimError
 from gradatim.pipeline import Progress, run_recipe
 from gradatim.pipeline.growing import VALUE
-from gradatim.pipeline.nothing_learned import no_examples, no_labels
+from gradatim.pipeline.nothing_learned import no_examples, no_labels, same_labels
 from gradatim.recipes import Recipe
 from gradatim.search import back_up_values
 from gradatim.tree import EndReason, Problem, Step, Tree
@@ -63,6 +63,34 @@ def test_where_no_solution_is_finished_the_limit_is_named(trees: list[Tree], sai
     for error in (no_labels(recipe(), trees), no_examples(recipe("sft"), trees, "steps of right solutions")):
         assert said in str(error)
         assert "min_" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("trees", "label", "said"),
+    [
+        ([tree_of(LONG, LONG)], 0.0, "cut off at the longest step; raise policy.sampling.max_step_tokens"),
+        ([tree_of(WRONG, WRONG)], 0.0, "no solution is right"),
+        ([tree_of(RIGHT, RIGHT)], 1.0, "every solution is right; take problems that the policy does not always solve"),
+    ],
+)
+def test_labels_that_are_all_the_same_teach_nothing(trees: list[Tree], label: float, said: str) -> None:
+    error = str(same_labels(recipe(), trees, label))
+    assert error.startswith(f"every step label is {label:g}, so that the scorer has nothing to tell apart: ")
+    assert said in error
+
+
+def test_a_run_whose_solutions_are_all_cut_off_trains_no_scorer_and_still_reports(tmp_path: Path) -> None:
+    """It trained one on labels that were all 0, and broke off at the figure of a tree without scores."""
+    cut = {"model": "shipped:countdown", "device": "cpu", "sampling": {"max_step_tokens": 16, "max_steps": 1}}
+    changes = {"policy": cut, "objective": None, "evaluation": {"samples": 2, "best_of": [2], "majority": [2]}}
+    progress = Progress(Console(file=io.StringIO()))
+    with pytest.raises(GradatimError, match=r"every step label is 0.*cut off at the most steps; raise policy"):
+        run_recipe(small_recipe(**changes, problems={"train": 2, "test": 2}), tmp_path / "learned", progress=progress)
+    given = {"init": "shipped:countdown-reward", "train": False}
+    report = run_recipe(
+        small_recipe(**changes, search=None, scorer=given, problems={"test": 2}), tmp_path / "given", progress=progress
+    )
+    assert report["finding"] == ["Nothing was solved: none of 4 solutions of 2 held-out problems is right."]
 
 
 def test_a_scorer_without_labels_hears_of_min_count_where_that_is_the_reason() -> None:

@@ -17,7 +17,7 @@ from gradatim.pipeline.context import Run
 from gradatim.pipeline.fitting import curve, fit, outcome, reported, saved_dtype, training_settings
 from gradatim.pipeline.growing import VALUE, grow_trees
 from gradatim.pipeline.measures import HeldOutLabels, SampledAccuracy, held_out_thresholds
-from gradatim.pipeline.nothing_learned import no_examples, no_labels
+from gradatim.pipeline.nothing_learned import no_examples, no_labels, same_labels
 from gradatim.pipeline.parts import make_chat, pick_device
 from gradatim.policies.loading import load_merged_model, load_tokenizer
 from gradatim.policies.prompts import ChatFormat
@@ -69,6 +69,8 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
     labels, validation = _labels(run, own(trees)), _labels(run, held_out_trees)
     if not labels:
         raise no_labels(run.recipe, trees)
+    if len({label.label for label in labels}) == 1:
+        raise same_labels(run.recipe, trees, labels[0].label)
     set_seed(run.seed("scorer") % 2**31)
     model = load_process_reward_model(source).to(pick_device(run.recipe.policy.device))
     objective = ProcessReward()

@@ -30,6 +30,14 @@ def no_labels(recipe: Recipe, trees: Sequence[Tree]) -> GradatimError:
     return GradatimError(f"no step has a value to learn from: {reason}")
 
 
+def same_labels(recipe: Recipe, trees: Sequence[Tree], label: float) -> GradatimError:
+    """The error of a scorer for which every step label of ``trees`` is ``label``."""
+    return GradatimError(
+        f"every step label is {label:g}, so that the scorer has nothing to tell apart: "
+        f"{_why_same(recipe, trees, label)}"
+    )
+
+
 def no_examples(recipe: Recipe, trees: Sequence[Tree], what: str) -> GradatimError:
     """The error of an objective for which ``trees`` hold no ``what``."""
     reason = _nothing_finished(recipe, trees) or _all_alike(recipe, trees) or _no_pair(recipe, trees)
@@ -54,6 +62,16 @@ def _nothing_finished(recipe: Recipe, trees: Sequence[Tree]) -> str | None:
         f"none of {outcomes.solutions:,} solutions is finished, since {max(ends.values()):,} were cut off {where}; "
         f"{advice}"
     )
+
+
+def _why_same(recipe: Recipe, trees: Sequence[Tree], label: float) -> str:
+    """Why no step label differs from ``label``."""
+    if isinstance(recipe.search, StoredTrees):
+        return "name trees with right and wrong steps as search.trees"
+    if label >= 1.0:
+        return "every solution is right; take problems that the policy does not always solve"
+    why = _nothing_finished(recipe, trees) or _all_alike(recipe, trees)
+    return why or f"no step is better than another; draw more solutions of each problem ({_more_solutions(recipe)})"
 
 
 def _all_alike(recipe: Recipe, trees: Sequence[Tree]) -> str | None:

@@ -274,7 +274,9 @@ def _draw(run: Run, report: Report, trees: Sequence[Tree]) -> None:
             training_curves({"loss": history}, add(caption, f"training-{stage}.png"), title=caption)
     if trees:
         telling = max(trees, key=_contrast)
-        draw_tree(telling, add("One problem's tree", "tree.png"), by=scorer_name(run), limit=_FIGURE_NODES)
+        name = scorer_name(run)  # where every solution was cut off, none was scored
+        by = name if any(name in node.scores for node in telling.nodes) else None
+        draw_tree(telling, add("One problem's tree", "tree.png"), by=by, limit=_FIGURE_NODES)
 
 
 def _contrast(tree: Tree) -> float:
