@@ -199,6 +199,11 @@ def test_check_says_what_is_wrong(tmp_path: Path) -> None:
     cut = CliRunner().invoke(app, ["check", str(recipe), "--set", "policy.sampling.max_steps=1"])
     assert cut.exit_code == 1
     assert "every solution was cut off: raise policy.sampling.max_step_tokens" in cut.output
+    taught = CliRunner().invoke(
+        app, ["check", str(recipe), "--set", "policy.sampling.max_steps=1", "--set", "fine_tuning.demonstrations=2"]
+    )
+    assert taught.exit_code == 0, "it is not this policy that is searched"
+    assert "is fine-tuned first" in " ".join(taught.output.split())
     missing = CliRunner().invoke(app, ["check", str(recipe), "--policy", "./nowhere"])
     assert missing.exit_code == 1
     assert "there is no folder './nowhere'" in missing.output

@@ -12,10 +12,11 @@ from rich.console import Console
 
 from gradatim import EndReason, Problem, Step, Tree
 from gradatim.pipeline import Progress, run_recipe
-from gradatim.pipeline.outcomes import Outcomes, nothing_solved, outcomes_of, warnings_of
+from gradatim.pipeline.outcomes import Outcomes, nothing_solved, outcomes_of, says_what_ends, warnings_of
 from gradatim.pipeline.shown_solutions import shown_solutions
 from gradatim.recipes.schema import SamplingOptions
 from gradatim.tasks.base import Verdict, grade
+from gradatim.tasks.countdown import Countdown
 from small_runs import small_recipe
 
 
@@ -100,6 +101,15 @@ def test_cut_off_solutions_are_warned_of_with_the_key_to_raise(end: EndReason, t
     (warning,) = warnings_of(counted(many), "evaluation.budget", varied=True)
     assert warning.startswith("1 of 2 (50.0 %) of the solutions were cut off")
     assert warning.endswith(key)
+
+
+def test_a_task_that_says_no_end_is_told_so_where_solutions_run_on() -> None:
+    assert not says_what_ends(Sixes())
+    assert says_what_ends(Countdown())
+    trees = [tree_of([("6\n", EndReason.STEPS)])]
+    (warning,) = warnings_of(counted(trees), "", varied=False, ends=False)
+    assert "raise policy.sampling.max_steps, or say what ends a solution" in warning
+    assert "solution_end" in warning
 
 
 def test_leaves_without_a_value_and_identical_draws() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from gradatim.pipeline.context import Run
 from gradatim.tasks.base import Task
+from gradatim.tasks.solution_end import solution_end_of
 from gradatim.tree import EndReason, Node, Tree
 
 STEP_LENGTH, STEPS, CONTEXT, BUDGET = "step length", "steps", "context", "budget"
@@ -17,6 +18,9 @@ FINISHED = {
     EndReason.ANSWER: "complete answer",
     EndReason.STOP: "next problem",
 }
+NO_END = (
+    "say what ends a solution where the policy itself does not (solution_end of the task's class, or stop in its file)"
+)
 _MANY = 0.03  # the share of solutions from which on a run warns of them
 _VERIFIED_AGAIN = 200  # solutions whose reasons are asked for, since a verifier may be slow
 
@@ -149,7 +153,10 @@ def note_outcomes(
     # only another program's draws can be the same by mistake; here a policy may be that sure of its answers
     drawn_elsewhere = run.recipe.policy.is_server or run.recipe.policy.engine == "vllm"
     warnings = [
-        f"{title}: {text}" for text in warnings_of(outcomes, budget_key, varied=drawn_elsewhere and drawn_at > 0)
+        f"{title}: {text}"
+        for text in warnings_of(
+            outcomes, budget_key, varied=drawn_elsewhere and drawn_at > 0, ends=says_what_ends(run.task)
+        )
     ]
     if outcomes.solutions > outcomes.open and not outcomes.right:
         warnings.append(f"{title}: {nothing_solved(outcomes, run.task, trees)}")
@@ -172,17 +179,24 @@ def note_outcomes(
         run.folder.update(name, 0.0, **kept)
 
 
-def warnings_of(outcomes: Outcomes, budget_key: str, *, varied: bool) -> list[str]:
+def says_what_ends(task: Task) -> bool:
+    """Whether a task knows a complete final answer, or a text that ends a solution where the policy writes no end."""
+    end = solution_end_of(task)
+    return bool(end.line or end.box or end.stop)
+
+
+def warnings_of(outcomes: Outcomes, budget_key: str, *, varied: bool, ends: bool = True) -> list[str]:
     """What is wrong with how solutions ended, each with what to change.
 
     Args:
         outcomes: what became of the solutions.
         budget_key: the recipe's key of what a tree may cost.
         varied: whether another program was asked for random draws, so that they should differ.
+        ends: whether the task says what ends a solution.
     """
     advice = {
         STEP_LENGTH: ("at the longest step", "raise policy.sampling.max_step_tokens"),
-        STEPS: ("at the most steps", "raise policy.sampling.max_steps"),
+        STEPS: ("at the most steps", "raise policy.sampling.max_steps" + ("" if ends else f", or {NO_END}")),
         CONTEXT: ("at the end of the model's context", "take shorter prompts, or a model with a longer context"),
         BUDGET: ("by the budget", f"raise {budget_key}"),
     }

@@ -85,7 +85,10 @@ def try_out(run: Run) -> tuple[list[Section], list[str]]:
     sampled = run_to_end(everything())
     for tree in sampled:
         grade(tree, run.task)
-    return [_solutions(sampled, run), _costs(parts)], _troubles(sampled)
+    if recipe.fine_tuning is None:
+        return [_solutions(sampled, run), _costs(parts)], _troubles(sampled)
+    note = Section("", ["The policy was tried as it is; what is searched and measured in the run is fine-tuned first."])
+    return [_solutions(sampled, run), note, _costs(parts)], []
 
 
 async def _timed(
