@@ -12,17 +12,19 @@ from transformers import AutoModelForTokenClassification
 from gradatim.errors import GradatimError
 from gradatim.supervision.labels import StepLabel
 from gradatim.supervision.pairs import StepPair
-from gradatim.training.examples import build_row
+from gradatim.training.examples import Example, TrainingRow, build_row
 from gradatim.training.forward import step_logits, token_log_probabilities
 from gradatim.training.objectives import (
     Dpo,
+    Loss,
+    Objective,
     ProcessReward,
+    Quantities,
     StepDpo,
-    StepQuantities,
     SupervisedFineTuning,
     dpo_loss,
     process_reward_loss,
-    sft_loss,
+    term_sizes,
 )
 from gradatim.training.objectives.dpo import PairObjective
 from gradatim.tree import Node, Tree
@@ -43,10 +45,19 @@ def sibling_pairs(tree: Tree) -> list[StepPair]:
     ]
 
 
-def quantities(model: Any, objective: PairObjective, pairs: list[StepPair]) -> StepQuantities:
-    row = build_row(objective.examples(pairs))
+def measured(model: Any, row: TrainingRow) -> Quantities:
     values = row.sum_groups(token_log_probabilities(model, row))
-    return StepQuantities(values, row.sum_groups(row.reference), row.lengths, row.weights, row.targets)
+    return Quantities(values, row.sum_groups(row.reference), row.lengths, row.group_term, row.weights, row.targets)
+
+
+def quantities(model: Any, objective: PairObjective, pairs: list[StepPair]) -> Quantities:
+    return measured(model, build_row(objective.examples(pairs)))
+
+
+def mean(objective: Objective, of: Quantities, found: Loss) -> torch.Tensor:
+    """What the trainer minimizes."""
+    sizes = term_sizes(objective, of.lengths, of.group_term, of.weights)
+    return (of.weights * found.per_term).sum() / sizes.sum()
 
 
 @settings(max_examples=50)
@@ -69,8 +80,10 @@ def test_preference_loss_equals_its_formula(
     lengths = torch.tensor([[row[4], 1] for row in rows])
     weights = torch.tensor([row[5] + 0.1 for row in rows], dtype=torch.float64)
     targets = torch.arange(len(rows), dtype=torch.float64)
-    steps = StepQuantities(table[:, :2], table[:, 2:], lengths, weights, targets)
-    loss, metrics = objective.loss(steps, objective.normalizer(weights, lengths))
+    terms = torch.arange(len(rows)).repeat_interleave(2)
+    of = Quantities(table[:, :2].flatten(), table[:, 2:].flatten(), lengths.flatten(), terms, weights, targets)
+    found = objective.loss(of)
+    accuracy = (found.metrics["rewards/accuracies"] * weights).sum() / weights.sum()
     expected = total = right = 0.0
     for i, (chosen, rejected, first, second, length, extra) in enumerate(rows):
         advantage = beta * (chosen - first - rejected + second) - margin * i
@@ -78,19 +91,16 @@ def test_preference_loss_equals_its_formula(
         expected += (extra + 0.1) * (term - nll * chosen / length)
         total += extra + 0.1
         right += (extra + 0.1) * (chosen - first > rejected - second)
-    assert float(loss) == pytest.approx(expected / total, rel=1e-6, abs=1e-9)
-    assert float(metrics["rewards/accuracies"]) == pytest.approx(right / total, abs=1e-6)
+    assert float(mean(objective, of, found)) == pytest.approx(expected / total, rel=1e-6, abs=1e-9)
+    assert float(accuracy) == pytest.approx(right / total, abs=1e-6)
 
 
 @settings(max_examples=50)
-@given(st.lists(st.tuples(st.floats(-20, 20), st.floats(0, 1), st.floats(0.1, 3)), min_size=1, max_size=8))
-def test_process_reward_loss_equals_its_formula(rows: list[tuple[float, float, float]]) -> None:
-    logits, labels, weights = torch.tensor(rows, dtype=torch.float64).T
-    expected = sum(
-        -weight * (label * math.log(sigmoid(logit)) + (1 - label) * math.log(sigmoid(-logit)))
-        for logit, label, weight in rows
-    ) / sum(weight for _, _, weight in rows)
-    assert float(process_reward_loss(logits, labels, weights)) == pytest.approx(expected, rel=1e-6)
+@given(st.lists(st.tuples(st.floats(-20, 20), st.floats(0, 1)), min_size=1, max_size=8))
+def test_process_reward_loss_equals_its_formula(rows: list[tuple[float, float]]) -> None:
+    logits, labels = torch.tensor(rows, dtype=torch.float64).T
+    expected = [-label * math.log(sigmoid(logit)) - (1 - label) * math.log(sigmoid(-logit)) for logit, label in rows]
+    assert process_reward_loss(logits, labels).tolist() == pytest.approx(expected, rel=1e-6)
 
 
 def test_sft_loss_is_the_mean_over_the_tokens_of_separate_texts() -> None:
@@ -98,15 +108,40 @@ def test_sft_loss_is_the_mean_over_the_tokens_of_separate_texts() -> None:
     leaves = list(tree.leaves())
     objective = SupervisedFineTuning()
     row = build_row(objective.examples(leaves))
-    values = row.sum_groups(token_log_probabilities(model, row))
-    steps = StepQuantities(values, values, row.lengths, row.weights, row.targets)
-    loss, _ = objective.loss(steps, objective.normalizer(row.weights, row.lengths))
+    of = measured(model, row)
+    loss = mean(objective, of, objective.loss(of))
     texts = [path_log_probabilities(model, node) for leaf in leaves for node in leaf.path()[1:]]
     torch.testing.assert_close(loss, -torch.cat(texts).mean(), atol=1e-5, rtol=0)
     single = build_row(objective.examples(leaves[:1], whole_paths=False))
-    assert single.lengths.tolist() == [[len(leaves[0].step.tokens)]]
-    weights = torch.ones(2)
-    assert float(sft_loss(torch.tensor([-2.0, -4.0]), torch.tensor([1, 3]), weights)) == pytest.approx(1.5)
+    assert single.lengths.tolist() == [len(leaves[0].step.tokens)]
+    two = Quantities(
+        torch.tensor([-2.0, -4.0]), torch.zeros(2), torch.tensor([1, 3]), torch.arange(2), torch.ones(2), torch.zeros(2)
+    )
+    assert float(mean(objective, two, objective.loss(two))) == pytest.approx(1.5)
+
+
+def test_weights_of_both_signs_do_not_make_a_loss_explode() -> None:
+    """Advantages among siblings sum to zero: divided by their sum, the loss would be anything."""
+    objective, tree = SupervisedFineTuning(), random_tree(2, nodes=14)
+    nodes = tree.nodes[1:5]
+    row = build_row([Example(((node,),), weight) for node, weight in zip(nodes, (1.0, -1.0, 0.5, -0.5), strict=True)])
+    of = measured(tiny_model(), row)
+    weighted = sum(w * -v for w, v in zip((1.0, -1.0, 0.5, -0.5), of.values.tolist(), strict=True))
+    tokens = sum(w * len(node.step.tokens) for w, node in zip((1.0, 1.0, 0.5, 0.5), nodes, strict=True))
+    assert float(mean(objective, of, objective.loss(of)).detach()) == pytest.approx(weighted / tokens, rel=1e-5)
+
+
+def test_terms_of_different_numbers_of_groups_keep_their_groups() -> None:
+    """Rows were cut into as many groups to a term as their mean has, whoever they were of."""
+    tree = random_tree(4, nodes=16)
+    one, two, three, *_ = tree.nodes[1:]
+    row = build_row([Example(((one,),)), Example(((one,), (two,), (three,))), Example(((two,),))])
+    assert row.group_term.tolist() == [0, 1, 1, 1, 2]
+    assert row.lengths.tolist() == [len(node.step.tokens) for node in (one, one, two, three, two)]
+    of = measured(tiny_model(), row)
+    for objective, said in ((StepDpo(), "learns from pairs"), (SupervisedFineTuning(), "learns from one step")):
+        with pytest.raises(GradatimError, match=said):
+            objective.loss(of)
 
 
 @pytest.mark.parametrize("objective", [Dpo(beta=0.3), StepDpo(beta=0.3)])
@@ -114,14 +149,15 @@ def test_pairs_read_the_right_log_probabilities(objective: Dpo | StepDpo) -> Non
     model, tree = tiny_model(), random_tree(4, nodes=16)
     pairs = sibling_pairs(tree)
     steps = quantities(model, objective, pairs)
+    values, references, lengths = map(steps.pairs, (steps.values, steps.reference, steps.lengths))
     for i, pair in enumerate(pairs):
         for side, node in enumerate((pair.chosen, pair.rejected)):
             nodes = node.path()[1:] if isinstance(objective, Dpo) else [node]
             expected = sum(path_log_probabilities(model, step).sum() for step in nodes)
             recorded = sum(sum(step.step.log_probabilities) for step in nodes)
-            assert float(steps.values[i, side].detach()) == pytest.approx(float(expected.detach()), abs=1e-4)
-            assert float(steps.reference[i, side]) == pytest.approx(recorded, abs=1e-5)
-            assert int(steps.lengths[i, side]) == sum(len(step.step.tokens) for step in nodes)
+            assert float(values[i, side].detach()) == pytest.approx(float(expected.detach()), abs=1e-4)
+            assert float(references[i, side]) == pytest.approx(recorded, abs=1e-5)
+            assert int(lengths[i, side]) == sum(len(step.step.tokens) for step in nodes)
     assert steps.weights.tolist() == [pair.weight for pair in pairs]
 
 
@@ -132,8 +168,8 @@ def test_step_dpo_compares_solutions_from_where_they_part() -> None:
     shared = [node for node in first.path() if any(node is other for other in second.path())]
     assert list(chosen) == first.path()[len(shared) :]
     assert list(rejected) == second.path()[len(shared) :]
-    step = StepDpo(beta=0.2).loss(quantities(tiny_model(), StepDpo(), [StepPair(first, second)]), torch.tensor(1.0))[0]
-    whole = Dpo(beta=0.2).loss(quantities(tiny_model(), Dpo(), [StepPair(first, second)]), torch.tensor(1.0))[0]
+    step = StepDpo(beta=0.2).loss(quantities(tiny_model(), StepDpo(), [StepPair(first, second)])).per_term
+    whole = Dpo(beta=0.2).loss(quantities(tiny_model(), Dpo(), [StepPair(first, second)])).per_term
     torch.testing.assert_close(step, whole, atol=1e-5, rtol=0)  # what both share cancels
 
 
@@ -148,11 +184,13 @@ def test_losses_equal_trls(kind: type[Dpo | StepDpo], nll: float, tmp_path: Any)
     trl = _trl_trainer(model, pairs, whole=kind is Dpo, beta=0.4, nll=nll, folder=str(tmp_path))
     for pair, inputs in zip(pairs, trl.get_eval_dataloader(trl.train_dataset), strict=True):
         steps = quantities(model, objective, [pair])
-        ours, metrics = objective.loss(steps, torch.tensor(1.0))
+        found = objective.loss(steps)
         with torch.no_grad():
             theirs = trl.compute_loss(trl.model, inputs)
-        assert float(ours.detach()) == pytest.approx(float(theirs), abs=1e-4)
-        assert float(metrics["rewards/margins"]) == pytest.approx(trl._metrics["eval"]["rewards/margins"][-1], abs=1e-4)
+        assert float(found.per_term.detach()) == pytest.approx(float(theirs), abs=1e-4)
+        assert float(found.metrics["rewards/margins"]) == pytest.approx(
+            trl._metrics["eval"]["rewards/margins"][-1], abs=1e-4
+        )
 
 
 def _trl_trainer(model: Any, pairs: list[StepPair], *, whole: bool, beta: float, nll: float, folder: str) -> Any:

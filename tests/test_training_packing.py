@@ -48,7 +48,7 @@ def test_packed_log_probabilities_and_gradients_equal_those_of_single_paths(fami
     weights = torch.randn(len(nodes), generator=torch.Generator().manual_seed(seed))
     row = build_row([Example(((node,),)) for node in nodes])
     packed = token_log_probabilities(model, row)
-    sums = row.sum_groups(packed)[:, 0]
+    sums = row.sum_groups(packed)
     (weights * sums).sum().backward()
     packed_gradients = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
@@ -121,7 +121,7 @@ def test_a_divided_tree_has_the_same_log_probabilities() -> None:
     with torch.no_grad():
         for part in rows:
             row = build_row(part)
-            sums = row.sum_groups(token_log_probabilities(model, row))[:, 0]
+            sums = row.sum_groups(token_log_probabilities(model, row))
             for value, example in zip(sums, part, strict=True):
                 expected = path_log_probabilities(model, example.groups[0][0]).sum()
                 torch.testing.assert_close(value, expected, atol=1e-5, rtol=0)

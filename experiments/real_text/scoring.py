@@ -33,8 +33,8 @@ def likelihood_scores(model: Any, tokenizer: PreTrainedTokenizerBase, solutions:
     """The geometric mean of the probabilities of each step's tokens under a language model."""
 
     def measure(row: TrainingRow) -> torch.Tensor:
-        sums = row.sum_groups(token_log_probabilities(model, row))[:, 0]
-        return (sums / row.lengths[:, 0]).exp()
+        sums = row.sum_groups(token_log_probabilities(model, row))
+        return (sums / row.lengths).exp()
 
     return _scores(model, tokenizer, solutions, measure)
 

@@ -41,7 +41,8 @@ class HeldOutLabels:
 
     def negative_loss(self, model: Any) -> float:
         """Minus the mean binary cross-entropy."""
-        return -float(process_reward_loss(self.logits(model), self.labels, self.weights))
+        losses = process_reward_loss(self.logits(model), self.labels)
+        return -float((self.weights * losses).sum() / self.weights.sum())
 
     def logits(self, model: Any) -> Tensor:
         """The model's logit of every example, (examples,)."""

@@ -55,8 +55,8 @@ def parting_steps(chosen: Node, rejected: Node) -> tuple[tuple[Node, ...], tuple
 class TrainingRow:
     """The tensors of one forward pass: a packed row and the examples that are read off it.
 
-    For ``T`` row tokens, ``K`` predictions, ``M`` scored tokens, ``N`` scored nodes, ``I`` examples of ``g`` groups,
-    ``G = I * g``, and ``Q`` memberships of a node in a group:
+    For ``T`` row tokens, ``K`` predictions, ``M`` scored tokens, ``S`` scored nodes, ``N`` examples of ``G`` groups in
+    all, and ``Q`` memberships of a node in a group:
 
     Attributes:
         input_ids (``T``), position_ids (``T``), visible_until (``T``): see
@@ -66,8 +66,9 @@ class TrainingRow:
         reference (``M``): reference log-probability of each scored token, NaN where there is none.
         member_node (``Q``), member_group (``Q``): node ``member_node[i]`` belongs to group ``member_group[i]``.
         group_ends (``G``): row position of the last step token of each group.
-        lengths (``I``, ``g``): scored tokens in each group.
-        weights (``I``), targets (``I``): of the examples.
+        lengths (``G``): scored tokens in each group.
+        group_term (``G``): the example that a group is of, ascending; examples may have different numbers of groups.
+        weights (``N``), targets (``N``): of the examples.
     """
 
     input_ids: Tensor
@@ -82,6 +83,7 @@ class TrainingRow:
     member_group: Tensor
     group_ends: Tensor
     lengths: Tensor
+    group_term: Tensor
     weights: Tensor
     targets: Tensor
 
@@ -90,11 +92,11 @@ class TrainingRow:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def sum_groups(self, token_values: Tensor) -> Tensor:
-        """Sum a value per scored token, (M,), over each group of each example: (I, g)."""
+        """Sum a value per scored token, (M,), over each group: (G,)."""
         # Every scored node is a member of some group, so there are at least as many memberships as nodes.
         nodes = token_values.new_zeros(self.member_node.shape[0]).index_add(0, self.node_of, token_values)
         sums = token_values.new_zeros(self.group_ends.shape[0])
-        return sums.index_add(0, self.member_group, nodes[self.member_node]).view_as(self.lengths)
+        return sums.index_add(0, self.member_group, nodes[self.member_node])
 
 
 def build_row(examples: Sequence[Example]) -> TrainingRow:
@@ -133,7 +135,8 @@ def build_row(examples: Sequence[Example]) -> TrainingRow:
         member_node=members,
         member_group=groups,
         group_ends=ends,
-        lengths=lengths.view(len(examples), -1),
+        lengths=lengths,
+        group_term=torch.tensor([i for i, example in enumerate(examples) for _ in example.groups]),
         weights=torch.tensor([example.weight for example in examples], dtype=torch.float32),
         targets=torch.tensor([example.target for example in examples], dtype=torch.float32),
     )

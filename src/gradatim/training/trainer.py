@@ -19,7 +19,7 @@ from gradatim.training.checkpoints import CheckpointTrainer
 from gradatim.training.even_rows import EvenSampler, evened
 from gradatim.training.examples import Example, TrainingRow, build_row, plan_rows
 from gradatim.training.forward import step_logits, token_log_probabilities
-from gradatim.training.objectives.base import Objective, StepQuantities
+from gradatim.training.objectives.base import Objective, Quantities, term_sizes
 from gradatim.training.packing import token_count
 from gradatim.training.precision import mixed_precision_removed
 from gradatim.training.self_check import blockwise_attention, check_training
@@ -128,10 +128,12 @@ class TreeTrainer(CheckpointTrainer):
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """One forward pass over a row, and the objective; ``num_items_in_batch`` is the update's normalizer."""
         row = TrainingRow(**inputs)
-        own = self.objective.normalizer(row.weights, row.lengths)
-        steps = self._measure(model, row)
+        sizes = term_sizes(self.objective, row.lengths, row.group_term, row.weights)
+        own = sizes.sum()
+        found = self.objective.loss(self._measure(model, row))
         normalizer = own if num_items_in_batch is None else num_items_in_batch
-        loss, metrics = self.objective.loss(steps, normalizer.clamp(min=1e-12))
+        loss = (row.weights * found.per_term).sum() / normalizer.clamp(min=1e-12)
+        metrics = {name: (value * sizes).sum() / own.clamp(min=1e-12) for name, value in found.metrics.items()}
         if not bool(loss.isfinite()):
             raise GradatimError(
                 "the loss is not a finite number, so training would destroy the model; lower the learning rate, or "
@@ -156,7 +158,7 @@ class TreeTrainer(CheckpointTrainer):
         with torch.no_grad(), self.accelerator.autocast(), blockwise_attention(self.model):
             for inputs in loader:
                 inputs = self._prepare_inputs(inputs)
-                weight = self.objective.normalizer(inputs["weights"], inputs["lengths"])
+                weight = self._normalizer(inputs)
                 loss, metrics = self.compute_loss(model, inputs, return_outputs=True)
                 for name, value in {"loss": loss, **metrics}.items():
                     totals[name] = totals.get(name, 0.0) + value * weight
@@ -199,17 +201,21 @@ class TreeTrainer(CheckpointTrainer):
         """The normalizer of one update, over all its rows and all processes."""
         if not batch_samples:
             return None
-        sizes = [self.objective.normalizer(row["weights"], row["lengths"]).float() for row in batch_samples]
+        sizes = [self._normalizer(row).float() for row in batch_samples]
         total = torch.stack(sizes).sum().to(device)
         return self.accelerator.gather(total).sum() if self.accelerator.num_processes > 1 else total
 
-    def _measure(self, model: nn.Module, row: TrainingRow) -> StepQuantities:
+    def _normalizer(self, row: Mapping[str, Tensor]) -> Tensor:
+        """What the loss of a row is divided by, a scalar."""
+        return term_sizes(self.objective, row["lengths"], row["group_term"], row["weights"]).sum()
+
+    def _measure(self, model: nn.Module, row: TrainingRow) -> Quantities:
         if self.objective.reads == "logits":
-            values = step_logits(model, row).view_as(row.lengths)
+            values = step_logits(model, row)
         else:
             values = row.sum_groups(token_log_probabilities(model, row))
         reference = row.sum_groups(row.reference) if self.objective.uses_reference else torch.zeros_like(values)
-        return StepQuantities(values, reference, row.lengths, row.weights, row.targets)
+        return Quantities(values, reference, row.lengths, row.group_term, row.weights, row.targets)
 
     def _with_reference(self, rows: list[TrainingRow], reference: Reference) -> list[TrainingRow]:
         if reference == "tree":

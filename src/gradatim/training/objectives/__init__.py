@@ -1,6 +1,6 @@
-"""Training objectives: one a file, each a pure function of per-step quantities."""
+"""Training objectives: one a file, each a pure function of the quantities of steps."""
 
-from gradatim.training.objectives.base import Metrics, Objective, StepQuantities
+from gradatim.training.objectives.base import Loss, Objective, Quantities, term_sizes
 from gradatim.training.objectives.dpo import Dpo, dpo_loss
 from gradatim.training.objectives.process_reward import ProcessReward, process_reward_loss
 from gradatim.training.objectives.sft import SupervisedFineTuning, sft_loss
@@ -8,13 +8,14 @@ from gradatim.training.objectives.step_dpo import StepDpo
 
 __all__ = [
     "Dpo",
-    "Metrics",
+    "Loss",
     "Objective",
     "ProcessReward",
+    "Quantities",
     "StepDpo",
-    "StepQuantities",
     "SupervisedFineTuning",
     "dpo_loss",
     "process_reward_loss",
     "sft_loss",
+    "term_sizes",
 ]

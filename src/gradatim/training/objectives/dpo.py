@@ -12,7 +12,7 @@ from torch import Tensor
 from gradatim.errors import GradatimError
 from gradatim.supervision.pairs import StepPair
 from gradatim.training.examples import Example, parting_steps
-from gradatim.training.objectives.base import Metrics, StepQuantities, weighted_mean
+from gradatim.training.objectives.base import Loss, Quantities
 
 
 def dpo_loss(
@@ -81,6 +81,7 @@ class PairObjective:
 
     reads: ClassVar[Literal["log_probabilities", "logits"]] = "log_probabilities"
     uses_reference: ClassVar[bool] = True
+    unit: ClassVar[Literal["terms", "tokens"]] = "terms"
 
     def __post_init__(self) -> None:
         if self.beta <= 0:
@@ -90,27 +91,25 @@ class PairObjective:
         if self.nll_coefficient < 0 or self.margin_coefficient < 0:
             raise GradatimError("nll_coefficient and margin_coefficient must be 0 or more")
 
-    def normalizer(self, weights: Tensor, lengths: Tensor) -> Tensor:
-        return weights.sum()
-
-    def loss(self, steps: StepQuantities, normalizer: Tensor) -> tuple[Tensor, Metrics]:
+    def loss(self, quantities: Quantities) -> Loss:
+        values, reference = quantities.pairs(quantities.values), quantities.pairs(quantities.reference)
         losses = dpo_loss(
-            steps.values,
-            steps.reference,
+            values,
+            reference,
             beta=self.beta,
             label_smoothing=self.label_smoothing,
             nll_coefficient=self.nll_coefficient,
-            lengths=steps.lengths,
-            margins=self.margin_coefficient * steps.targets,
+            lengths=quantities.pairs(quantities.lengths),
+            margins=self.margin_coefficient * quantities.targets,
         )
-        rewards = self.beta * (steps.values.detach() - steps.reference)
+        rewards = self.beta * (values.detach() - reference)
         metrics = {
-            "rewards/chosen": weighted_mean(rewards[:, 0], steps.weights),
-            "rewards/rejected": weighted_mean(rewards[:, 1], steps.weights),
-            "rewards/margins": weighted_mean(rewards[:, 0] - rewards[:, 1], steps.weights),
-            "rewards/accuracies": weighted_mean((rewards[:, 0] > rewards[:, 1]).float(), steps.weights),
+            "rewards/chosen": rewards[:, 0],
+            "rewards/rejected": rewards[:, 1],
+            "rewards/margins": rewards[:, 0] - rewards[:, 1],
+            "rewards/accuracies": (rewards[:, 0] > rewards[:, 1]).to(rewards.dtype),
         }
-        return (steps.weights * losses).sum() / normalizer, metrics
+        return Loss(losses, metrics)
 
 
 @dataclass(frozen=True, slots=True)

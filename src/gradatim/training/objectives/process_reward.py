@@ -13,29 +13,25 @@ from torch import Tensor
 from gradatim.errors import GradatimError
 from gradatim.supervision.labels import StepLabel
 from gradatim.training.examples import Example
-from gradatim.training.objectives.base import Metrics, StepQuantities, weighted_mean
+from gradatim.training.objectives.base import Loss, Quantities
 
 
-def process_reward_loss(logits: Tensor, labels: Tensor, weights: Tensor, normalizer: Tensor | None = None) -> Tensor:
+def process_reward_loss(logits: Tensor, labels: Tensor) -> Tensor:
     r"""Binary cross-entropy between step logits and hard or soft labels.
 
-    .. math:: L = - \frac{\sum_i w_i [y_i \log \sigma(z_i) + (1 - y_i) \log \sigma(-z_i)]}{\sum_i w_i}
+    .. math:: L_i = -y_i \log \sigma(z_i) - (1 - y_i) \log \sigma(-z_i)
 
     Hard labels are those of Lightman et al., "Let's Verify Step by Step" (2023); soft ones, the share of rollouts
     that succeed from the step on, those of Wang et al., "Math-Shepherd" (2023).
 
     Args:
-        logits: (I,) the reward model's logit at each step's last token.
-        labels: (I,) between 0 and 1.
-        weights: (I,).
-        normalizer: divides instead of the total weight.
+        logits: (N,) the reward model's logit at each step's last token.
+        labels: (N,) between 0 and 1.
 
     Returns:
-        A scalar, in nats per step.
+        (N,) one loss for each step, in nats.
     """
-    if normalizer is None:
-        normalizer = weights.sum()
-    return (weights * F.binary_cross_entropy_with_logits(logits, labels, reduction="none")).sum() / normalizer
+    return F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +40,7 @@ class ProcessReward:
 
     reads: ClassVar[Literal["log_probabilities", "logits"]] = "logits"
     uses_reference: ClassVar[bool] = False
+    unit: ClassVar[Literal["terms", "tokens"]] = "terms"
 
     def examples(self, labels: Iterable[StepLabel]) -> list[Example]:
         """One example per label.
@@ -58,16 +55,12 @@ class ProcessReward:
             examples.append(Example(((label.node,),), label.weight, label.label))
         return examples
 
-    def normalizer(self, weights: Tensor, lengths: Tensor) -> Tensor:
-        return weights.sum()
-
-    def loss(self, steps: StepQuantities, normalizer: Tensor) -> tuple[Tensor, Metrics]:
-        logits = steps.values[:, 0]
+    def loss(self, quantities: Quantities) -> Loss:
+        logits, labels = quantities.singles(quantities.values), quantities.targets
         probabilities = torch.sigmoid(logits.detach())
-        right = ((probabilities > 0.5) == (steps.targets > 0.5)).float()
         metrics = {
-            "accuracy": weighted_mean(right, steps.weights),
-            "mean_score": weighted_mean(probabilities, steps.weights),
-            "mean_label": weighted_mean(steps.targets, steps.weights),
+            "accuracy": ((probabilities > 0.5) == (labels > 0.5)).to(probabilities.dtype),
+            "mean_score": probabilities,
+            "mean_label": labels,
         }
-        return process_reward_loss(logits, steps.targets, steps.weights, normalizer), metrics
+        return Loss(process_reward_loss(logits, labels), metrics)

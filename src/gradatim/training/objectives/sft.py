@@ -10,27 +10,22 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from gradatim.training.examples import Example
-from gradatim.training.objectives.base import Metrics, StepQuantities
+from gradatim.training.objectives.base import Loss, Quantities
 from gradatim.tree import Node
 
 
-def sft_loss(log_probabilities: Tensor, lengths: Tensor, weights: Tensor, normalizer: Tensor | None = None) -> Tensor:
-    r"""Mean negative log-likelihood per token over chosen steps.
+def sft_loss(log_probabilities: Tensor) -> Tensor:
+    r"""Negative log-likelihood of chosen steps, of which the mean over their tokens is minimized.
 
-    .. math:: L = - \frac{\sum_i w_i \log \pi(s_i \mid \text{path})}{\sum_i w_i |s_i|}
+    .. math:: L = \frac{\sum_i w_i L_i}{\sum_i w_i |s_i|}, \qquad L_i = -\log \pi(s_i \mid \text{path})
 
     Args:
-        log_probabilities: (I,) summed over the tokens of each step.
-        lengths: (I,) tokens of each step.
-        weights: (I,).
-        normalizer: divides instead of the weighted token count.
+        log_probabilities: (N,) summed over the tokens of each step.
 
     Returns:
-        A scalar, in nats per token.
+        (N,) one loss for each step, in nats.
     """
-    if normalizer is None:
-        normalizer = (weights * lengths).sum()
-    return -(weights * log_probabilities).sum() / normalizer
+    return -log_probabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +34,7 @@ class SupervisedFineTuning:
 
     reads: ClassVar[Literal["log_probabilities", "logits"]] = "log_probabilities"
     uses_reference: ClassVar[bool] = False
+    unit: ClassVar[Literal["terms", "tokens"]] = "tokens"
 
     def examples(self, nodes: Iterable[Node], *, whole_paths: bool = True) -> list[Example]:
         """One example per distinct step.
@@ -56,10 +52,7 @@ class SupervisedFineTuning:
                 by_id[id(node)] = node
         return [Example(((by_id[key],),), weight=float(count)) for key, count in counts.items()]
 
-    def normalizer(self, weights: Tensor, lengths: Tensor) -> Tensor:
-        return (weights * lengths[:, 0]).sum()
-
-    def loss(self, steps: StepQuantities, normalizer: Tensor) -> tuple[Tensor, Metrics]:
-        values, lengths = steps.values[:, 0], steps.lengths[:, 0]
-        own = sft_loss(values.detach(), lengths, steps.weights)
-        return sft_loss(values, lengths, steps.weights, normalizer), {"negative_log_likelihood": own}
+    def loss(self, quantities: Quantities) -> Loss:
+        losses = sft_loss(quantities.singles(quantities.values))
+        per_token = losses.detach() / quantities.singles(quantities.lengths).clamp(min=1)
+        return Loss(losses, {"negative_log_likelihood": per_token})
