@@ -12,7 +12,7 @@ class GradatimError(Exception):
         message: the sentence. Advice names arguments as Python writes them: ``api='chat'``, or ``max_step_tokens``
             alone where no value is advised.
         options: those arguments, exactly as they stand in the message, so that the command line can put its own words
-            in their place (``--set policy.server.api=chat``; see :mod:`gradatim.cli.advice`).
+            in their place (``--set policy.server.api=chat``; see ``gradatim.cli.advice``).
     """
 
     def __init__(self, message: str, *, options: tuple[str, ...] = ()) -> None:

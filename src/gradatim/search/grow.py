@@ -19,7 +19,7 @@ class Grow(Search):
     """Growing level by level, with as many steps below every open node as its depth says.
 
     Identical steps are one node, which is expanded once and remembers how often it was drawn. Grade the tree and call
-    :func:`back_up_values` to have the value of every node from all that was sampled; or give a
+    :func:`gradatim.search.grow.back_up_values` to have the value of every node from all that was sampled; or give a
     :class:`gradatim.scorers.rollouts.RolloutScorer`, which brings every node to the same number of rollouts. A scorer
     scores each level before the next one is grown.
     """
