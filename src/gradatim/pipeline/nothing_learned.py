@@ -66,8 +66,8 @@ def _nothing_finished(recipe: Recipe, trees: Sequence[Tree]) -> str | None:
 
 def _why_same(recipe: Recipe, trees: Sequence[Tree], label: float) -> str:
     """Why no step label differs from ``label``."""
-    if isinstance(recipe.search, StoredTrees):
-        return "name trees with right and wrong steps as search.trees"
+    if recipe.trees.stored is not None:
+        return "name trees with right and wrong steps as trees.stored"
     if label >= 1.0:
         return "every solution is right; take problems that the policy does not always solve"
     why = _nothing_finished(recipe, trees) or _all_alike(recipe, trees)
