@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
 from gradatim.errors import GradatimError
 from gradatim.pipeline.stages import first_difference
@@ -54,11 +54,16 @@ class RunFolder:
             raise GradatimError(f"{str(self.path)!r} is a file; choose another --output")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            # its file stays: it is the lock that counts, and that ends with the process, however it ends
+            self._lock = FileLock(self.path / ".lock", thread_local=False)
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise GradatimError(
+                f"another run is using {str(self.path)!r}; wait for it to end, or choose another --output"
+            ) from None
         except OSError as error:
             raise file_error(self.path, error) from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._clear_temporaries()
             if fresh:
                 self._clear()
@@ -66,11 +71,6 @@ class RunFolder:
             write_text(
                 self.path / "recipe.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True, width=110)
             )
-        except BlockingIOError:
-            self.close()
-            raise GradatimError(
-                f"another run is using {str(self.path)!r}; wait for it to end, or choose another --output"
-            ) from None
         except BaseException:
             self.close()
             raise
@@ -132,7 +132,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Let other processes use the folder."""
-        os.close(self._lock)
+        self._lock.release()
 
     def __enter__(self) -> RunFolder:
         return self

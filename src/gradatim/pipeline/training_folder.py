@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -10,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from gradatim.errors import GradatimError
 from gradatim.pipeline.stages import first_difference
@@ -37,22 +38,20 @@ class TrainingFolder:
         self.work = self.output.with_name(f"{self.output.name}.training")
         self.settings = dict(settings)
         self._check_place()
+        self._lock = FileLock(self.work / ".lock", thread_local=False)
         try:
-            self.work.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.work / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise file_error(self.output, error) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if fresh:
-                self._clear()
-            self._claim()
-        except BlockingIOError:
-            self.close()
+            self._take_lock()
+        except Timeout:
             raise GradatimError(
                 f"another training is using {str(self.output)!r}; wait for it to end, or choose another output",
                 options=("output",),
             ) from None
+        except OSError as error:
+            raise file_error(self.output, error) from error
+        try:
+            if fresh:
+                self._clear()
+            self._claim()
         except BaseException:
             self.close()
             raise
@@ -92,9 +91,10 @@ class TrainingFolder:
 
     def close(self) -> None:
         """Let other processes use the folder; nothing stays of a training that never began."""
-        os.close(self._lock)
+        # removed while it is held: what another training makes there afterwards is not ours to remove
         if not self.begun or self.finished() is not None:
             shutil.rmtree(self.work, ignore_errors=True)
+        self._lock.release()
 
     def __enter__(self) -> TrainingFolder:
         return self
@@ -103,6 +103,15 @@ class TrainingFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _take_lock(self) -> None:
+        while True:
+            self.work.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire(blocking=False)
+            except FileNotFoundError:
+                continue  # another training ended just now and took the folder along
+            return
 
     def _check_place(self) -> None:
         if self.output.exists() and not self.output.is_dir():

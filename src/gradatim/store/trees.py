@@ -7,15 +7,13 @@ torn by a crash while it was written (it is then the last one) or damaged later.
 An append returns only after the line was flushed to the disk (``fsync``): what was appended survives a power failure.
 Growing a tree takes seconds and syncing one milliseconds, so there is nothing to gain from syncing less often.
 
-One process writes a store at a time: the first append takes an advisory lock (``flock``), which the operating system
-gives back when the store is closed or the process ends, however it ends. Reading needs no lock and may go on beside a
-writer.
+One process writes a store at a time: the first append takes a lock of the file itself, which the operating system gives
+back when the store is closed or the process ends, however it ends. Reading needs no lock and may go on beside a writer.
 """
 
 from __future__ import annotations
 
 import codecs
-import fcntl
 import json
 import os
 import re
@@ -26,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
+
+from filelock import lock_descriptor
 
 from gradatim.errors import GradatimError
 from gradatim.store.files import file_error, sync_folder
@@ -139,12 +139,10 @@ class TreeStore:
         is_new = not self.path.exists()
         writer = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            try:
-                fcntl.flock(writer, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+            if not lock_descriptor(writer, blocking=False):
                 raise GradatimError(
                     f"another run is writing {str(self.path)!r}; wait for it to end, or write to another folder"
-                ) from error
+                )
             self._read_new_lines()
             self._repair_end(writer)
             if is_new:
