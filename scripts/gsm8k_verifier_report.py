@@ -83,7 +83,7 @@ def describe(annotation: Annotation) -> str:
 
 def reference_section(data: Path) -> list[str]:
     """How the checks do on the reference solutions, where nearly every step should be right."""
-    task = Gsm8k(str(data))
+    task = Gsm8k(source=str(data))
     lines = [
         "## Reference solutions",
         "",
@@ -166,7 +166,7 @@ def render(data: Path) -> str:
     """
     try:
         lines = (data / "model_solutions.jsonl").read_text(encoding="utf-8").strip().split("\n")
-        models = judge_models(Gsm8k(str(data)), lines)
+        models = judge_models(Gsm8k(source=str(data)), lines)
     except OSError as error:
         raise GradatimError(
             f"cannot read {error.filename}: {error.strerror}; give the data folder by --data"

@@ -271,7 +271,7 @@ def run_small(tmp_path: Path, *arguments: str, **changes: Any) -> list[str]:
     ("arguments", "expected"),
     [
         (["--set", "trees.budget=0"], "trees.budget must be greater than 0"),
-        (["--set", "task.name=chess"], "there is no task with the name 'chess'"),
+        (["--set", "task.name=chess"], "there is no task 'chess'"),
         (["--set", "problems.trian=3"], "unknown key 'trian' in 'problems'; did you mean 'train'?"),
         (["--set", "policy.model=./nowhere"], "there is no folder './nowhere'"),
     ],
@@ -384,11 +384,12 @@ def test_errors_advise_in_words_of_the_command_line(tmp_path: Path) -> None:
 def test_a_run_whose_verifier_always_fails_says_so_at_its_end(tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     path.write_text(
-        "from gradatim.tasks.countdown import Countdown\n\n\nclass Broken(Countdown):\n"
+        "from gradatim.part import part\nfrom gradatim.tasks.countdown import Countdown\n\n\n"
+        "@part\nclass Broken(Countdown):\n"
         "    def verify(self, problem, text):\n        return undefined\n"
     )
-    arguments = run_small(tmp_path, task={"name": "own", "task": f"{path}:Broken"})
-    with pytest.warns(UserWarning, match=r"failed for every solution .*Broken.verify .*line 6 of broken.py"):
+    arguments = run_small(tmp_path, task={"name": f"{path}:Broken"})
+    with pytest.warns(UserWarning, match=r"failed for every solution .*Broken.verify .*line 8 of broken.py"):
         result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
 

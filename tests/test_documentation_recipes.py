@@ -70,7 +70,7 @@ def changes(recipe: dict[str, Any], place: Path) -> list[str]:
     if recipe["problems"].get("validation"):
         found.append("problems.validation=2")
     if name == "own":
-        found.append(f"task.task={place / 'task.yaml'}")
+        found.append(f"task.file={place / 'task.yaml'}")
     else:
         found += [f"task.source={place / name}.jsonl", "task.validation_fraction=0.3"]
     if name == "math":

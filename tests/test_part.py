@@ -194,6 +194,113 @@ def test_a_field_of_a_section_is_a_part() -> None:
     assert shown[1]["properties"]["width"]["description"] == "Partial solutions\nthat are kept."
 
 
+SHARED = '''
+"""What toys share."""
+from __future__ import annotations
+from pydantic import PositiveInt
+from gradatim.part import options
+
+@options
+class Wheels:
+    """Wheels."""
+
+    spokes: PositiveInt = 8
+    """In each."""
+
+@options
+class Shared:
+    """A base."""
+
+    seed: int = 0
+    """Of all that is drawn."""
+    size: int = 1
+    """How large."""
+'''
+CART = '''
+from __future__ import annotations
+from gradatim.part import part
+from toy_house.toys.shared import Shared, Wheels
+
+@part
+class Cart(Shared):
+    """A cart."""
+
+    size: int = 5
+    wheels: Wheels = Wheels()
+    """What it runs on."""
+'''
+
+
+def test_parts_share_options_of_a_base_and_hold_sections(package: Path) -> None:
+    (package / "toys" / "shared.py").write_text(SHARED)
+    (package / "toys" / "cart.py").write_text(CART)
+    forget()
+    assert "shared" not in names("toys")
+    page = next(each for each in pages("toys") if each.name == "cart")
+    assert page.options == (
+        Option("seed", "int", "0", "Of all that is drawn."),
+        Option("size", "int", "5", "How large."),
+        Option("wheels", "Wheels", "Wheels()", "What it runs on."),
+    )
+    made = make("toys", {"cart": {"seed": 2, "wheels": {"spokes": 3}}})
+    assert (made.seed, made.size, made.wheels.spokes) == (2, 5, 3)
+    assert content_of(made)["wheels"] == {"spokes": 3}
+    with pytest.raises(GradatimError, match=r"the toy 'cart': wheels\.spokes must be greater than 0, got 0"):
+        make("toys", {"cart": {"wheels": {"spokes": 0}}})
+    with pytest.raises(GradatimError, match="the toy 'cart': wheels has no option 'spoke'; did you mean 'spokes'"):
+        make("toys", {"cart": {"wheels": {"spoke": 3}}})
+    shown = next(
+        each
+        for each in Holder.model_json_schema()["properties"]["toy"]["oneOf"]
+        if each["properties"]["name"]["const"] == "cart"
+    )["properties"]
+    assert {name: each.get("description") for name, each in shown.items() if name != "name"} == {
+        "seed": "Of all that is drawn.", "size": "How large.", "wheels": "What it runs on.",
+    }  # fmt: skip
+    assert shown["wheels"]["properties"]["spokes"]["exclusiveMinimum"] == 0
+
+
+def test_what_is_missing_or_fits_no_part_as_a_whole_is_said_in_a_sentence() -> None:
+    @part
+    class Toy:
+        """A toy."""
+
+        size: int
+        low: int = 0
+
+        def __post_init__(self) -> None:
+            if self.low > self.size:
+                raise ValueError("low is above size")
+
+    with pytest.raises(GradatimError, match=r"^Toy: needs 'size', which must be given$"):
+        Toy()  # type: ignore[call-arg]
+    with pytest.raises(GradatimError, match=r"^Toy: low is above size$"):
+        Toy(size=1, low=2)
+
+
+def test_a_part_calls_the_methods_of_its_base() -> None:
+    class Base:
+        def told(self) -> str:
+            return "base"
+
+        @property
+        def shown(self) -> str:
+            return "base"
+
+    @part
+    class Toy(Base):
+        """A toy."""
+
+        @property
+        def shown(self) -> str:
+            return f"toy of {super().shown}"
+
+        def told(self) -> str:
+            return f"toy of {super().told()}"
+
+    assert Toy().told() == Toy().shown == "toy of base"
+
+
 def test_a_part_takes_keywords_alone_and_no_others() -> None:
     @part
     class Toy:

@@ -39,7 +39,7 @@ def report(folder: Path, output: Path, *settings: str) -> dict[str, Any]:
 
 def test_the_reported_accuracy_is_the_verifiers(folder: Path, tmp_path: Path) -> None:
     value = report(folder, tmp_path)
-    task = Gsm8k(str(folder / "sums.jsonl"), validation_fraction=0.4)
+    task = Gsm8k(source=str(folder / "sums.jsonl"), validation_fraction=0.4)
     trees = list(TreeStore(tmp_path / "trees" / "evaluate-base.jsonl"))
     leaves = [leaf for tree in trees for leaf in tree.leaves() for _ in range(leaf.multiplicity)]
     assert len(leaves) == 80

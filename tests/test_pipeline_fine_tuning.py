@@ -19,7 +19,7 @@ from gradatim.pipeline.fine_tuning import solution_nodes
 from gradatim.policies.loading import load_tokenizer
 from gradatim.policies.prompts import ChatFormat, prompt_tokens
 from gradatim.recipes import Recipe, load_recipe
-from gradatim.tasks import Countdown, Gsm8k, OwnTask
+from gradatim.tasks import Countdown, Gsm8k, Records
 from gradatim.tasks.demonstrations import worked_solutions
 from gradatim.tree import Problem
 from small_runs import small_content, small_recipe
@@ -53,7 +53,7 @@ def test_generated_demonstrations_are_of_the_problems_behind_those_that_are_grow
 
 
 def test_records_give_their_solutions_and_share_problems_only_where_there_are_too_few(tmp_path: Path) -> None:
-    task = Gsm8k(gsm8k_source(tmp_path, 20), validation_fraction=0.1)
+    task = Gsm8k(source=gsm8k_source(tmp_path, 20), validation_fraction=0.1)
     problems = task.problems("train")
     assert [problem for problem, _ in worked_solutions(task, "train", 4, behind=6)] == problems[6:10]
     shared = worked_solutions(task, "train", 8, behind=len(problems) - 5)
@@ -69,9 +69,8 @@ def test_a_solution_that_the_verifier_refuses_is_not_taught(tmp_path: Path) -> N
     ]
     for split in ("train", "test"):
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = OwnTask(
-        str(tmp_path), "Q: {question}\n", "number", splits={"train": "train", "validation": "none", "test": "test"}
-    )
+    splits = {"train": "train", "validation": "none", "test": "test"}
+    task = Records(source=str(tmp_path), template="Q: {question}\n", verifier="number", splits=splits)
     assert [solution for _, solution in worked_solutions(task, "train", 3)] == ["1 + 1 = 2\n#### 2"]
 
 
@@ -180,7 +179,7 @@ def test_a_task_without_solutions_is_refused_before_anything_is_done(tmp_path: P
         "splits": {"train": "train", "validation": "none", "test": "test"},
     }
     recipe = small_recipe(fine_tuning={"demonstrations": 4}, task=task)
-    with pytest.raises(GradatimError, match=r"task own has none that its verifier accepts; give its records"):
+    with pytest.raises(GradatimError, match=r"task records has none that its verifier accepts; give its records"):
         run(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "trees").exists()
 

@@ -185,13 +185,11 @@ def test_every_task_can_be_named_in_a_recipe(tmp_path: Path) -> None:
         {"name": "code", "reward": "fraction", "limits": {"cpu_seconds": 1}},
         {"name": "word_problems", "operations": [1, 2]},
         {"name": "records", "source": str(own / "problems.jsonl"), "template": "{question}\n", "verifier": "number"},
-        {"name": "own", "task": str(own / "task.yaml")},
-        {"name": "own", "task": f"{own / 'task.py'}:Change", "options": {}},
+        {"name": "own", "file": str(own / "task.yaml")},
+        {"name": f"{own / 'task.py'}:Change", "largest": 50},
     ]
-    from gradatim.pipeline.tasks import make_task
-
     for section in sections:
-        task = make_task(small_recipe(task=section).task)
+        task = small_recipe(task=section).task
         assert "".join(task.split_steps("a\n\nb")) == "a\n\nb"
 
 

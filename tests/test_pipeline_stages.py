@@ -151,7 +151,7 @@ def test_what_the_named_files_hold_is_part_of_the_recipe(tmp_path: Path) -> None
     shutil.copytree(resolve_model("shipped:countdown"), model)
     recipe = small_recipe(
         **SMALL | {"problems": {"test": 2}, "search": None},
-        task={"name": "own", "task": str(task)},
+        task={"name": "own", "file": str(task)},
         policy={"model": str(model), "sampling": {"max_step_tokens": 16, "max_steps": 4}},
         evaluation=SAMPLED | {"greedy": False},
     )

@@ -24,7 +24,7 @@ from gradatim.tasks.steps import split_at
 from gradatim.tree import EndReason, Node
 from tiny_models import byte_pair_tokenizer, tiny_causal
 
-TASK = Gsm8k(".")
+TASK = Gsm8k(source=".")
 BOUNDARY, ANSWER, STOP, LENGTH = EndReason.BOUNDARY, EndReason.ANSWER, EndReason.STOP, EndReason.LENGTH
 
 # What a base model writes after each question, and the steps that are its solution.

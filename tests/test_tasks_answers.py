@@ -349,7 +349,7 @@ def test_references_may_be_numbers(tmp_path: Path) -> None:
         for n in range(9)
     ]
     path = write_lines(tmp_path / "rows.jsonl", rows)
-    for task in (Math(str(path)), Gsm8k(str(path))):
+    for task in (Math(source=str(path)), Gsm8k(source=str(path))):
         for problem in task.problems("train"):
             number = int(re.findall(r"\d+", str(problem.data["question"]))[0]) + 27
             assert task.verify(problem, rf"So \boxed{{{number}}}.").reward == 1.0

@@ -48,7 +48,7 @@ LIMITS = SandboxLimits(cpu_seconds=1, wall_seconds=20, memory_bytes=2**28)
 
 def problem_of(tmp_path: Path, record: dict[str, Any], **options: Any) -> tuple[Code, Problem]:
     path = write_lines(tmp_path / "test.jsonl", [record])
-    task = Code(str(path.parent), splits={"test": "test"}, limits=LIMITS, **options)
+    task = Code(source=str(path.parent), splits={"test": "test"}, limits=LIMITS, **options)
     return task, task.problems("test")[0]
 
 
@@ -57,7 +57,7 @@ def problem_of(tmp_path: Path, record: dict[str, Any], **options: Any) -> tuple[
 
 def test_the_layouts_become_problems(tmp_path: Path) -> None:
     write_lines(tmp_path / "test.jsonl", [FUNCTION, ASSERTS, INPUTS])
-    task = Code(str(tmp_path), splits={"test": "test"})
+    task = Code(source=str(tmp_path), splits={"test": "test"})
     assert isinstance(task, Task)
     function, asserts, inputs = task.problems("test")
     assert [problem.id for problem in (function, asserts, inputs)] == ["code/test/1", "code/test/2", "code/test/3"]
@@ -93,16 +93,16 @@ def test_a_template_may_show_the_tests(tmp_path: Path) -> None:
 def test_bad_records_are_named_with_their_line(tmp_path: Path, record: dict[str, Any], sentence: str) -> None:
     path = write_lines(tmp_path / "mine.jsonl", [*[{**ASSERTS, "text": str(n)} for n in range(30)], record])
     with pytest.raises(GradatimError, match=f"line 31 of '.*mine.jsonl' .*{sentence}"):
-        Code(str(path)).problems("train")
+        Code(source=str(path)).problems("train")
     with pytest.warns(UserWarning, match="skipped 1 bad records of .*mine.jsonl': 31"):
-        assert Code(str(path), on_bad_line="skip").problems("train")
+        assert Code(source=str(path), on_bad_line="skip").problems("train")
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(GradatimError, match="reward must be 'all' or 'fraction'"):
-        Code(str(tmp_path), reward="some")  # type: ignore[arg-type]
+    with pytest.raises(GradatimError, match="reward must be 'all' or 'fraction', got 'some'"):
+        Code(source=str(tmp_path), reward="some")  # type: ignore[arg-type]
     with pytest.raises(GradatimError, match="exactly once"):
-        Code(str(tmp_path), template="no question")
+        Code(source=str(tmp_path), template="no question")
 
 
 # Steps and extraction
@@ -110,9 +110,8 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
 
 @given(st.text(alphabet="ab :#\n\t`", max_size=60))
 def test_steps_join_to_the_text(text: str) -> None:
-    for step_end in (["\n"], ["\n\n"]):
-        task = Code.__new__(Code)
-        task.step_end = tuple(step_end)
+    for step_end in ("\n", "\n\n"):
+        task = Code(step_end=(step_end,))
         steps = task.split_steps(text)
         assert "".join(steps) == text
         assert all(steps)

@@ -177,7 +177,7 @@ def test_more_problems_than_there_are_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Countdown(numbers=1), "2 to 7 numbers"),
+        (lambda: Countdown(numbers=1), "numbers must be greater than or equal to 2, got 1"),
         (lambda: Countdown(largest_target=300), "largest_result of at least"),
         (lambda: TASK.problems("dev", 3), "there is no 'dev'"),
         (lambda: TASK.problems("train"), "say how many"),

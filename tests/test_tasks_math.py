@@ -338,7 +338,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_both_layouts_are_read(folder: Path) -> None:
-    task = Math(str(folder))
+    task = Math(source=str(folder))
     assert isinstance(task, Task)
     train, test = task.problems("train"), task.problems("test", 3)
     assert len(train) + len(task.problems("validation")) == 100
@@ -355,19 +355,20 @@ def test_both_layouts_are_read(folder: Path) -> None:
 
 
 def test_levels_and_subjects_choose(folder: Path) -> None:
-    chosen = Math(str(folder), levels=[1, 2], subjects=["counting_and_probability"]).problems("train")
+    chosen = Math(source=str(folder), levels=(1, 2), subjects=("counting_and_probability",)).problems("train")
     assert chosen
     assert {(problem.data["level"], problem.data["subject"]) for problem in chosen} == {
         (1, "Counting & Probability"),
         (2, "Counting & Probability"),
     }
-    assert Math(str(folder), levels=[1, 2], subjects=["counting_and_probability"]).problems("train", 2) == chosen[:2]
+    again = Math(source=str(folder), levels=(1, 2), subjects=("counting_and_probability",))
+    assert again.problems("train", 2) == chosen[:2]
     with pytest.raises(GradatimError, match="no subject 'Number Theorie'; did you mean 'Number Theory'"):
-        Math(str(folder), subjects=["Number Theorie"]).problems("train")
+        Math(source=str(folder), subjects=("Number Theorie",)).problems("train")
     with pytest.raises(GradatimError, match=r"no test problem .* has the chosen levels"):
-        Math(str(folder), levels=[5]).problems("test")
-    with pytest.raises(GradatimError, match="levels are 1 to 5, got 6"):
-        Math(str(folder), levels=[6])
+        Math(source=str(folder), levels=(5,)).problems("test")
+    with pytest.raises(GradatimError, match=r"levels\.0 must be less than or equal to 5, got 6"):
+        Math(source=str(folder), levels=(6,))
 
 
 def test_by_default_training_and_test_problems_come_from_their_own_sets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,12 +398,12 @@ def test_by_default_training_and_test_problems_come_from_their_own_sets(monkeypa
 def test_bad_records_are_refused(tmp_path: Path, fields: dict[str, Any], complaint: str) -> None:
     path = write_lines(tmp_path / "bad.jsonl", [record(1), fields])
     with pytest.raises(GradatimError, match=f"line 2 of '.*bad.jsonl' {complaint}"):
-        Math(str(path)).problems("train")
+        Math(source=str(path)).problems("train")
 
 
 @needs_data
 def test_every_reference_solution_of_math_500_is_right_and_answers_of_others_are_not() -> None:
-    task = Math(str(DATA), shuffle=False)
+    task = Math(source=str(DATA), shuffle=False)
     problems = task.problems("test")
     assert len(problems) == 500
     verdicts = [task.verify(problem, problem.data["solution"]) for problem in problems]
@@ -416,5 +417,5 @@ def test_every_reference_solution_of_math_500_is_right_and_answers_of_others_are
 
 
 def test_a_problem_without_reference_is_neither_right_nor_wrong() -> None:
-    verdict = Math(".").verify(Problem("p", ""), "\\boxed{1}")
+    verdict = Math(source=".").verify(Problem("p", ""), "\\boxed{1}")
     assert (verdict.reward, verdict.answer) == (None, "1")

@@ -21,7 +21,7 @@ COLOURS = ["red", "blue", "dark green", "$\\text{x} = 1$"]
 
 def only(tmp_path: Path, record: dict[str, Any], **options: Any) -> Problem:
     write_lines(tmp_path / "test.jsonl", [record])
-    (problem,) = MultipleChoice(str(tmp_path), splits={"test": "test"}, **options).problems("test")
+    (problem,) = MultipleChoice(source=str(tmp_path), splits={"test": "test"}, **options).problems("test")
     return problem
 
 
@@ -53,7 +53,7 @@ def test_gpqa_options_are_shuffled_by_seed_and_question(tmp_path: Path) -> None:
         return [{"Question": f"Q{n}?", "Correct Answer": "right", **wrong} for n in range(80)]
 
     write_lines(tmp_path / "train.jsonl", records())
-    task = MultipleChoice(str(tmp_path), splits={"test": "train"})
+    task = MultipleChoice(source=str(tmp_path), splits={"test": "train"})
     assert isinstance(task, Task)
     problems = task.problems("test")
     for problem in problems:
@@ -61,15 +61,15 @@ def test_gpqa_options_are_shuffled_by_seed_and_question(tmp_path: Path) -> None:
         assert problem.data["choices"][LETTERS.index(problem.answer or "")] == "right"
     counts = [sum(problem.answer == letter for problem in problems) for letter in "ABCD"]
     assert min(counts) >= 8  # each letter is right for about a quarter
-    assert problems == MultipleChoice(str(tmp_path), splits={"test": "train"}).problems("test")
-    assert problems != MultipleChoice(str(tmp_path), splits={"test": "train"}, seed=1).problems("test")
+    assert problems == MultipleChoice(source=str(tmp_path), splits={"test": "train"}).problems("test")
+    assert problems != MultipleChoice(source=str(tmp_path), splits={"test": "train"}, seed=1).problems("test")
 
 
 def test_choices_keep_their_order_unless_shuffled(tmp_path: Path) -> None:
     records = [{"question": f"Q{n}?", "choices": ["w", "x", "y", "z"], "answer": 3} for n in range(40)]
     path = write_lines(tmp_path / "mine.jsonl", records)
-    assert {problem.answer for problem in MultipleChoice(str(path)).problems("train")} == {"D"}
-    shuffled = MultipleChoice(str(path), shuffle_choices=True).problems("train")
+    assert {problem.answer for problem in MultipleChoice(source=str(path)).problems("train")} == {"D"}
+    shuffled = MultipleChoice(source=str(path), shuffle_choices=True).problems("train")
     assert {problem.answer for problem in shuffled} == {"A", "B", "C", "D"}
     assert all(problem.data["choices"][LETTERS.index(problem.answer or "")] == "z" for problem in shuffled)
 
@@ -98,7 +98,7 @@ def test_bad_records_are_refused(tmp_path: Path, fields: dict[str, Any], complai
 
 def test_template_must_show_question_and_choices() -> None:
     with pytest.raises(GradatimError, match=r"\{choices\} exactly once"):
-        MultipleChoice(".", template="{question}")
+        MultipleChoice(source=".", template="{question}")
 
 
 # Answers
@@ -162,7 +162,7 @@ def test_equal_choices_are_told_apart_by_letter_only() -> None:
 
 def test_verdict_reasons(tmp_path: Path) -> None:
     problem = only(tmp_path, {"question": "Q?", "choices": COLOURS, "answer": 2})
-    task = MultipleChoice(str(tmp_path))
+    task = MultipleChoice(source=str(tmp_path))
     assert task.verify(problem, "The answer is (C).").reason == "correct"
     wrong = task.verify(problem, "The answer is (A).")
     assert (wrong.reward, wrong.answer, wrong.reason) == (0.0, "A", "wrong answer: A instead of C")

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
+from gradatim.part import make
 from gradatim.tasks.base import Task
-from gradatim.tasks.guarded import verifier_record
-from gradatim.tasks.loading import load_own_task, load_task_class
-from gradatim.tasks.own import OwnTask
+from gradatim.tasks.guarded import guarded, verifier_record
+from gradatim.tasks.own import Own
+from gradatim.tasks.truth import Reachability
 from gradatim.tasks.verifiers import make_verifier
 from gradatim.tree import Problem
 
@@ -37,11 +38,15 @@ def described(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def own(path: Path, **options: Any) -> Own:
+    return Own(file=str(path), options=options)
+
+
 # Descriptions
 
 
 def test_a_description_is_a_task(folder: Path) -> None:
-    task = OwnTask.from_yaml(described(folder))
+    task = own(described(folder))
     assert isinstance(task, Task)
     parts = {split: task.problems(split) for split in ("train", "validation", "test")}
     assert sum(map(len, parts.values())) == 60
@@ -54,11 +59,11 @@ def test_a_description_is_a_task(folder: Path) -> None:
 
 
 def test_several_fields_make_the_question_the_prompt(folder: Path) -> None:
-    task = OwnTask.from_yaml(described(folder, template="{question} ({hint})\n", step_end=["\n\n"], name="hints"))
+    task = own(described(folder, template="{question} ({hint})\n", step_end=["\n\n"], title="hints"))
     problem = task.problems("train", 1)[0]
     assert problem.data["question"] == problem.prompt
     assert problem.data["fields"]["hint"] == "add"
-    reworded = OwnTask.from_yaml(described(folder, template="Now {question} ({hint})\n", name="hints"))
+    reworded = own(described(folder, template="Now {question} ({hint})\n", title="hints"))
     assert [p.id for p in reworded.problems("test")] == [p.id for p in task.problems("test")]
     assert problem.prompt.endswith("? (add)\n")
     assert (task.name, task.step_end) == ("hints", ("\n\n",))
@@ -66,8 +71,8 @@ def test_several_fields_make_the_question_the_prompt(folder: Path) -> None:
 
 def test_options_replace_keys_of_the_file(folder: Path) -> None:
     path = described(folder)
-    assert OwnTask.from_yaml(path, {"seed": 1}).problems("test") != OwnTask.from_yaml(path).problems("test")
-    assert load_own_task(str(path), {"verifier": "exact"}).verify(Problem("p", "", "x"), "X.").reward == 1.0
+    assert own(path, seed=1).problems("test") != own(path).problems("test")
+    assert own(path, verifier="exact").verify(Problem("p", "", "x"), "X.").reward == 1.0
 
 
 @pytest.mark.parametrize(
@@ -76,29 +81,28 @@ def test_options_replace_keys_of_the_file(folder: Path) -> None:
         ({"source": "nowhere.jsonl"}, r"there is no file or folder '.*nowhere\.jsonl'"),
         ({"verifier": "nubmer"}, r"no verifier 'nubmer'; did you mean 'number'\?"),
         ({"verifier": {"pattern": "x"}}, "the verifier has no 'name'"),
-        ({"verifier": 3}, "'verifier' in the task .* must be a verifier's name"),
-        ({"verifer": "number"}, r"unknown key 'verifer' in the task .*; did you mean 'verifier'\?"),
-        ({"step_end": "\n"}, "'step_end' in the task .* must be a list of texts"),
-        ({"step_end": []}, "step_end must be a list"),
-        ({"seed": "one"}, "'seed' in the task .* must be a whole number, but is 'one'"),
-        ({"seed": True}, "'seed' in the task .* must be a whole number, but is True"),
-        ({"shuffle": 1}, "'shuffle' in the task .* must be true or false"),
+        ({"verifier": 3}, r"the task file '.*sums\.yaml': verifier must be"),
+        ({"verifer": "number"}, r"the task file .*: has no option 'verifer'; did you mean 'verifier'\?"),
+        ({"name": "sums"}, r"the task file .*: has no option 'name'"),
+        ({"step_end": "\n"}, "the task file .*: step_end must be a valid tuple"),
+        ({"step_end": []}, "the task file .*: step_end must have at least 1 item"),
+        ({"seed": "one"}, "the task file .*: seed must be a valid integer"),
         ({"template": "Q:"}, "shows no field"),
         ({"template": "Q: {question} {answer}"}, "shows the reference answer {answer}"),
-        ({"validation_fraction": 0.5}, "validation_fraction must be above 0 and below 0.5"),
+        ({"validation_fraction": 0.5}, "validation_fraction must be less than 0.5"),
         ({"on_bad_line": "mend"}, "on_bad_line must be"),
     ],
 )
 def test_wrong_descriptions_are_refused(folder: Path, changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(GradatimError, match=complaint):
-        OwnTask.from_yaml(described(folder, **changes))
+        own(described(folder, **changes)).problems("train")
 
 
 def test_a_missing_key_is_named(folder: Path) -> None:
     path = folder / "task.yaml"
     path.write_text("source: sums.jsonl\nverifier: number\n")
-    with pytest.raises(GradatimError, match="the key 'template' is missing"):
-        OwnTask.from_yaml(path)
+    with pytest.raises(GradatimError, match="needs 'template', which must be given"):
+        own(path).problems("train")
 
 
 @pytest.mark.parametrize("content", ["", "- a\n", "a: [\n"])
@@ -106,12 +110,12 @@ def test_what_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "task.yaml"
     path.write_text(content)
     with pytest.raises(GradatimError, match=r"task\.yaml'"):
-        OwnTask.from_yaml(path)
+        own(path).problems("train")
 
 
 def test_a_missing_description_is_refused() -> None:
     with pytest.raises(GradatimError, match=r"there is no task file 'nowhere\.yaml'"):
-        load_own_task("nowhere.yaml")
+        Own(file="nowhere.yaml").problems("train")
 
 
 @pytest.mark.parametrize(
@@ -129,22 +133,22 @@ def test_unknown_fields_are_refused_with_those_that_there_are(
     folder: Path, changes: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(GradatimError, match=complaint):
-        OwnTask.from_yaml(described(folder, **changes)).problems("train")
+        own(described(folder, **changes)).problems("train")
 
 
 # Classes
 
 CLASS = """
-from dataclasses import dataclass
 from gradatim.errors import GradatimError
-from gradatim.tasks.base import Verdict
+from gradatim.part import part
+from gradatim.tasks.base import Task, Verdict
 from gradatim.tree import Problem
 
-@dataclass
-class Echo:
+@part
+class Echo(Task):
+    \"\"\"Say a word.\"\"\"
+
     word: str = "yes"
-    name = "echo"
-    step_end = ("\\n",)
 
     def __post_init__(self):
         if self.word == "no":
@@ -153,17 +157,15 @@ class Echo:
     def problems(self, split, count=None):
         return [Problem("echo/1", f"Say {self.word}\\n", self.word)][:count]
 
-    def split_steps(self, text):
-        return [text]
-
     def verify(self, problem, text):
         return Verdict(float(text == problem.answer), text, "correct")
 
-class Half:
-    name = "half"
-    step_end = ("\\n",)
-    def problems(self, split, count=None):
-        return []
+@part
+class Unrelated:
+    pass
+
+class Plain(Task):
+    pass
 """
 
 
@@ -175,36 +177,35 @@ def module(tmp_path: Path) -> Path:
 
 
 def test_a_class_in_a_file_or_a_module_is_a_task(module: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = load_own_task(f"{module}:Echo", {"word": "ha"})
+    task = guarded(make("tasks", {"name": f"{module}:Echo", "word": "ha"}))
     assert isinstance(task, Task)
     assert task.problems("test")[0].answer == "ha"
     monkeypatch.syspath_prepend(str(module.parent))
-    assert load_task_class("echo_task:Echo").verify(Problem("p", "", "yes"), "yes").reward == 1.0
+    assert make("tasks", "echo_task:Echo").verify(Problem("p", "", "yes"), "yes").reward == 1.0
 
 
 @pytest.mark.parametrize(
     ("reference", "options", "complaint"),
     [
-        ("{file}", {}, "cannot understand the task"),
-        ("{file}:", {}, "cannot understand the task"),
         ("nowhere.py:Echo", {}, "there is no file 'nowhere.py'"),
         ("no_such_module:Echo", {}, "cannot import the module 'no_such_module': ModuleNotFoundError.*write its path"),
         ("{file}:Ecco", {}, r"has no class 'Ecco'; did you mean 'Echo'\?"),
-        ("{file}:Echo", {"wrod": "x"}, "cannot make the task .* with the options {'wrod': 'x'}: .*wrod"),
+        ("{file}:Echo", {"wrod": "x"}, "has no option 'wrod'; did you mean 'word'"),
         ("{file}:Echo", {"word": "no"}, "^the word cannot be no$"),
-        ("{file}:Half", {}, "is no task, since it has no split_steps and no verify"),
+        ("{file}:Unrelated", {}, "is no task; derive the class from gradatim.tasks.base.Task"),
+        ("{file}:Plain", {}, r"is no part; decorate the class with gradatim\.part\.part"),
     ],
 )
 def test_wrong_classes_are_refused(module: Path, reference: str, options: dict[str, Any], complaint: str) -> None:
     with pytest.raises(GradatimError, match=complaint):
-        load_task_class(reference.replace("{file}", str(module)), options)
+        guarded(make("tasks", {"name": reference.replace("{file}", str(module)), **options}))
 
 
 def test_a_file_that_breaks_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     path.write_text("1 / 0\n")
     with pytest.raises(GradatimError, match=r"cannot import '.*broken\.py': ZeroDivisionError: division by zero"):
-        load_task_class(f"{path}:Task")
+        make("tasks", f"{path}:Task")
 
 
 # Verifiers
@@ -257,7 +258,7 @@ def test_no_verifier_raises_on_any_text(reference: str, text: str) -> None:
 
 
 def test_the_example_works() -> None:
-    task = load_own_task(str(EXAMPLE / "task.yaml"))
+    task = own(EXAMPLE / "task.yaml")
     problems = [problem for split in ("train", "validation", "test") for problem in task.problems(split)]
     lines = (EXAMPLE / "problems.jsonl").read_text(encoding="utf-8").splitlines()
     assert sorted(problem.answer or "" for problem in problems) == sorted(
@@ -267,7 +268,7 @@ def test_the_example_works() -> None:
 
 
 def test_the_example_class_works() -> None:
-    task = load_own_task(f"{EXAMPLE / 'task.py'}:Change", {"largest": 50})
+    task = make("tasks", {"name": f"{EXAMPLE / 'task.py'}:Change", "largest": 50})
     problem = next(problem for problem in task.problems("train") if problem.answer == "36")
     assert task.verify(problem, "25\n10\n1\nDone\n").reward == 1.0
     assert task.verify(problem, "25\n10\nDone").reason == "the coins add up to 35"
@@ -278,12 +279,13 @@ def test_the_example_class_works() -> None:
 # Classes that fail
 
 FAILING = """
-from gradatim.tasks.base import Verdict
+from gradatim.part import part
+from gradatim.tasks.base import Task, Verdict
 from gradatim.tree import Problem
 
-class Sums:
-    name = "sums"
-    step_end = ("\\n",)
+@part
+class Sums(Task):
+    pass
 
     def problems(self, split, count=None):
         return [Problem(f"sums/{n}", "?", str(10 // n)) for n in range(0 if split == "test" else 1, 4)]
@@ -300,15 +302,15 @@ class Sums:
 
 def failing(tmp_path: Path) -> Any:
     (tmp_path / "sums.py").write_text(FAILING)
-    return load_own_task(f"{tmp_path / 'sums.py'}:Sums")
+    return guarded(make("tasks", f"{tmp_path / 'sums.py'}:Sums"))
 
 
 def test_a_class_that_fails_names_method_line_and_error(tmp_path: Path) -> None:
     task = failing(tmp_path)
     assert isinstance(task, Task)
-    with pytest.raises(GradatimError, match=r"Sums.problems failed for the split 'test' \(line 10 of sums.py\): Zero"):
+    with pytest.raises(GradatimError, match=r"Sums.problems failed for the split 'test' \(line 11 of sums.py\): Zero"):
         task.problems("test")
-    with pytest.raises(GradatimError, match=r"Sums.split_steps failed for 'a b' \(line 13 of sums.py\): TypeError"):
+    with pytest.raises(GradatimError, match=r"Sums.split_steps failed for 'a b' \(line 14 of sums.py\): TypeError"):
         task.split_steps("a b")
 
 
@@ -317,7 +319,7 @@ def test_one_failing_verdict_does_not_end_a_run_and_is_counted(tmp_path: Path) -
     problem = task.problems("train")[0]
     assert task.verify(problem, "10").reward == 1.0
     assert verifier_record(task).sentence() is None
-    with pytest.warns(UserWarning, match=r"Sums.verify failed for problem 'sums/1' \(line 18 of sums.py\): ValueError"):
+    with pytest.warns(UserWarning, match=r"Sums.verify failed for problem 'sums/1' \(line 19 of sums.py\): ValueError"):
         verdict = task.verify(problem, "ten")
     assert (verdict.reward, verdict.answer) == (0.0, None)
     assert verdict.reason.startswith("the verifier failed: Sums.verify")
@@ -334,15 +336,24 @@ def test_a_verifier_that_always_fails_is_said_plainly(tmp_path: Path) -> None:
     assert "failed for every solution (1), so no figure here says anything" in str(verifier_record(task).sentence())
 
 
-def test_a_frozen_class_with_slots_can_be_a_task(tmp_path: Path) -> None:
-    path = tmp_path / "slots.py"
+def test_a_guarded_task_is_the_task_in_everything_else(tmp_path: Path) -> None:
+    path = tmp_path / "words.py"
     path.write_text(
-        "from dataclasses import dataclass\n\n\n@dataclass(frozen=True, slots=True)\nclass Sums:\n"
-        "    name: str = 'sums'\n    step_end: tuple = ('.',)\n\n    def problems(self, split, count=None):\n"
-        "        return []\n\n    def split_steps(self, text):\n        return [text]\n\n"
-        "    def verify(self, problem, text):\n        raise KeyError(text)\n"
+        "from functools import cached_property\nfrom gradatim.part import part\n"
+        "from gradatim.tasks.base import Task\n\n\n@part\nclass Words(Task):\n"
+        "    size: int = 3\n    step_end: tuple[str, ...] = ('.',)\n\n    @cached_property\n    def made(self):\n"
+        "        return [self.size]\n\n    def problems(self, split, count=None):\n        return []\n\n"
+        "    def split_steps(self, text):\n        return super().split_steps(text)\n\n"
+        "    def verify(self, problem, text):\n        raise KeyError(text)\n\n"
+        "    def reachable(self, problem, text):\n        return True\n"
     )
-    task = load_own_task(f"{path}:Sums", {"name": "mine"})
-    assert (task.name, task.problems("train")) == ("mine", [])
+    plain = make("tasks", {"name": f"{path}:Words", "size": 5})
+    task = guarded(plain)
+    assert isinstance(task, type(plain))
+    assert isinstance(task, Reachability)
+    assert task.name == plain.name == f"{path}:Words"
+    assert (task.made, task.made is task.made, task.size, task.problems("train")) == ([5], True, 5, [])
+    assert task.split_steps("a. b") == ["a.", " b"]
+    assert guarded(Own(file="any.yaml")) == Own(file="any.yaml")
     with pytest.warns(UserWarning, match="KeyError"):
         assert task.verify(Problem("p", "", "1"), "x").reward == 0.0

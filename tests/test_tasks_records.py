@@ -7,17 +7,18 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
+from gradatim.part import part
 from gradatim.records import MalformedRecordError, Record, text_field
 from gradatim.suggestions import suggestion
-from gradatim.tasks.records import ProblemSource
-from gradatim.tasks.steps import check_step_end, split_at
+from gradatim.tasks.from_records import RecordTask
+from gradatim.tasks.steps import split_at
 from gradatim.tasks.templates import Template, fields_of
 from gradatim.tree import Problem
 
@@ -27,15 +28,27 @@ def write_lines(path: Path, texts: Sequence[str]) -> Path:
     return path
 
 
-def problem(id: str, record: Record) -> Problem:
-    text = text_field(record, "text")
-    if text == "bad":
-        raise MalformedRecordError("is bad")
-    return Problem(id, text, None, {"text": text})
+@part
+class Mine(RecordTask):
+    """Texts."""
+
+    source: str
+    template: str = "{text}"
+    fields_shown: ClassVar[tuple[str, ...]] = ("text",)
+
+    @property
+    def name(self) -> str:
+        return "mine"
+
+    def read(self, id: str, record: Record) -> Problem:
+        text = text_field(record, "text")
+        if text == "bad":
+            raise MalformedRecordError("is bad")
+        return Problem(id, text, None, {"question": text})
 
 
-def source(path: Path | str, **options: Any) -> ProblemSource:
-    return ProblemSource(str(path), problem, key=lambda problem: str(problem.data["text"]), task="mine", **options)
+def source(path: Path | str, **options: Any) -> Mine:
+    return Mine(source=str(path), **options)
 
 
 def texts(problems: Sequence[Problem]) -> list[str]:
@@ -70,7 +83,7 @@ def test_a_source_without_train_has_only_what_it_names(tmp_path: Path) -> None:
 )
 def test_impossible_splits_are_refused(tmp_path: Path, splits: dict[str, str], complaint: str) -> None:
     with pytest.raises(GradatimError, match=complaint):
-        source(tmp_path, splits=splits)
+        source(tmp_path, splits=splits).problems("test")
 
 
 def test_shuffled_problems_are_the_same_in_another_order(tmp_path: Path) -> None:
@@ -169,8 +182,8 @@ def test_paragraphs_keep_their_formulas_whole() -> None:
 
 @pytest.mark.parametrize("ends", [[], "\n", [""], [3]])
 def test_bad_step_ends_are_refused(ends: Any) -> None:
-    with pytest.raises(GradatimError, match="step_end must be a list"):
-        check_step_end(ends)
+    with pytest.raises(GradatimError, match=r"^Mine: step_end"):
+        source(".", step_end=ends)
 
 
 # Templates

@@ -511,10 +511,10 @@ def test_other_systems_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"cpu_seconds": 0}, "cpu_seconds must be above 0"),
-        ({"cpu_seconds": 1.5}, "whole seconds"),
-        ({"memory_bytes": 1000}, "at least 67108864"),
-        ({"threads": -1}, "threads must be above 0"),
+        ({"cpu_seconds": 0}, "cpu_seconds must be greater than 0, got 0"),
+        ({"cpu_seconds": 1.5}, "cpu_seconds must be a valid integer"),
+        ({"memory_bytes": 1000}, "memory_bytes must be greater than or equal to 67108864"),
+        ({"threads": -1}, "threads must be greater than 0"),
     ],
 )
 def test_limits_out_of_range_are_refused(values: dict[str, int], sentence: str) -> None:

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gradatim.tasks.base import Task
 from gradatim.tasks.code import Code
 from gradatim.tasks.countdown import Countdown, make_problem
 from gradatim.tasks.gsm8k import Gsm8k
 from gradatim.tasks.math import Math
 from gradatim.tasks.multiple_choice import MultipleChoice
-from gradatim.tasks.own import OwnTask
-from gradatim.tasks.solution_end import NEVER, Ending, SolutionEnd, opens_thought, solution_end_of
+from gradatim.tasks.records import Records
+from gradatim.tasks.solution_end import NEVER, Ending, SolutionEnd, opens_thought
 from gradatim.tasks.verifiers import ANSWER_ENDS
 from gradatim.tasks.word_problems import WordProblems
 from gradatim.tree import EndReason, Problem
@@ -142,7 +143,7 @@ def write(path: Path, record: dict[str, object]) -> str:
 
 def test_the_next_problem_ends_a_solution_and_a_restated_one_does_not(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", {"question": "What is 9 + 9?", "answer": "#### 18"})
-    task = Gsm8k(source)
+    task = Gsm8k(source=source)
     problem = Problem("p", "Question: What is 9 + 9?\nAnswer:\n", "18", {"question": "What is 9 + 9?"})
     solution = "We add them.\nIt is many.\n"
     text = f"{solution}Question: What is 7 + 7?\nAnswer:\n"
@@ -166,19 +167,20 @@ def test_tasks_have_rules_of_their_own(tmp_path: Path) -> None:
     assert words.find(PROBLEM, "Ann's apples: 3 + 4 = 7\n") is None
     assert words.find(PROBLEM, "Ann's apples: 3 + 4 = 7\nAnswer: 7\n") is not None
     rows = write(tmp_path / "own.jsonl", {"question": "2 + 2?", "answer": "4"})
-    own = OwnTask(rows, "Q: {question}\nA:", {"name": "regex", "pattern": "([0-9]+)$"}, stop=["\n\n"])
+    own = Records(
+        source=rows, template="Q: {question}\nA:", verifier={"name": "regex", "pattern": "([0-9]+)$"}, stop=("\n\n",)
+    )
     assert own.solution_end.find(PROBLEM, "2 and 2 is 4\n") is None
     assert own.solution_end.find(PROBLEM, "2 and 2 is 4\n\nNext") == Ending(EndReason.STOP, 12, 14)
-    assert solution_end_of(own) is own.solution_end
-    assert solution_end_of(object()) is NEVER
+    assert Task().solution_end is NEVER
     assert not NEVER
     choice = write(tmp_path / "choice.jsonl", {"question": "2 + 2?", "choices": ["3", "4"], "answer": 1})
-    assert MultipleChoice(choice).solution_end.find(PROBLEM, "Answer: B\n") is not None
-    assert Math(".").solution_end.find(PROBLEM, "\\boxed{1}\n") is not None
+    assert MultipleChoice(source=choice).solution_end.find(PROBLEM, "Answer: B\n") is not None
+    assert Math(source=".").solution_end.find(PROBLEM, "\\boxed{1}\n") is not None
 
 
 def test_programs_end_where_the_file_would_go_on() -> None:
-    rules = Code(".").solution_end
+    rules = Code(source=".").solution_end
     function = Problem("f", "def add(a, b):\n", data={"layout": "function", "question": "def add(a, b):\n"})
     body = "    return a + b\n"
     assert rules.find(function, body) is None
@@ -194,7 +196,7 @@ def test_programs_end_where_the_file_would_go_on() -> None:
 
 @given(st.lists(st.sampled_from(["#### 18\n", "a\n", "Question: b?\n", r"\boxed{1} ", "\n", "x"]), max_size=8))
 def test_a_text_that_is_read_line_by_line_ends_where_the_whole_does(parts: list[str]) -> None:
-    template_end = Gsm8k(".").solution_end
+    template_end = Gsm8k(source=".").solution_end
     text = "".join(parts)
     first = None
     for length in range(1, len(text) + 1):

@@ -12,15 +12,16 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from gradatim import GradatimError, Problem
-from gradatim.pipeline.tasks import default_task_options, make_task, problem_from_text
+from gradatim.part import make
 from gradatim.tasks.base import Task
+from gradatim.tasks.quantities.generation import draw_graph
+from gradatim.tasks.quantities.graph import OPERATORS, Definition, DependencyGraph, Quantity, calculate
+from gradatim.tasks.quantities.language import SENTENCES, read_problem, write_problem
+from gradatim.tasks.quantities.oracle import StepKind
+from gradatim.tasks.quantities.steps import Answer, Derivation, Term, read_step, right_step
+from gradatim.tasks.quantities.tokenizer import make_word_problem_tokenizer
 from gradatim.tasks.truth import Reachability, StepTruth, state_truth
-from gradatim.tasks.word_problems import StepKind, WordProblems, make_problem
-from gradatim.tasks.word_problems.generation import Difficulty, draw_graph
-from gradatim.tasks.word_problems.graph import OPERATORS, Definition, DependencyGraph, Quantity, calculate
-from gradatim.tasks.word_problems.language import SENTENCES, read_problem, write_problem
-from gradatim.tasks.word_problems.steps import Answer, Derivation, Term, read_step, right_step
-from gradatim.tasks.word_problems.tokenizer import make_word_problem_tokenizer
+from gradatim.tasks.word_problems import WordProblems, make_problem
 
 TASK = WordProblems(operations=(2, 5), distractors=(0, 3))
 SPLITS = ("train", "validation", "test")
@@ -51,9 +52,7 @@ def test_it_is_a_task_that_knows_which_steps_are_right_and_not_what_can_be_reach
     assert isinstance(TASK, StepTruth)
     assert not isinstance(TASK, Reachability)
     assert not all_right(PROBLEM, COINS.replace("14", "15"))  # from here a right answer could still be written
-    task = make_task(default_task_options("word_problems"))
-    assert isinstance(task, WordProblems)
-    assert task.difficulty == WordProblems().difficulty == Difficulty()
+    assert make("tasks", "word_problems") == WordProblems()
 
 
 # Graphs
@@ -62,7 +61,7 @@ def test_it_is_a_task_that_knows_which_steps_are_right_and_not_what_can_be_reach
 @settings(max_examples=60, deadline=None)
 @given(seeds, st.integers(1, 6), st.integers(0, 6))
 def test_graphs_are_of_the_wanted_difficulty(seed: int, operations: int, distractors: int) -> None:
-    difficulty = Difficulty((1, 6), (distractors, distractors))
+    difficulty = WordProblems(operations=(1, 6), distractors=(distractors, distractors))
     graph = draw_graph(random.Random(seed), difficulty, operations)
     assert graph.operations == operations
     assert len(graph.values.keys() - graph.needed) == distractors
@@ -166,7 +165,7 @@ def test_a_graph_defines_no_quantity_twice() -> None:
 @settings(max_examples=40, deadline=None)
 @given(seeds, st.integers(2, 6), st.integers(4, 9))
 def test_small_numbers_do_with_what_fits(seed: int, largest_given: int, largest_result: int) -> None:
-    difficulty = Difficulty((1, 8), (0, 16), min(largest_given, largest_result), largest_result)
+    difficulty = WordProblems(largest_given=min(largest_given, largest_result), largest_result=largest_result)
     graph = draw_graph(random.Random(seed), difficulty, 8)
     assert graph.operations == 8
     assert all(1 <= value <= largest_result for value in graph.values.values())
@@ -193,9 +192,9 @@ def test_every_sentence_occurs() -> None:
 
 
 def test_a_person_can_type_a_problem() -> None:
-    assert problem_from_text(TASK, f"  {PROMPT.replace('. ', '.  ').strip()}") == PROBLEM
+    assert TASK.ask(f"  {PROMPT.replace('. ', '.  ').strip()}") == PROBLEM
     with pytest.raises(GradatimError, match="is no question"):
-        problem_from_text(TASK, "What?")
+        TASK.ask("What?")
 
 
 # Problems and demonstrations
@@ -236,13 +235,13 @@ def test_a_level_without_structures_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"operations": (0, 2)}, "1 to 8 operations"),
-        ({"operations": (3, 2)}, "fewest first"),
-        ({"operations": (2, 9)}, "1 to 8 operations"),
-        ({"distractors": (-1, 2)}, "0 to 16 distractors"),
-        ({"distractors": (2, 1)}, "fewest first"),
+        ({"operations": (0, 2)}, r"operations.0 must be greater than or equal to 1"),
+        ({"operations": (3, 2)}, "fewest come first"),
+        ({"operations": (2, 9)}, r"operations.1 must be less than or equal to 8"),
+        ({"distractors": (-1, 2)}, r"distractors.0 must be greater than or equal to 0"),
+        ({"distractors": (2, 1)}, "fewest come first"),
         ({"largest_given": 1}, "largest_given"),
-        ({"largest_given": 2, "largest_result": 3}, "from 4 to 999"),
+        ({"largest_given": 2, "largest_result": 3}, "largest_result must be greater than or equal to 4"),
         ({"largest_given": 50, "largest_result": 40}, "largest_result"),
     ],
 )

@@ -5,24 +5,19 @@ from __future__ import annotations
 import random
 import re
 
-from gradatim.tasks.base import Verdict
+from gradatim.part import part
+from gradatim.tasks.base import Task, Verdict
 from gradatim.tree import Problem
 
 
-class Change:
-    """Pay an amount with coins, one coin a line, and end with "Done".
+@part
+class Change(Task):
+    """Pay an amount with coins, one coin a line, and end with "Done"."""
 
-    Args:
-        coins: the coins that there are.
-        largest: amounts are at most this.
-    """
-
-    name = "change"
-    step_end = ("\n",)
-
-    def __init__(self, coins: tuple[int, ...] = (1, 5, 10, 25), largest: int = 99) -> None:
-        self.coins = tuple(coins)
-        self.largest = largest
+    coins: tuple[int, ...] = (1, 5, 10, 25)
+    """The coins that there are."""
+    largest: int = 99
+    """Amounts are at most this."""
 
     def problems(self, split: str, count: int | None = None) -> list[Problem]:
         """The first ``count`` problems of a split, always the same; no amount is in two splits."""
@@ -34,10 +29,6 @@ class Change:
             Problem(f"change/{amount}", f"Pay {amount} with coins of {self.coins}\n", str(amount))
             for amount in parts[split][:count]
         ]
-
-    def split_steps(self, text: str) -> list[str]:
-        """One coin is one step."""
-        return text.splitlines(keepends=True)
 
     def verify(self, problem: Problem, text: str) -> Verdict:
         """Right if every line is a coin and they add up; better with fewer coins is not asked."""

@@ -75,7 +75,7 @@ class ModelSolutions:
 
 def gsm8k_solutions(data: Path, part: Part) -> list[Solution]:
     """The reference solutions: every step is right."""
-    task = Gsm8k(str(data / "gsm8k"))
+    task = Gsm8k(source=str(data / "gsm8k"))
     solutions = []
     for problem in task.problems(part):
         steps = lines_of(problem.data["solution"])

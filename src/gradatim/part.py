@@ -21,8 +21,9 @@ import importlib
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
@@ -41,6 +42,8 @@ _ROOT = "gradatim"
 _PACKAGE = Path(__file__).parent
 _CHECKS = ConfigDict(extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True)
 _PAPER = re.compile(r"arXiv:\d{4}\.\d{4,5}")
+_UNKNOWN = "unexpected_keyword_argument"  # the type of error of an option that is not there
+_TYPE_LABELS = {"str", "int", "float", "bool", "list", "dict"}
 _inside: ContextVar[bool] = ContextVar("inside a part's schema", default=False)
 _names: dict[type, str] = {}  # of the classes that were found by name
 
@@ -54,7 +57,21 @@ def part(cls: type[Cls]) -> type[Cls]:
     The text below a field says what the option means. Making one raises :class:`GradatimError` where a value does not
     fit.
     """
+    made = _checked(cls)
+    made.__is_part__ = True
+    return made  # type: ignore[no-any-return]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
+def options(cls: type[Cls]) -> type[Cls]:
+    """Make a class a frozen dataclass of options as :func:`part` does, but no part: what several parts have in common
+    (their base class), or a section within a part (the type of a field)."""
+    return _checked(cls)  # type: ignore[no-any-return]
+
+
+def _checked(cls: type) -> Any:
     made: Any = checked_dataclass(frozen=True, slots=True, kw_only=True, config=_CHECKS)(cls)
+    _let_super_find(made, cls)
     checked = made.__init__
 
     @functools.wraps(checked)
@@ -62,11 +79,20 @@ def part(cls: type[Cls]) -> type[Cls]:
         try:
             checked(self, **options)
         except ValidationError as error:
-            raise GradatimError(f"{cls.__name__}: {_sentence(error, _option_names(made))}") from error
+            raise GradatimError(f"{cls.__name__}: {_sentence(error, made)}") from error
 
     made.__init__ = init
-    made.__is_part__ = True
-    return made  # type: ignore[no-any-return]
+    return made
+
+
+def _let_super_find(made: type, written: type) -> None:
+    """Have ``super()`` in the methods mean the class with slots, which took the place of the one that was written."""
+    for value in vars(made).values():
+        function = getattr(value, "func", None) or getattr(value, "fget", None) or getattr(value, "__func__", value)
+        for cell in getattr(function, "__closure__", None) or ():
+            with suppress(ValueError):  # a cell that nothing was put into yet
+                if cell.cell_contents is written:
+                    cell.cell_contents = made
 
 
 def make(kind: str, value: Any) -> Any:
@@ -88,8 +114,7 @@ def make(kind: str, value: Any) -> Any:
     try:
         return _validated(found, options)
     except ValidationError as error:
-        known = _option_names(found)
-        raise GradatimError(f"the {_words(kind)} {name!r}: {_sentence(error, known)}") from error
+        raise GradatimError(f"the {_words(kind)} {name!r}: {_sentence(error, found)}") from error
 
 
 def names(kind: str) -> dict[str, str]:
@@ -206,15 +231,43 @@ def pages(kind: str) -> list[Page]:
 
 
 def _page(kind: str, name: str, file: Path, class_name: str | None = None) -> Page:
-    source = file.read_text(encoding="utf-8")
-    body = next(
-        each
-        for each in ast.parse(source).body
-        if isinstance(each, ast.ClassDef) and (each.name == class_name if class_name else _is_decorated(each))
-    )
+    module = ast.parse(file.read_text(encoding="utf-8"))
+    body = _class(module, class_name)
     text = ast.get_docstring(body) or ""
     papers = _PAPER.findall(text)
-    return Page(kind, name, text.split("\n", 1)[0].rstrip("."), papers[0] if papers else None, tuple(_options(body)))
+    summary = text.split("\n", 1)[0].rstrip(".")
+    return Page(kind, name, summary, papers[0] if papers else None, tuple(_all_options(module, body).values()))
+
+
+def _class(module: ast.Module, name: str | None) -> ast.ClassDef:
+    """The class of a name in a file, or the one that is a part."""
+    found = (each for each in module.body if isinstance(each, ast.ClassDef))
+    return next(each for each in found if (each.name == name if name else _is_decorated(each)))
+
+
+def _all_options(module: ast.Module, body: ast.ClassDef) -> dict[str, Option]:
+    """The options of a class by name, those of its bases first, as far as the package has them."""
+    found: dict[str, Option] = {}
+    for base in reversed([each.id for each in body.bases if isinstance(each, ast.Name)]):
+        above = _module_of(module, base)
+        if above is not None:
+            found |= _all_options(above, _class(above, base))
+    for each in _options(body):
+        told = each.meaning or (found[each.name].meaning if each.name in found else "")
+        found[each.name] = replace(each, meaning=told)
+    return found
+
+
+def _module_of(module: ast.Module, name: str) -> ast.Module | None:
+    """The file that defines a class which ``module`` names: itself, or the package's file that it is imported from."""
+    for each in module.body:
+        if isinstance(each, ast.ClassDef) and each.name == name:
+            return module
+        if isinstance(each, ast.ImportFrom) and each.module and name in {alias.name for alias in each.names}:
+            root, *place = each.module.split(".")
+            file = _PACKAGE.joinpath(*place).with_suffix(".py")
+            return ast.parse(file.read_text(encoding="utf-8")) if root == _ROOT and file.is_file() else None
+    return None
 
 
 def _options(body: ast.ClassDef) -> Iterator[Option]:
@@ -240,18 +293,29 @@ class PartOf:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         def validate(value: Any) -> Any:
-            if is_part(value):
-                return value
+            made = value if is_part(value) else of_content(value)
+            if isinstance(source, type) and source is not Any and not isinstance(made, source):
+                raise ValueError(
+                    f"{name_of(made)!r} is no {source.__name__}, as must be what is used here; name another"
+                )
+            return made
+
+        def of_content(value: Any) -> Any:
             try:
                 name, options = split_content(self.kind, value)
                 found = find(self.kind, name)
             except GradatimError as error:
                 raise ValueError(str(error)) from error
-            known = _option_names(found)
-            for option in options:
-                if option not in known:
-                    raise ValueError(f"the {_words(self.kind)} {name!r} {_unknown(option, known)}")
-            return _validated(found, options)  # its errors get this field's place in front of theirs
+            try:
+                return _validated(found, options)  # its errors get this field's place in front of theirs
+            except GradatimError as error:
+                raise ValueError(str(error)) from error
+            except ValidationError as error:
+                if all(detail["type"] != _UNKNOWN for detail in error.errors()):
+                    raise
+                said = _sentence(error, found)
+                between = " " if said.startswith("has") else ": "
+                raise ValueError(f"the {_words(self.kind)} {name!r}{between}{said}") from error
 
         return core_schema.no_info_plain_validator_function(
             validate, serialization=core_schema.plain_serializer_function_ser_schema(content_of)
@@ -269,37 +333,60 @@ class PartOf:
             _inside.reset(token)
 
     def _schema_of(self, name: str) -> dict[str, Any]:
+        page = next(each for each in pages(self.kind) if each.name == name)
         schema = TypeAdapter(find(self.kind, name)).json_schema()
-        properties = {"name": {"const": name, "description": names(self.kind)[name]}, **schema.get("properties", {})}
-        return {**schema, "properties": properties, "required": ["name", *schema.get("required", ())]}
+        schema = _inlined(schema, schema.pop("$defs", {}))
+        properties = schema.get("properties", {})
+        for option in page.options:  # pydantic forgets what is said below the fields of a base
+            properties.get(option.name, {}).setdefault("description", option.meaning)
+        named = {"name": {"const": name, "description": page.summary}, **properties}
+        return {**schema, "properties": named, "required": ["name", *schema.get("required", ())]}
+
+
+def _inlined(value: Any, definitions: Mapping[str, Any]) -> Any:
+    """A schema with its definitions in the places that refer to them, so that it can stand within another one."""
+    if isinstance(value, list):
+        return [_inlined(each, definitions) for each in value]
+    if not isinstance(value, dict):
+        return value
+    named = definitions[value["$ref"].rpartition("/")[2]] if "$ref" in value else {}
+    beside = {key: each for key, each in value.items() if key != "$ref"}
+    return {key: _inlined(each, definitions) for key, each in {**named, **beside}.items()}
 
 
 def _validated(found: Any, options: Mapping[str, Any]) -> Any:
     return found.__pydantic_validator__.validate_python(ArgsKwargs((), dict(options)))
 
 
-def _sentence(error: ValidationError, known: Sequence[str]) -> str:
+def _sentence(error: ValidationError, found: Any) -> str:
     """What is wrong first with the options of a part; a misspelt one before all that is missing for its sake."""
     details = error.errors()
-    first = min(details, key=lambda detail: detail["type"] != "unexpected_keyword_argument")
-    place = ".".join(str(key) for key in first["loc"] if not is_type_label(str(key)))
-    if first["type"] == "unexpected_keyword_argument":
-        return _unknown(place, known)
-    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must")
-    return f"{place}: {message}" if first["type"] == "value_error" else f"{place} {message}, got {first['input']!r}"
+    first = min(details, key=lambda detail: detail["type"] != _UNKNOWN)
+    keys = [str(key) for key in first["loc"] if not is_type_label(str(key))]
+    place = ".".join(keys)
+    if first["type"] == _UNKNOWN:
+        return _unknown(keys, found)
+    if first["type"] in {"missing", "missing_keyword_only_argument"}:
+        return f"needs {place!r}, which must be given"
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must").replace("Tuple should", "must")
+    if first["type"] == "value_error":
+        return f"{place}: {message}" if place else message
+    return f"{place} {message}, got {first['input']!r}"
 
 
-def _option_names(found: Any) -> list[str]:
-    return [each.name for each in fields(found)]
-
-
-def _unknown(option: str, known: Sequence[str]) -> str:
-    return f"has no option {option!r}; {suggestion(option, known) if known else 'it has none'}"
+def _unknown(keys: Sequence[str], found: Any) -> str:
+    """What is wrong with an option, the last of ``keys``, that a part or the section within it does not have."""
+    *within, option = keys
+    for key in within:
+        found = found.__pydantic_fields__[key].annotation if hasattr(found, "__pydantic_fields__") else None
+    known = [each.name for each in fields(found)] if is_dataclass(found) else []
+    owner = f"{'.'.join(within)} " if within else ""
+    return f"{owner}has no option {option!r}; {suggestion(option, known) if known else 'it has none'}"
 
 
 def is_type_label(place: str) -> bool:
     """Whether a place in an error is none that a person wrote, but pydantic's name of a type among several."""
-    return "[" in place or place.startswith("constrained-")
+    return "[" in place or place.startswith("constrained-") or place in _TYPE_LABELS
 
 
 # Where parts are

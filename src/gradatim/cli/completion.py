@@ -27,6 +27,14 @@ def complete_search(incomplete: str) -> list[str]:
     return [name for name in names("search") if name.startswith(incomplete)]
 
 
+def complete_task(incomplete: str) -> list[str]:
+    """The tasks that begin like this, and files of one's own."""
+    from gradatim.part import names
+
+    known = [name for name in names("tasks") if name.startswith(incomplete)]
+    return known + _paths(incomplete, (".yaml", ".yml", ".py"))
+
+
 def complete_kind(incomplete: str) -> list[str]:
     """The kinds of parts that begin like this."""
     from gradatim.part import kinds

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from gradatim.cli.completion import complete_model, complete_search
+from gradatim.cli.completion import complete_model, complete_search, complete_task
 from gradatim.cli.output import result_console
 from gradatim.errors import GradatimError
 
@@ -34,7 +34,12 @@ def solve(
         typer.Option(metavar="NAME", help="What a server calls the model; by default its only one."),
     ] = None,
     task: Annotated[
-        str, typer.Option(help="What the problem is of: a task's name, or your own task's file.")
+        str,
+        typer.Option(
+            metavar="TASK",
+            autocompletion=complete_task,
+            help="What the problem is of: a task's name (gradatim parts tasks), task.yaml or file.py:Class.",
+        ),
     ] = "countdown",
     scorer: Annotated[
         str | None,
@@ -79,10 +84,11 @@ def solve(
     from gradatim.budget import Budget
     from gradatim.event_loop import run_to_end
     from gradatim.part import make
-    from gradatim.pipeline import parts, tasks
+    from gradatim.pipeline import parts
     from gradatim.recipes.load import apply_override
     from gradatim.recipes.schema import ChatOptions, PolicyOptions, SamplingOptions, ServerOptions
     from gradatim.tasks.base import grade
+    from gradatim.tasks.guarded import guarded
     from gradatim.tree import Tree
     from gradatim.view import render
 
@@ -92,8 +98,9 @@ def solve(
     chosen = make("search", content)
     if scorer is None and chosen.is_guided:
         raise GradatimError(f"{chosen.title} needs a scorer to guide it; give --scorer, or use sampling")
-    made = tasks.make_task(tasks.default_task_options(task))
-    tree = Tree(tasks.problem_from_text(made, problem), seed=seed, budget=Budget(budget))
+    of_file = task.endswith((".yaml", ".yml"))
+    made = guarded(make("tasks", {"own": {"file": task}} if of_file else task))
+    tree = Tree(made.ask(problem), seed=seed, budget=Budget(budget))
     limits = {"max_steps": max_steps, "max_step_tokens": max_step_tokens}
     given = {name: value for name, value in limits.items() if value is not None}
     sampling = SamplingOptions.model_validate({"temperature": temperature, **given})

@@ -16,10 +16,8 @@ from gradatim.evaluation import wording
 from gradatim.evaluation.bootstrap import Estimate
 from gradatim.pipeline.context import Run
 from gradatim.pipeline.evaluating import scorer_name
-from gradatim.recipes.task_options import OwnTaskOptions
 from gradatim.tree import Tree
 
-_TASKS_TO_TYPE = {"countdown", "word_problems", "gsm8k", "math", "multiple_choice"}
 _LONGEST_TO_TYPE = 90  # characters of a problem that a command still shows
 
 
@@ -57,10 +55,8 @@ def next_commands(run: Run, sampled: Sequence[Tree]) -> list[str]:
     commands = [f"gradatim show {folder}{chosen}"]
     if rows := "--format stepwise" if grown else _rows_of_samples(run, sampled):
         commands.append(f"gradatim export {folder}{chosen} {rows} --output rows.jsonl")
-    options = run.recipe.task
-    task = options.task if isinstance(options, OwnTaskOptions) else options.name
-    typed = isinstance(options, OwnTaskOptions) or task in _TASKS_TO_TYPE
-    if typed and run.recipe.policy.adapter is None:  # solve takes no adapter
+    task = run.recipe.task.on_command_line
+    if task is not None and run.recipe.policy.adapter is None:  # solve takes no adapter
         policy = run.policy_path(0 if run.recipe.objective is None else run.recipe.rounds)
         scorer = run.recipe.scorer
         judge = ""
@@ -147,9 +143,9 @@ def _objective(run: Run, value: Mapping[str, Any]) -> str:
 
 
 def _task(run: Run) -> str:
-    options = run.recipe.task
-    source = getattr(options, "source", None)
-    name = options.task if isinstance(options, OwnTaskOptions) else options.name
+    task = run.recipe.task
+    source = getattr(task, "source", None)
+    name = task.on_command_line or task.name
     return name if source is None else f"{name} from {source}"
 
 

@@ -8,9 +8,6 @@ from pathlib import Path
 
 from gradatim.part import name_of
 from gradatim.recipes.schema import Recipe
-from gradatim.recipes.task_options import OwnTaskOptions, TaskOptions
-from gradatim.search import Search
-from gradatim.tasks.own import source_of
 
 _IN_MODELS = {".bin", ".gguf", ".jinja", ".json", ".model", ".safetensors", ".txt"}
 _IN_DATA = {".jsonl", ".json", ".parquet", ".arrow", ".csv"}
@@ -34,7 +31,7 @@ def contents(recipe: Recipe) -> dict[str, dict[str, str]]:
 
 def _named(recipe: Recipe) -> Iterator[tuple[str, Path, set[str]]]:
     """The keys that name something local, with it and with the kinds of files that matter in a folder."""
-    for path in _of_task(recipe.task):
+    for path in (*_of_part(recipe.task), *recipe.task.files):
         yield "task", path, _IN_DATA
     models = {"policy.model": recipe.policy.model, "policy.adapter": recipe.policy.adapter}
     if recipe.scorer is not None and recipe.scorer.init != "policy":
@@ -49,20 +46,7 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, Path, set[str]]]:
         yield "trees.stored", path / "trees" / "round-1.jsonl" if path.is_dir() else path, _IN_DATA
 
 
-def _of_task(options: TaskOptions) -> Iterator[Path]:
-    """The file that describes a task, and where its records come from."""
-    source = getattr(options, "source", None)
-    if isinstance(options, OwnTaskOptions):
-        place = options.task if options.task.endswith((".yaml", ".yml")) else options.task.rpartition(":")[0]
-        yield Path(place).expanduser()
-        source = options.options.get("source")
-        if source is None and place == options.task:
-            source = source_of(place)
-    if isinstance(source, str):
-        yield Path(source).expanduser()
-
-
-def _of_part(chosen: Search) -> Iterator[Path]:
+def _of_part(chosen: object) -> Iterator[Path]:
     """The file of a part that is not the package's own."""
     place, colon, _ = name_of(chosen).rpartition(":")
     if colon:

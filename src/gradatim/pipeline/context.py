@@ -19,7 +19,6 @@ from gradatim.pipeline.parts import load_policy, load_scorer
 from gradatim.pipeline.progress import Progress
 from gradatim.pipeline.run_folder import RunFolder
 from gradatim.pipeline.stages import dependencies, stages_of
-from gradatim.pipeline.tasks import make_task
 from gradatim.policies.base import PolicyEngine
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.recipes.schema import Recipe
@@ -27,6 +26,7 @@ from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.search.many import search_many
 from gradatim.store.trees import TreeStore
 from gradatim.tasks.base import Task, grade_without_blocking
+from gradatim.tasks.guarded import guarded
 from gradatim.tree import Problem, Tree
 
 BASE = "base"
@@ -74,7 +74,7 @@ class Run:
 
     @cached_property
     def task(self) -> Task:
-        return make_task(self.recipe.task)
+        return guarded(self.recipe.task)
 
     @cached_property
     def contents(self) -> dict[str, dict[str, str]]:

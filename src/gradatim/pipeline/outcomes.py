@@ -9,7 +9,6 @@ from typing import Any
 
 from gradatim.pipeline.context import Run
 from gradatim.tasks.base import Task
-from gradatim.tasks.solution_end import solution_end_of
 from gradatim.tree import EndReason, Node, Tree
 
 STEP_LENGTH, STEPS, CONTEXT, BUDGET = "step length", "steps", "context", "budget"
@@ -181,7 +180,7 @@ def note_outcomes(
 
 def says_what_ends(task: Task) -> bool:
     """Whether a task knows a complete final answer, or a text that ends a solution where the policy writes no end."""
-    end = solution_end_of(task)
+    end = task.solution_end
     return bool(end.line or end.box or end.stop)
 
 

@@ -15,12 +15,11 @@ from gradatim.policies.transformers import TransformersPolicy
 from gradatim.recipes.schema import PolicyOptions, SamplingOptions
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.tasks.base import Task
-from gradatim.tasks.solution_end import solution_end_of
 
 
 def make_sampling(options: SamplingOptions, task: Task) -> Sampling:
     """How steps of ``task`` are sampled."""
-    return Sampling(**options.model_dump(), step_end=task.step_end, solution_end=solution_end_of(task))
+    return Sampling(**options.model_dump(), step_end=task.step_end, solution_end=task.solution_end)
 
 
 def pick_device(name: str) -> str:

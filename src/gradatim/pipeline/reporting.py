@@ -38,7 +38,7 @@ from gradatim.pipeline.finding import finding, training_helped
 from gradatim.pipeline.growing import VALUE
 from gradatim.pipeline.page import page_sections
 from gradatim.pipeline.shown_solutions import shown_solutions
-from gradatim.recipes.task_options import Section
+from gradatim.recipes.section import Section
 from gradatim.store.files import write_json, write_text
 from gradatim.tasks.truth import state_truth
 from gradatim.tree import Tree
@@ -229,7 +229,7 @@ def _settings(run: Run) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "task": _written(recipe.task),
+        "task": _listed({key: each for key, each in content_of(recipe.task).items() if each is not None}),
         "policy": recipe.policy.model,
         "problems": _written(recipe.problems),
         "search": "none" if recipe.search is None else _listed(content_of(recipe.search)),

@@ -49,7 +49,7 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
         keys = list(owner.model_fields) if owner is not None else []
         return f"unknown key {location[-1]!r} in {_named(path)}; {suggestion(str(location[-1]), keys)}"
     _, path = _walk(model, location)
-    if kind == "missing":
+    if kind in {"missing", "missing_keyword_only_argument"}:
         return f"the key {path[-1]!r} is missing in {_named(path[:-1])}"
     context = detail.get("ctx", {})
     if kind == "union_tag_invalid":

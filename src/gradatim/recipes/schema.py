@@ -17,7 +17,9 @@ from pydantic import (
 )
 
 from gradatim.part import PartOf
-from gradatim.recipes.task_options import GeneratedTaskOptions, Section, TaskOptions
+from gradatim.recipes.section import Section
+from gradatim.tasks.base import Task
+from gradatim.tasks.generated import GeneratedTask
 
 
 class SamplingOptions(Section):
@@ -352,7 +354,7 @@ class Recipe(Section):
     """What the recipe is for, in one line."""
     seed: int = 0
     """Of everything that is drawn; equal seeds give equal runs."""
-    task: Annotated[TaskOptions, Field(discriminator="name")]
+    task: Annotated[Task, PartOf("tasks")]
     """Where problems come from and how answers are verified."""
     policy: PolicyOptions
     """The model that proposes steps, and how it runs."""
@@ -488,7 +490,7 @@ class PretrainRecipe(Section):
     """Of the recipe."""
     summary: str = ""
     """What the recipe is for, in one line."""
-    task: Annotated[GeneratedTaskOptions, Field(discriminator="name")]
+    task: Annotated[GeneratedTask, PartOf("tasks")]
     """The task whose demonstrations are learned; one that generates its problems."""
     size: ModelShape = ModelShape()
     """The shape of the model, a small Llama."""

@@ -1,4 +1,4 @@
-"""Where problems come from, how text divides into steps, and how an answer is verified.
+"""Where problems come from, how text divides into steps, and how an answer is verified. One task a file, each a part.
 
 Tasks are imported when they are first asked for.
 """
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from gradatim.tasks.code import Code
     from gradatim.tasks.countdown import Countdown
     from gradatim.tasks.gsm8k import Gsm8k
-    from gradatim.tasks.loading import load_own_task
     from gradatim.tasks.math import Math
     from gradatim.tasks.multiple_choice import MultipleChoice
-    from gradatim.tasks.own import OwnTask
+    from gradatim.tasks.own import Own
+    from gradatim.tasks.records import Records
     from gradatim.tasks.word_problems import WordProblems
 else:
     __getattr__ = lazy_names(
@@ -26,9 +26,9 @@ else:
             "Gsm8k": "gradatim.tasks.gsm8k",
             "Math": "gradatim.tasks.math",
             "MultipleChoice": "gradatim.tasks.multiple_choice",
-            "OwnTask": "gradatim.tasks.own",
+            "Own": "gradatim.tasks.own",
+            "Records": "gradatim.tasks.records",
             "WordProblems": "gradatim.tasks.word_problems",
-            "load_own_task": "gradatim.tasks.loading",
         },
     )
 
@@ -38,11 +38,11 @@ __all__ = [
     "Gsm8k",
     "Math",
     "MultipleChoice",
-    "OwnTask",
+    "Own",
+    "Records",
     "Task",
     "Verdict",
     "WordProblems",
     "grade",
     "grade_node",
-    "load_own_task",
 ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 
 from gradatim.event_loop import without_blocking
+from gradatim.part import name_of
+from gradatim.tasks.solution_end import NEVER, SolutionEnd
+from gradatim.tasks.steps import split_at
 from gradatim.tree import Node, Problem, Tree, is_right
 
 NO_REFERENCE = "the problem has no reference answer"
@@ -35,32 +38,63 @@ class Verdict:
             object.__setattr__(self, "correct", is_right(self.reward))
 
 
-@runtime_checkable
-class Task(Protocol):
-    """A source of problems with a verifier.
+class Task:
+    """A source of problems with a verifier; a subclass is a part (:func:`gradatim.part.part`) in a file of its own.
 
-    A task may also have a ``solution_end`` (:class:`gradatim.tasks.solution_end.SolutionEnd`), which says what ends a
-    solution beside the policy's end token; without one, a policy that does not end its answers runs into its limits.
-
-    Attributes:
-        name: what recipes call it.
-        step_end: the strings that end a step in the policy's text.
+    What a task reads or makes of its options is made when it is first needed, as a :class:`functools.cached_property`;
+    so making one is quick and touches no file. What the options alone tell to be wrong is refused at once, in
+    ``__post_init__``.
     """
 
-    name: str
-    step_end: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """What its problems and messages call the task."""
+        return name_of(self)
+
+    @property
+    def step_end(self) -> tuple[str, ...]:
+        """The strings that end a step in the policy's text."""
+        return ("\n",)
+
+    @property
+    def solution_end(self) -> SolutionEnd:
+        """What ends a solution beside the policy's end token; with none of it, a policy that does not end its answers
+        runs into its limits."""
+        return NEVER
+
+    @property
+    def on_command_line(self) -> str | None:
+        """How ``gradatim solve --task`` names the task; ``None`` if no problem of it can be typed."""
+        return None if any(each.default is MISSING for each in fields(self)) else name_of(self)  # type: ignore[arg-type]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Where it reads what its options do not say: files and folders, which need not be there (a hub's id)."""
+        return ()
 
     def problems(self, split: str, count: int | None = None) -> list[Problem]:
-        """The first ``count`` problems of a split (``"train"``, ``"validation"``, ``"test"``), always the same."""
-        ...
+        """The first ``count`` problems of a split (``"train"``, ``"validation"``, ``"test"``), always the same.
+
+        Raises:
+            GradatimError: if there is no such split, or the problems cannot be read or made.
+        """
+        raise NotImplementedError
 
     def split_steps(self, text: str) -> list[str]:
-        """Divide a whole solution into steps; joined again they are ``text``."""
-        ...
+        """Divide a whole solution into steps, after each of ``step_end``; joined again they are ``text``."""
+        return split_at(text, self.step_end)
 
     def verify(self, problem: Problem, text: str) -> Verdict:
         """Judge a whole solution. Deterministic, and never raises on any text."""
-        ...
+        raise NotImplementedError
+
+    def ask(self, text: str) -> Problem:
+        """A problem as a person types it; its reference answer is not known unless the task can tell it.
+
+        Raises:
+            GradatimError: if the text is no problem of this task.
+        """
+        return Problem("question", text)
 
 
 def grade(tree: Tree, task: Task) -> None:

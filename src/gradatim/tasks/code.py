@@ -13,17 +13,18 @@ Three layouts of records are read, each by its own fields:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 from gradatim.errors import GradatimError
+from gradatim.part import part
 from gradatim.records import MalformedRecordError, Record, text_field
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.code_tests import TestResults, run_function_tests, run_input_tests
-from gradatim.tasks.records import ProblemSource
+from gradatim.tasks.from_records import RecordTask, StepEnd
 from gradatim.tasks.sandbox import SandboxLimits, sandbox_layers
 from gradatim.tasks.solution_end import NextProblem, SolutionEnd
-from gradatim.tasks.steps import check_step_end, split_at
 from gradatim.tasks.templates import Template
 from gradatim.tree import Problem
 
@@ -46,81 +47,52 @@ _AFTER_THE_BODY = re.compile(r"^(?:class |def |async def |if |print\(|assert |#|
 _NEXT_DOCSTRING = re.compile(r'^"""', re.MULTILINE)
 
 
-class Code:
-    """Programming problems whose solutions are run, read from the hub or from JSON lines.
+@part
+class Code(RecordTask):
+    """Python programs that must pass tests, run in a sandbox (MBPP, HumanEval and their like).
 
-    Args:
-        source: a data set's id on the hub (or its copy in a local folder), loaded with ``datasets.load_dataset``; or
-            a folder with one ``.jsonl`` file a split; or one ``.jsonl`` file.
-        config: the hub data set's configuration.
-        splits: the source's own name for each split that it has, such as ``{"test": "test"}`` for one without
-            training problems; see :class:`gradatim.tasks.records.ProblemSource`.
-        seed: chooses which problems are held out.
-        validation_fraction: share of ``train`` that is held out as ``validation``, and the same share again as
-            ``test`` where the source has none.
-        template: the prompt, with ``{question}`` in the question's place and, if wanted, ``{tests}`` in that of the
-            ``assert`` statements; by default that of the record's layout in ``TEMPLATES``.
-        step_end: what ends a step: a line's end, or ``["\\n\\n"]`` for blocks between empty lines.
-        reward: ``"all"`` gives 1 where all tests pass; ``"fraction"`` gives the share of tests that pass.
-        limits: what a program may use: over all tests that call its functions, or for each input.
-        on_bad_line: whether a malformed line or record is refused with its line number, or skipped with a warning
-            that names the lines.
-
-    Raises:
-        GradatimError: if this machine cannot run programs safely, a local source does not exist, or an argument is
-            out of its range; :meth:`problems` raises it if the source cannot be read.
+    A problem has no ``answer``; its ``data`` holds the ``question``, the ``layout`` (a key of ``TEMPLATES``), the tests
+    in the layout's own fields, and the reference ``solution`` if the record has one.
     """
 
-    name = "code"
+    source: str = "google-research-datasets/mbpp"
+    template: str | None = None
+    """The prompt, with `{question}` in the question's place and, if wanted, `{tests}` in that of the `assert`
+    statements; `null` is that of the record's layout."""
+    step_end: StepEnd = ("\n",)
+    r"""The texts that end a step: a line's end, or `["\n\n"]` for blocks between empty lines."""
+    reward: Literal["all", "fraction"] = "all"
+    """`all` gives 1 where all tests pass, `fraction` the share of tests that pass."""
+    limits: SandboxLimits = SandboxLimits()
+    """What a program may use: over all tests that call its functions, or for each input."""
 
-    def __init__(
-        self,
-        source: str = "google-research-datasets/mbpp",
-        *,
-        config: str | None = None,
-        splits: Mapping[str, str] | None = None,
-        seed: int = 0,
-        validation_fraction: float = 0.05,
-        template: str | None = None,
-        step_end: Sequence[str] = ("\n",),
-        reward: Literal["all", "fraction"] = "all",
-        limits: SandboxLimits | None = None,
-        on_bad_line: Literal["refuse", "skip"] = "refuse",
-    ) -> None:
-        if reward not in ("all", "fraction"):
-            raise GradatimError(f"reward must be 'all' or 'fraction', got {reward!r}")
-        sandbox_layers()  # now, not at the first solution
-        self.step_end = check_step_end(step_end)
-        self.solution_end = SolutionEnd(box=_first_block_end, next_problem=_after_the_program)
-        self._templates = {layout: _template(template or text) for layout, text in TEMPLATES.items()}
-        self._all_or_nothing = reward == "all"
-        self._limits = limits or SandboxLimits()
-        self._source = ProblemSource(
-            source,
-            self._problem,
-            key=lambda problem: str(problem.data["question"]),
-            task=self.name,
-            config=config,
-            splits=splits,
-            seed=seed,
-            validation_fraction=validation_fraction,
-            on_bad_line=on_bad_line,
-        )
+    def __post_init__(self) -> None:
+        _ = self._templates  # a template without its places is refused now
+
+    @cached_property
+    def _templates(self) -> dict[str, Template]:
+        return {layout: _template(self.template or text) for layout, text in TEMPLATES.items()}
+
+    @property
+    def solution_end(self) -> SolutionEnd:
+        return SolutionEnd(box=_first_block_end, next_problem=_after_the_program)
+
+    @property
+    def on_command_line(self) -> None:
+        return None
+
+    def ask(self, text: str) -> Problem:
+        raise GradatimError("a program is judged by its tests, so a problem needs some: put it into the task's source")
 
     def problems(self, split: str, count: int | None = None) -> list[Problem]:
-        """The first ``count`` problems of ``"train"``, ``"validation"`` or ``"test"``, in the source's order.
-
-        A problem has no ``answer``; its ``data`` holds the ``question``, the ``layout`` (a key of ``TEMPLATES``), the
-        tests in the layout's own fields, and the reference ``solution`` if the record has one.
+        """The first ``count`` problems of ``"train"``, ``"validation"`` or ``"test"``, always the same.
 
         Raises:
-            GradatimError: if the split is unknown or empty, or the source is missing or malformed.
+            GradatimError: if this machine cannot run programs safely, the split is unknown or empty, or the source is
+                missing or malformed.
         """
-        return self._source.problems(split, count)
-
-    def split_steps(self, text: str) -> list[str]:
-        """Divide a solution after every ``step_end``, by default into its lines; joined again they are ``text``."""
-        return split_at(text, self.step_end)
+        sandbox_layers()  # now, not at the first solution
+        return super().problems(split, count)
 
     def verify(self, problem: Problem, text: str) -> Verdict:
         """Run the program in ``text`` (see :func:`extract_program`) against the problem's tests, in the sandbox.
@@ -139,7 +111,7 @@ class Code:
             reason = f"syntax error line {max(1, results.syntax_error_line - prefix.count(chr(10)))}"
         if reason == "correct":
             return Verdict(1.0, code, reason)
-        if self._all_or_nothing:
+        if self.reward == "all":
             return Verdict(0.0, code, reason)
         share = results.passed / results.tests
         return Verdict(share, code, f"{reason}; {results.passed} of {results.tests} passed", correct=False)
@@ -148,13 +120,13 @@ class Code:
         if data["layout"] == "inputs":
             inputs, outputs = data["inputs"], data["outputs"]
             return run_input_tests(
-                program, inputs=inputs, outputs=outputs, limits=self._limits, stop_at_failure=self._all_or_nothing
+                program, inputs=inputs, outputs=outputs, limits=self.limits, stop_at_failure=self.reward == "all"
             )
         return run_function_tests(
-            program, setup=data["setup"], tests=data["tests"], call=data.get("entry_point"), limits=self._limits
+            program, setup=data["setup"], tests=data["tests"], call=data.get("entry_point"), limits=self.limits
         )
 
-    def _problem(self, id: str, record: Record) -> Problem:
+    def read(self, id: str, record: Record) -> Problem:
         for fields, layout, read in _LAYOUTS:
             if all(field in record for field in fields):
                 data = {"layout": layout, **read(record)}

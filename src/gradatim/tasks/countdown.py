@@ -21,16 +21,22 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, PositiveInt
 
 from gradatim.errors import GradatimError
+from gradatim.part import part
 from gradatim.tasks.base import Verdict
-from gradatim.tasks.generated import first_problems
+from gradatim.tasks.generated import GeneratedTask
 from gradatim.tasks.solution_end import SolutionEnd
 from gradatim.tree import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Numbers = tuple[int, ...]
 Operator = Literal["+", "-", "*", "/"]
@@ -62,71 +68,49 @@ class Move:
     result: int
 
 
-@dataclass(frozen=True, slots=True)
-class Difficulty:
-    """What problems are generated.
-
-    Attributes:
-        numbers: how many numbers a problem gives (a solution has one step fewer).
-        largest_number: numbers are drawn from 1 to this.
-        largest_target: targets are at most this (and at least 1).
-        largest_result: the solution that the generator knows never exceeds this on the way.
-    """
-
-    numbers: int = 4
-    largest_number: int = 20
-    largest_target: int = 50
-    largest_result: int = 100
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.numbers <= 7:
-            raise GradatimError(f"countdown takes 2 to 7 numbers a problem, got {self.numbers}")
-        if min(self.largest_number, self.largest_target) < 1 or self.largest_result < self.largest_target:
-            raise GradatimError(
-                "countdown needs largest_number and largest_target of at least 1, and largest_result of at least "
-                f"largest_target; got {self}"
-            )
-
-
 def _leaves_one_number(line: str) -> bool:
     step = _STEP.fullmatch(line)
     return step is not None and len(step[5].split()) == 1
 
 
-class Countdown:
-    """The countdown task and its exact oracle.
+@part
+class Countdown(GeneratedTask):
+    """Reach a number by arithmetic with given ones; problems are generated.
 
     Splits are disjoint by construction: numbers (in any order) and target decide which split a problem belongs to.
     The first ``count`` problems of a split are the same whatever ``count`` is.
-
-    Args:
-        seed: which stream of problems is generated; the split of a problem does not depend on it.
-        numbers, largest_number, largest_target, largest_result: see :class:`Difficulty`.
     """
 
-    name = "countdown"
-    step_end: tuple[str, ...] = ("\n",)
-    solution_end = SolutionEnd(line=_leaves_one_number)
+    numbers: Annotated[int, Field(ge=2, le=7)] = 4
+    """How many numbers a problem gives; a solution has one step fewer."""
+    largest_number: PositiveInt = 20
+    """Numbers are drawn from 1 to this."""
+    largest_target: PositiveInt = 50
+    """Targets are drawn from 1 to this."""
+    largest_result: PositiveInt = 100
+    """The solution that the generator knows never exceeds this on the way."""
 
-    def __init__(
-        self,
-        *,
-        numbers: int = 4,
-        largest_number: int = 20,
-        largest_target: int = 50,
-        largest_result: int = 100,
-        seed: int = 0,
-    ) -> None:
-        self.difficulty = Difficulty(numbers, largest_number, largest_target, largest_result)
-        self.seed = seed
+    def __post_init__(self) -> None:
+        if self.largest_result < self.largest_target:
+            raise GradatimError(
+                f"countdown needs a largest_result of at least largest_target; got {self.largest_result} and "
+                f"{self.largest_target}"
+            )
 
-    def problems(self, split: str, count: int | None = None) -> list[Problem]:
-        """The first ``count`` problems of ``split``.
+    @property
+    def solution_end(self) -> SolutionEnd:
+        return SolutionEnd(line=_leaves_one_number)
 
-        Raises:
-            GradatimError: for an unknown split, no count, or more problems than the difficulty has.
-        """
-        return first_problems(self.demonstrations(split), count, self.name)
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        from gradatim.tasks.countdown_tokenizer import make_countdown_tokenizer
+
+        return make_countdown_tokenizer(self.largest_result)
+
+    def ask(self, text: str) -> Problem:
+        found = re.fullmatch(r"\s*[Mm]ake (\d+) from((?:[ ,]+\d+)+)\s*", text)
+        if found is None:
+            raise GradatimError(f"{text!r} is no countdown problem; write one like 'Make 50 from 3 5 7 8'")
+        return make_problem([int(number) for number in re.findall(r"\d+", found[2])], int(found[1]))
 
     def demonstrations(self, split: str) -> Iterator[tuple[Problem, str]]:
         """An endless stream of different problems of ``split``, each with one right solution.
@@ -136,13 +120,13 @@ class Countdown:
         """
         if split not in _SPLIT_SHARES:
             raise GradatimError(f"countdown has the splits {', '.join(_SPLIT_SHARES)}; there is no {split!r}")
-        generator = random.Random(f"countdown {self.seed} {split} {asdict(self.difficulty)}")
+        generator = random.Random(f"countdown {self.seed} {split} {self.difficulty}")
         low, high = _SPLIT_SHARES[split]
         seen: set[tuple[Numbers, int]] = set()
         fruitless = 0
         while fruitless < 10_000:
             fruitless += 1
-            numbers, moves = _draw_solution(generator, self.difficulty)
+            numbers, moves = self._draw_solution(generator)
             if moves is None:
                 continue
             state = (tuple(sorted(numbers)), moves[-1].result)
@@ -156,9 +140,21 @@ class Countdown:
             "ask for fewer or raise the difficulty"
         )
 
-    def split_steps(self, text: str) -> list[str]:
-        """The lines of ``text``, line ends kept."""
-        return re.findall(r"[^\n]*\n|[^\n]+", text)
+    def _draw_solution(self, generator: random.Random) -> tuple[Numbers, list[Move] | None]:
+        """Random numbers and random moves to a target; no moves if they left the bounds of the difficulty."""
+        numbers = tuple(generator.randint(1, self.largest_number) for _ in range(self.numbers))
+        left = numbers
+        moves: list[Move] = []
+        while len(left) > 1:
+            first, second = generator.sample(left, 2)
+            larger, smaller = max(first, second), min(first, second)
+            operator = generator.choice(OPERATORS)
+            result = _evaluate(larger, operator, smaller)
+            if result is None or not 0 < result <= self.largest_result:
+                return numbers, None
+            moves.append(Move(larger, operator, smaller, result))
+            left = apply_move(left, moves[-1])
+        return numbers, moves if left[0] <= self.largest_target else None
 
     def verify(self, problem: Problem, text: str) -> Verdict:
         """Reward 1 for legal steps that end at the target; otherwise 0 and the reason, beginning with a Rejection.
@@ -326,23 +322,6 @@ def _evaluate(left: int, operator: str, right: int) -> int | None:
     if operator == "*":
         return left * right
     return left // right if right and left % right == 0 else None
-
-
-def _draw_solution(generator: random.Random, difficulty: Difficulty) -> tuple[Numbers, list[Move] | None]:
-    """Random numbers and random moves to a target; no moves if they left the bounds of the difficulty."""
-    numbers = tuple(generator.randint(1, difficulty.largest_number) for _ in range(difficulty.numbers))
-    left = numbers
-    moves: list[Move] = []
-    while len(left) > 1:
-        first, second = generator.sample(left, 2)
-        larger, smaller = max(first, second), min(first, second)
-        operator = generator.choice(OPERATORS)
-        result = _evaluate(larger, operator, smaller)
-        if result is None or not 0 < result <= difficulty.largest_result:
-            return numbers, None
-        moves.append(Move(larger, operator, smaller, result))
-        left = apply_move(left, moves[-1])
-    return numbers, moves if left[0] <= difficulty.largest_target else None
 
 
 def _split_share(numbers: Numbers, target: int) -> int:

@@ -1,7 +1,8 @@
-"""A task class of one's own, with errors that name the method, the problem and the line of the file."""
+"""A task of one's own, with errors that name the method, the problem and the line of the file."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 import traceback
 import types
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gradatim.errors import GradatimError
-from gradatim.tasks.base import Verdict
+from gradatim.part import name_of
+from gradatim.tasks.base import Task, Verdict
 from gradatim.tree import Problem
 
 _RECORD = "_gradatim_verifier_record"
@@ -52,13 +54,21 @@ def verifier_record(task: object) -> VerifierRecord:
     return record if isinstance(record, VerifierRecord) else VerifierRecord()
 
 
-def guarded(cls: type) -> type:
-    """A subclass of a task class whose failures say where they come from.
+def guarded(task: Task) -> Task:
+    """A task of one's own as one whose failures say where they come from; a task of the package's as it is.
 
     An error in ``problems`` or ``split_steps`` is a :class:`~gradatim.errors.GradatimError` of one sentence. One in
     ``verify`` does not end a run: that solution counts as wrong for the reason ``the verifier failed``. The first one
     is warned of, and :func:`verifier_record` counts them.
+
+    Raises:
+        GradatimError: if ``task`` is another part than a task.
     """
+    cls = type(task)
+    if not isinstance(task, Task):
+        raise GradatimError(f"{name_of(task)!r} is no task; derive the class from gradatim.tasks.base.Task")
+    if cls.__module__.startswith("gradatim."):
+        return task
     record = VerifierRecord()
     own: dict[str, Callable[..., Any]] = {name: getattr(cls, name) for name in ("problems", "split_steps", "verify")}
 
@@ -98,8 +108,11 @@ def guarded(cls: type) -> type:
     def fill(namespace: dict[str, Any]) -> None:
         # Only methods are added: a class with slots stays as it is.
         namespace |= {"__module__": cls.__module__, "__doc__": cls.__doc__, "__slots__": (), _RECORD: record, **methods}
+        namespace["name"] = task.name
 
-    return types.new_class(cls.__name__, (cls,), {}, fill)
+    twin = copy.copy(task)
+    object.__setattr__(twin, "__class__", types.new_class(cls.__name__, (cls,), {}, fill))
+    return twin
 
 
 def _failure(cls: type, method: str, what: str, error: Exception) -> str:

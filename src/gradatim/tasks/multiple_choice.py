@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, ClassVar
 
+from gradatim.part import part
 from gradatim.records import MalformedRecordError, Record, text_field
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.choice_answers import LETTERS, verify_choice
-from gradatim.tasks.records import ProblemSource
-from gradatim.tasks.steps import check_step_end, split_at
-from gradatim.tasks.templates import Template
-from gradatim.tasks.verifiers import ANSWER_ENDS
+from gradatim.tasks.from_records import RecordTask
+from gradatim.tasks.problem_source import ProblemSource
 from gradatim.tree import Problem
 
 TEMPLATE = "Question: {question}\n{choices}\nAnswer:\n"
@@ -22,8 +21,9 @@ TEMPLATE = "Question: {question}\n{choices}\nAnswer:\n"
 _GPQA_WRONG = ("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 
 
-class MultipleChoice:
-    """Multiple-choice questions, read from the hub or from JSON lines.
+@part
+class MultipleChoice(RecordTask):
+    """Questions with lettered options (ARC, MMLU and their like).
 
     A record has one of these layouts:
 
@@ -33,74 +33,28 @@ class MultipleChoice:
       CommonsenseQA);
     - ``Question``, ``Correct Answer`` and ``Incorrect Answer 1`` to ``3`` (GPQA), whose options are always shuffled.
 
-    Args:
-        source: a data set's id on the hub, a folder or a ``.jsonl`` file, as in
-            :class:`gradatim.tasks.records.ProblemSource`.
-        config: the hub data set's configuration, such as MMLU's ``"all"``.
-        splits: the source's own name for each split that it has, such as MMLU's
-            ``{"train": "auxiliary_train", "validation": "validation", "test": "test"}``.
-        shuffle_choices: whether each question's options are put in an order of their own, so that no letter is right
-            more often than others. The order depends on the seed and the question alone.
-        seed: chooses the order of options, which problems are held out, and the order of shuffled ones.
-        validation_fraction: share of ``train`` that is held out as ``validation``.
-        shuffle: whether problems come in an order of their own, for sources that are sorted by subject.
-        template: the prompt, with ``{question}`` and ``{choices}`` in their places.
-        step_end: the texts that end a step.
-        on_bad_line: whether a malformed line or record is refused with its line number or skipped with a warning.
-
-    Raises:
-        GradatimError: if a local source does not exist or an argument is out of its range.
+    A problem's ``answer`` is the right option's letter. Its ``data`` holds the ``choices``, and as ``question`` the
+    question with its lettered options, which is what a model in conversation is asked.
     """
 
-    name = "multiple_choice"
+    fields_shown: ClassVar[tuple[str, ...]] = ("question", "choices")
+    answers: ClassVar[str] = "choice"
 
-    def __init__(
-        self,
-        source: str = "allenai/ai2_arc",
-        *,
-        config: str | None = None,
-        splits: Mapping[str, str] | None = None,
-        shuffle_choices: bool = False,
-        seed: int = 0,
-        validation_fraction: float = 0.05,
-        shuffle: bool = False,
-        template: str = TEMPLATE,
-        step_end: Sequence[str] = ("\n",),
-        on_bad_line: Literal["refuse", "skip"] = "refuse",
-    ) -> None:
-        self.template = template
-        self.step_end = check_step_end(step_end)
-        self._template = Template(template, ["question", "choices"])
-        self.solution_end = replace(ANSWER_ENDS["choice"], next_problem=self._template.next_problem)
-        self._shuffle_choices = shuffle_choices
-        self._seed = seed
-        self._source = ProblemSource(
-            source,
-            self._problem,
-            key=lambda problem: str(problem.data["question"]),
-            task=self.name,
-            config=config or ("ARC-Challenge" if source == "allenai/ai2_arc" else None),
-            splits=splits,
-            seed=seed,
-            validation_fraction=validation_fraction,
-            shuffle=shuffle,
-            on_bad_line=on_bad_line,
-        )
+    source: str = "allenai/ai2_arc"
+    """A data set's id on the hub, a folder or a `.jsonl` file."""
+    shuffle_choices: bool = False
+    """Whether a question's options are put in an order of their own, so that no letter is right more often."""
+    template: str = TEMPLATE
+    """The prompt, with `{question}` and `{choices}` in their places."""
 
-    def problems(self, split: str, count: int | None = None) -> list[Problem]:
-        """The first ``count`` problems of ``"train"``, ``"validation"`` or ``"test"``, always the same.
+    @cached_property
+    def _source(self) -> ProblemSource:
+        arc = "ARC-Challenge" if self.source == "allenai/ai2_arc" else None
+        return ProblemSource(self, self.source, self.config or arc)
 
-        A problem's ``answer`` is the right option's letter. Its ``data`` holds the ``choices``, and as ``question`` the
-        question with its lettered options, which is what a model in conversation is asked.
-
-        Raises:
-            GradatimError: if the split is unknown or empty, or the source is missing or malformed.
-        """
-        return self._source.problems(split, count)
-
-    def split_steps(self, text: str) -> list[str]:
-        """Divide a solution after each of ``step_end``; joined again the steps are ``text``."""
-        return split_at(text, self.step_end)
+    def ask(self, text: str) -> Problem:
+        """A question with its options, as a person types it."""
+        return Problem("question", text)
 
     def verify(self, problem: Problem, text: str) -> Verdict:
         """Judge a solution by the option that it names (see :func:`gradatim.tasks.choice_answers.extract_choice`).
@@ -109,18 +63,18 @@ class MultipleChoice:
         raises.
         """
         choices = problem.data.get("choices", ())
-        return verify_choice(problem.answer, self._template.first_solution(problem, text), choices)
+        return verify_choice(problem.answer, self.prompt_template.first_solution(problem, text), choices)
 
-    def _problem(self, id: str, record: Record) -> Problem:
+    def read(self, id: str, record: Record) -> Problem:
         question, choices, right = _read(record)
         if not 2 <= len(choices) <= len(LETTERS):
             raise MalformedRecordError(f"has {len(choices)} choices, not 2 to {len(LETTERS)}")
-        if self._shuffle_choices or "Correct Answer" in record:
+        if self.shuffle_choices or "Correct Answer" in record:
             order = list(range(len(choices)))
-            random.Random(f"{self._seed}:{question}").shuffle(order)
+            random.Random(f"{self.seed}:{question}").shuffle(order)
             choices, right = [choices[place] for place in order], order.index(right)
         lettered = "\n".join(f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
-        prompt = self._template.fill({"question": question, "choices": lettered})
+        prompt = self.prompt_template.fill({"question": question, "choices": lettered})
         return Problem(id, prompt, LETTERS[right], {"question": f"{question}\n{lettered}", "choices": choices})
 
 

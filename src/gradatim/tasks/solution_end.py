@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from gradatim.tree import EndReason, Problem
 
@@ -125,12 +125,6 @@ class SolutionEnd:
 
 NEVER = SolutionEnd()
 """Solutions that end with the end token or at a limit only."""
-
-
-def solution_end_of(task: Any) -> SolutionEnd:
-    """Where the solutions of a task end: its ``solution_end``, which a task of one's own need not have."""
-    found = getattr(task, "solution_end", None)
-    return found if isinstance(found, SolutionEnd) else NEVER
 
 
 def opens_thought(prompt: str) -> bool:

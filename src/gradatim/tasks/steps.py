@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from gradatim.errors import GradatimError
-
 
 def split_at(text: str, step_end: Sequence[str]) -> list[str]:
     """Divide ``text`` after every boundary; joined again the steps are ``text``.
@@ -16,17 +14,6 @@ def split_at(text: str, step_end: Sequence[str]) -> list[str]:
     very beginning belong to the first step. So no step is empty or only a boundary, unless the text is.
     """
     return _pattern(tuple(step_end)).findall(text)
-
-
-def check_step_end(step_end: Sequence[str]) -> tuple[str, ...]:
-    """``step_end`` as a tuple.
-
-    Raises:
-        GradatimError: if it is no list of non-empty texts.
-    """
-    if isinstance(step_end, str) or not step_end or not all(isinstance(end, str) and end for end in step_end):
-        raise GradatimError(f'step_end must be a list of the texts that end a step, such as ["\\n"], got {step_end!r}')
-    return tuple(step_end)
 
 
 @lru_cache

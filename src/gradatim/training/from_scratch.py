@@ -6,7 +6,7 @@ This is how the policies that ship with the package were made: ``gradatim pretra
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,11 +26,11 @@ class DemonstratedTask(Protocol):
     """A task that can show right solutions to as many problems as one wants.
 
     Attributes:
-        difficulty: a dataclass that says what problems it generates; kept in the training log.
+        difficulty: options that say what problems it generates; kept in the training log.
     """
 
     @property
-    def difficulty(self) -> Any: ...
+    def difficulty(self) -> Mapping[str, Any]: ...
 
     def demonstrations(self, split: str) -> Iterator[tuple[Problem, str]]:
         """Different problems of ``split``, each with one right solution, always in the same order."""
@@ -157,7 +157,7 @@ def pretrain(
     checkpoint = last_checkpoint(output / "checkpoints")
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     log: dict[str, object] = {
-        "task": json.loads(json.dumps(asdict(task.difficulty))),  # the log reads as it is written
+        "task": json.loads(json.dumps(dict(task.difficulty))),  # the log reads as it is written
         "size": asdict(size),
         "settings": asdict(settings),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

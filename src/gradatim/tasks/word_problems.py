@@ -1,69 +1,98 @@
-"""Word problems: the task."""
+"""Arithmetic word problems over random dependency graphs, with exact truth about every step.
+
+A problem defines quantities by numbers and by each other, in shuffled order and varied words, and asks for one::
+
+    Eve's rings are 3 fewer than Dan's coins. Leo has 5 kites. Dan's coins are 2 times Ann's pens. Ann's pens
+    number 7. How many rings does Eve have?
+    Dan's coins: Ann's pens 7 * 2 = 14
+    Eve's rings: Dan's coins 14 - 3 = 11
+    Answer: 11
+
+Some quantities are distractors: the question does not depend on them. A step is wrong if it uses what is not known
+yet or not what the problem defines, copies a number wrongly, or calculates wrongly; the oracle tells which. (After
+iGSM: Ye et al., *Physics of Language Models: Part 2.1*, 2024.)
+"""
 
 from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, Field
 
 from gradatim.errors import GradatimError
+from gradatim.part import part
 from gradatim.tasks.base import Verdict
-from gradatim.tasks.generated import first_problems
+from gradatim.tasks.generated import GeneratedTask
+from gradatim.tasks.quantities.generation import draw_graph
+from gradatim.tasks.quantities.graph import DependencyGraph
+from gradatim.tasks.quantities.language import read_problem, write_problem
+from gradatim.tasks.quantities.oracle import StepJudgement, first_error, judge_steps
+from gradatim.tasks.quantities.steps import Answer, read_step, right_step
 from gradatim.tasks.solution_end import SolutionEnd
-from gradatim.tasks.word_problems.generation import Difficulty, draw_graph
-from gradatim.tasks.word_problems.graph import DependencyGraph
-from gradatim.tasks.word_problems.language import read_problem, write_problem
-from gradatim.tasks.word_problems.oracle import StepJudgement, first_error, judge_steps
-from gradatim.tasks.word_problems.steps import Answer, read_step, right_step
 from gradatim.tree import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# A problem stays within a hundred quantities and a screen.
+Operations = Annotated[int, Field(ge=1, le=8)]
+Distractors = Annotated[int, Field(ge=0, le=16)]
 
 _SPLIT_SHARES = {"test": (0, 10), "validation": (10, 20), "train": (20, 100)}
 _DRAWS = 3000  # before a split is believed to have no further problem
+
+
+def fewest_first(numbers: tuple[int, int]) -> tuple[int, int]:
+    """A least and a greatest number, if they are that."""
+    if numbers[0] > numbers[1]:
+        raise ValueError(f"the fewest come first, got {numbers[0]} and {numbers[1]}")
+    return numbers
 
 
 def _is_answer(line: str) -> bool:
     return isinstance(read_step(line), Answer)
 
 
-class WordProblems:
-    """Arithmetic word problems and their exact oracle.
+@part
+class WordProblems(GeneratedTask):
+    """Arithmetic word problems in sentences; problems are generated (after iGSM: Ye et al., 2024, arXiv:2407.20311).
 
     Splits are disjoint by construction: the structure of what the question depends on (see
-    :attr:`~gradatim.tasks.word_problems.graph.DependencyGraph.structure`) decides which split a problem belongs to,
+    :attr:`~gradatim.tasks.quantities.graph.DependencyGraph.structure`) decides which split a problem belongs to,
     so no test problem is a training problem with other names and numbers. The first ``count`` problems of a split
     are the same whatever ``count`` is.
-
-    Args:
-        seed: which stream of problems is generated; the split of a problem does not depend on it.
-        operations, distractors, largest_given, largest_result: see
-            :class:`~gradatim.tasks.word_problems.generation.Difficulty`.
     """
 
-    name = "word_problems"
-    step_end: tuple[str, ...] = ("\n",)
-    solution_end = SolutionEnd(line=_is_answer)
+    operations: Annotated[tuple[Operations, Operations], AfterValidator(fewest_first)] = (1, 4)
+    """The fewest and the most operations that a question needs; a problem's number is drawn evenly."""
+    distractors: Annotated[tuple[Distractors, Distractors], AfterValidator(fewest_first)] = (0, 2)
+    """The fewest and the most further quantities that a problem defines and its question does not need."""
+    largest_given: Annotated[int, Field(ge=2)] = 20
+    """Given numbers and the constants of `+` and `-` are drawn from 2 to this."""
+    largest_result: Annotated[int, Field(ge=4, le=999)] = 99
+    """No quantity exceeds this (and none is less than 1)."""
 
-    def __init__(
-        self,
-        *,
-        operations: tuple[int, int] = (1, 4),
-        distractors: tuple[int, int] = (0, 2),
-        largest_given: int = 20,
-        largest_result: int = 99,
-        seed: int = 0,
-    ) -> None:
-        self.difficulty = Difficulty(operations, distractors, largest_given, largest_result)
-        self.seed = seed
+    def __post_init__(self) -> None:
+        if self.largest_given > self.largest_result:
+            raise GradatimError(
+                "word problems need a largest_result of at least largest_given; got "
+                f"{self.largest_result} and {self.largest_given}"
+            )
 
-    def problems(self, split: str, count: int | None = None) -> list[Problem]:
-        """The first ``count`` problems of ``split``.
+    @property
+    def solution_end(self) -> SolutionEnd:
+        return SolutionEnd(line=_is_answer)
 
-        Raises:
-            GradatimError: for an unknown split, no count, or more problems than the difficulty has.
-        """
-        return first_problems(self.demonstrations(split), count, self.name)
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        from gradatim.tasks.quantities.tokenizer import make_word_problem_tokenizer
+
+        return make_word_problem_tokenizer(self)
+
+    def ask(self, text: str) -> Problem:
+        return make_problem(" ".join(text.split()) + "\n")
 
     def demonstrations(self, split: str) -> Iterator[tuple[Problem, str]]:
         """An endless stream of different problems of ``split``, each with one right solution that has no needless
@@ -76,8 +105,8 @@ class WordProblems:
         """
         if split not in _SPLIT_SHARES:
             raise GradatimError(f"word problems have the splits {', '.join(_SPLIT_SHARES)}; there is no {split!r}")
-        generator = random.Random(f"word problems {self.seed} {split} {asdict(self.difficulty)}")
-        fewest, most = self.difficulty.operations
+        generator = random.Random(f"word problems {self.seed} {split} {self.difficulty}")
+        fewest, most = self.operations
         levels = list(range(fewest, most + 1))
         seen: set[str] = set()
         while levels:
@@ -98,17 +127,13 @@ class WordProblems:
         """A problem that is not among the ids ``seen``, and a solution; ``None`` if many draws bring none."""
         low, high = _SPLIT_SHARES[split]
         for _ in range(_DRAWS):
-            graph = draw_graph(generator, self.difficulty, operations)
+            graph = draw_graph(generator, self, operations)
             if low <= _split_share(graph.structure) < high:
                 problem = make_problem(write_problem(graph, generator))
                 if problem.id not in seen:
                     seen.add(problem.id)
                     return problem, write_solution(graph, generator)
         return None
-
-    def split_steps(self, text: str) -> list[str]:
-        """The lines of ``text``, line ends kept."""
-        return re.findall(r"[^\n]*\n|[^\n]+", text)
 
     def verify(self, problem: Problem, text: str) -> Verdict:
         """Reward 1 if the last line gives the right answer, whatever the lines before it say."""
@@ -126,7 +151,7 @@ class WordProblems:
         return first_error(judge_steps(problem, steps))
 
     def judge_steps(self, problem: Problem, steps: Sequence[str]) -> list[StepJudgement]:
-        """What kind of step each one is; see :func:`~gradatim.tasks.word_problems.oracle.judge_steps`."""
+        """What kind of step each one is; see :func:`~gradatim.tasks.quantities.oracle.judge_steps`."""
         return judge_steps(problem, steps)
 
 

@@ -11,7 +11,7 @@ from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from gradatim.tasks.word_problems.task import WordProblems
+from gradatim.tasks.word_problems import WordProblems
 
 _PIECE = r"\n| ?[0-9]| ?[A-Za-z']+| ?[^\sA-Za-z0-9']+|\s"
 _TRAINING_TEXTS = 2000

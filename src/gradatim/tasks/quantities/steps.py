@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from gradatim.tasks.word_problems.graph import OPERATORS, DependencyGraph, Operand, Operator, Quantity
+from gradatim.tasks.quantities.graph import OPERATORS, DependencyGraph, Operand, Operator, Quantity
 
 _NUMBER = "0|[1-9][0-9]{0,8}"
 _NAME = "[A-Z][a-z]{0,30}'s [a-z]{1,30}"

@@ -5,48 +5,26 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from typing import Protocol
 
-from gradatim.errors import GradatimError
-from gradatim.tasks.word_problems.graph import OPERATORS, Definition, DependencyGraph, Operator, Quantity, calculate
+from gradatim.tasks.quantities.graph import OPERATORS, Definition, DependencyGraph, Operator, Quantity, calculate
 
 OWNERS = ("Ann", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Ida", "Kim", "Leo")
 THINGS = ("apples", "books", "cards", "coins", "kites", "marbles", "pens", "rings", "shells", "stamps")
 _LARGEST_FACTOR = 5
-_LARGEST_OPERATIONS, _LARGEST_DISTRACTORS = 8, 16  # a problem stays within a hundred quantities and a screen
 
 
-@dataclass(frozen=True, slots=True)
-class Difficulty:
-    """What problems are generated.
+class Difficulty(Protocol):
+    """What problems are generated; see :class:`gradatim.tasks.word_problems.WordProblems`."""
 
-    Attributes:
-        operations: the fewest and the most operations that the question needs; a problem's number is drawn evenly.
-        distractors: the fewest and the most further quantities that a problem defines and its question does not need.
-        largest_given: given numbers and the constants of ``+`` and ``-`` are drawn from 2 to this.
-        largest_result: no quantity exceeds this (and none is less than 1).
-    """
+    @property
+    def distractors(self) -> tuple[int, int]: ...
 
-    operations: tuple[int, int] = (1, 4)
-    distractors: tuple[int, int] = (0, 2)
-    largest_given: int = 20
-    largest_result: int = 99
+    @property
+    def largest_given(self) -> int: ...
 
-    def __post_init__(self) -> None:
-        fewest, most = self.operations
-        if not 1 <= fewest <= most <= _LARGEST_OPERATIONS:
-            raise GradatimError(
-                f"word problems need 1 to {_LARGEST_OPERATIONS} operations, the fewest first; got {fewest} to {most}"
-            )
-        fewest, most = self.distractors
-        if not 0 <= fewest <= most <= _LARGEST_DISTRACTORS:
-            raise GradatimError(
-                f"word problems take 0 to {_LARGEST_DISTRACTORS} distractors, the fewest first; got {fewest} to {most}"
-            )
-        if not (2 <= self.largest_given <= self.largest_result and 4 <= self.largest_result <= 999):
-            raise GradatimError(
-                "word problems need a largest_given of at least 2 and a largest_result of at least that, from 4 to "
-                f"999; got {self.largest_given} and {self.largest_result}"
-            )
+    @property
+    def largest_result(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Literal
 
 from gradatim.errors import GradatimError
-from gradatim.tasks.word_problems.graph import Definition, DependencyGraph, Operator, Quantity
+from gradatim.tasks.quantities.graph import Definition, DependencyGraph, Operator, Quantity
 
 Kind = tuple[Literal["given", "constant", "quantity"], Operator | None]
 

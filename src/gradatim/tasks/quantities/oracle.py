@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gradatim.tasks.word_problems.graph import DependencyGraph, Quantity, calculate
-from gradatim.tasks.word_problems.language import read_problem
-from gradatim.tasks.word_problems.steps import Answer, Derivation, Term, read_step
+from gradatim.tasks.quantities.graph import DependencyGraph, Quantity, calculate
+from gradatim.tasks.quantities.language import read_problem
+from gradatim.tasks.quantities.steps import Answer, Derivation, Term, read_step
 from gradatim.tree import Problem
 
 
