@@ -31,7 +31,8 @@ def test_a_run_on_word_problems_says_that_steps_are_right_and_not_what_can_be_re
         objective=None,
         evaluation={"samples": 4, "pass_at": [1], "best_of": [4], "majority": [4], "in_flight": 1},
         problems={"train": 3, "validation": 2, "test": 2},
-        search={"name": "grow", "branching": [3, 2], "in_flight": 1},
+        search={"name": "grow", "branching": [3, 2]},
+        trees={"in_flight": 1},
     )
     run_recipe(recipe, tmp_path / "run")
     value = json.loads((tmp_path / "run" / "report.json").read_text())
