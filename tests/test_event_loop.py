@@ -10,7 +10,6 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +21,7 @@ import gradatim
 from gradatim.cli.main import app
 from gradatim.errors import GradatimError
 from gradatim.event_loop import run_to_end, without_blocking
+from gradatim.part import part
 from gradatim.pipeline import Progress, run_recipe
 from gradatim.pipeline.growing import tree_search
 from gradatim.scorers.rollouts import RolloutScorer
@@ -116,11 +116,9 @@ def test_no_other_place_starts_an_event_loop() -> None:
 # What blocks
 
 
-@dataclass
+@part
 class SlowTask(Countdown):
     """Countdown with a verifier that waits, as one does that asks a sandbox."""
-
-    name: str = "slow"
 
     def verify(self, problem: Problem, text: str) -> Verdict:
         time.sleep(SLOW)
