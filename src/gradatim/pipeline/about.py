@@ -75,8 +75,8 @@ def _rows_of_samples(run: Run, sampled: Sequence[Tree]) -> str:
     """The options that export sampled solutions as rows: their scores, else the right ones; none if there are none."""
     name = scorer_name(run)
     if name is not None and any(name in node.scores for tree in sampled for node in tree.nodes):
-        return f"--format stepwise --value {name}"
-    right = any((leaf.reward or 0.0) > 0.5 for tree in sampled for leaf in tree.solutions())
+        return f"--format stepwise --value {shlex.quote(name)}"
+    right = any(leaf.correct for tree in sampled for leaf in tree.solutions())
     return "--format prompt-completion" if right else ""
 
 

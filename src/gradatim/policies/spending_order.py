@@ -58,6 +58,8 @@ class SpendingOrder(Generic[W]):
         self._budget = budget
         self._close = close
         self._waiting: dict[int, W] = {}
+        self._most_written = 0  # by all that wait: at least what they wrote together
+        self._near_end = True  # whether the last look at all writers found that the budget may not do for them
 
     def __bool__(self) -> bool:
         """Whether any writer has not been charged yet."""
@@ -69,13 +71,27 @@ class SpendingOrder(Generic[W]):
 
     def ask(self, writers: Iterable[W]) -> None:
         """Line up writers behind those that were asked for before."""
-        self._waiting.update((id(writer), writer) for writer in writers)
+        for writer in writers:
+            self._waiting[id(writer)] = writer
+            self._most_written += writer.written
 
-    def allot(self) -> None:
-        """Tell every writer what it may have at most, and whether it is likely to have anything."""
+    def allot(self, new: int | None = None) -> None:
+        """Tell every writer what it may have at most, and whether it is likely to have anything.
+
+        Args:
+            new: tokens that each writer has written since the last call, at most; ``None`` where that is unknown. Where
+                it is known, writers are not looked at one by one, and keep what they were told, as long as the budget
+                does for all that they have written: hundreds of them would have to be, for every token.
+        """
         left = self._budget.remaining
         if left is None:
             return
+        if new is not None:
+            self._most_written += new * len(self._waiting)
+            if self._most_written < left and not self._near_end:
+                return
+        self._most_written = sum(writer.written for writer in self._waiting.values())
+        self._near_end = self._most_written >= left
         likely = left
         for writer in self._waiting.values():
             writer.allowed = max(0, left)
@@ -92,26 +108,33 @@ class SpendingOrder(Generic[W]):
         settled: list[W] = []
         if not self.limited:
             for writer in done:
-                if self._waiting.pop(id(writer), None) is not None:
+                if self._taken_out(writer):
                     settled.append(self._charge(writer))
             return settled
         while self._waiting:
             writer = next(iter(self._waiting.values()))
             if not writer.done and not self._budget.spent:
                 break
-            del self._waiting[id(writer)]
+            self._taken_out(writer)
             settled.append(self._charge(writer))
         return settled
 
     def withdraw(self, writers: Iterable[W]) -> None:
         """Take writers out that nobody waits for any more; what they wrote is charged."""
         for writer in writers:
-            if self._waiting.pop(id(writer), None) is not None:
+            if self._taken_out(writer):
                 self._budget.take_up_to(Spending.POLICY_GENERATED, writer.written)
 
     def withdraw_all(self) -> None:
         """Take all writers out; what they wrote is charged."""
         self.withdraw(list(self._waiting.values()))
+
+    def _taken_out(self, writer: W) -> bool:
+        """Take a writer out of the line; returns whether it stood there."""
+        if self._waiting.pop(id(writer), None) is None:
+            return False
+        self._most_written -= writer.written
+        return True
 
     def _charge(self, writer: W) -> W:
         tokens = self._close(writer, self._budget.remaining)

@@ -354,8 +354,11 @@ class TransformersPolicy:
             for tree, order in list(self._orders.items()):
                 if order.limited:
                     self._settle(tree, ())  # once nothing is left, it is the turn of all
-                    order.allot()
+                    order.allot(new=1)
             spent = [index for index, branch in enumerate(self._branches) if branch.has_all]
+            for tree in {self._branches[index].expansion.node.tree for index in spent}:
+                self._order(tree).allot()  # what was told before may be less than there is now
+            spent = [index for index in spent if self._branches[index].has_all]
             if not spent:
                 return
             stopped = [self._branches[index] for index in spent]
