@@ -29,7 +29,7 @@ from gradatim.training.packing import pack_row
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from test_policies_exact import SHORT, make_policy
 from test_policies_limited import EvenTask
-from tiny_models import prompt, tiny_causal, tiny_classifier, word_tokenizer
+from tiny_models import byte_pair_tokenizer, prompt, tiny_causal, tiny_classifier, word_tokenizer
 
 PROMPT = (5, 6, 7, 3)
 STEPS = (" 8 9\n", " 10 11 12\n")
@@ -124,6 +124,26 @@ def test_tokens_of_another_tokenizer_are_refused(new_policy: Callable[[], Any]) 
     assert asyncio.run(policy.expand([copy.root], 1))
     assert in_tokens_of(copy, policy.tokenizer) is copy
     assert in_tokens_of(tree, policy.tokenizer) is not tree
+
+
+def test_a_tree_stored_before_tokenizers_were_noted_tells_by_its_text(new_policy: Callable[[], Any]) -> None:
+    """Its own tokenizer's policy goes on with it, and notes the tokenizer; another one's refuses it."""
+
+    def without_tokenizer() -> Tree:
+        value = grown.to_json()
+        del value["tokenizer"]
+        return Tree.from_json(value)
+
+    policy = new_policy()
+    grown = Tree(Problem("a", prompt(*PROMPT)))
+    asyncio.run(policy.expand([grown.root], 6))
+    own = without_tokenizer()
+    assert asyncio.run(policy.expand([own.root], 1))
+    assert own.tokenizer == grown.tokenizer
+    tokenizer = byte_pair_tokenizer(["2 + 3 = 5\nso 5 * 4 = 20\n"] * 20)
+    stranger = TransformersPolicy(tiny_causal(vocabulary=len(tokenizer)), tokenizer, sampling=SHORT)
+    with pytest.raises(GradatimError, match="grown with another tokenizer or prompt; start a new tree"):
+        asyncio.run(stranger.expand([without_tokenizer().root], 1))
 
 
 def test_a_reward_model_reads_text_steps_behind_a_prompt_of_tokens() -> None:

@@ -217,6 +217,14 @@ def is_right(reward: float | None) -> bool | None:
     return None if reward is None else reward > _RIGHT_ABOVE
 
 
+def grown_with_another(tree: Tree) -> GradatimError:
+    """The refusal of a tree whose token ids mean something else to a policy."""
+    return GradatimError(
+        f"the tree of problem {tree.problem.id!r} was grown with another tokenizer or prompt; start a new tree "
+        "for this policy, or continue a copy in its tokens (gradatim.policies.transcript.tokenized)"
+    )
+
+
 class Tree:
     """Everything that is known of one problem.
 
@@ -265,10 +273,7 @@ class Tree:
         """
         other = tokenizer is not None and self.tokenizer is not None and tokenizer != self.tokenizer
         if other or (self.root.step.tokens and self.root.step.tokens != tuple(tokens)):
-            raise GradatimError(
-                f"the tree of problem {self.problem.id!r} was grown with another tokenizer or prompt; start a new tree "
-                "for this policy, or continue a copy in its tokens (gradatim.policies.transcript.tokenized)"
-            )
+            raise grown_with_another(self)
         self.tokenizer = tokenizer if self.tokenizer is None else self.tokenizer
         if not self.root.step.tokens:
             self.root.step = Step(tuple(tokens), self.problem.prompt)

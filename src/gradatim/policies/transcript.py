@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Protocol
 
 from gradatim.policies.identity import tokenizer_identity
 from gradatim.policies.prompts import ChatFormat, continuation_tokens, prompt_tokens, step_tokens
-from gradatim.tree import EndReason, Node, Problem, Tree
+from gradatim.tree import EndReason, Node, Problem, Tree, grown_with_another
+
+_STEPS_LOOKED_AT = 8  # of a tree whose tokenizer was not noted
 
 
 class PathTokens(Protocol):
@@ -77,6 +80,32 @@ def own_tokens(tokenizer: Any, chat: ChatFormat | None = None) -> PathTokens:
         return tokens
 
     return path_tokens
+
+
+def take_up(
+    tree: Tree, tokenizer: Any, chat: ChatFormat | None, text: Callable[[Sequence[int], Sequence[int]], str]
+) -> None:
+    """Write the prompt's tokens to a tree that has none yet, and note that its tokens are those of ``tokenizer``.
+
+    Of a tree that was stored before tokenizers were noted, the text of its steps tells whether they are.
+
+    Args:
+        tree: a tree without text steps.
+        tokenizer, chat: of the policy that continues it.
+        text: the policy's text of tokens (the second) that come after others (the first).
+
+    Raises:
+        GradatimError: if the tree is in another tokenizer's tokens; see also
+            :func:`gradatim.policies.prompts.prompt_tokens`.
+    """
+    known = tree.root.step.tokens
+    if known and tree.tokenizer is None:
+        whole = (node for node in tree.nodes[1:] if node.step.text and node.step.end is EndReason.BOUNDARY)
+        for node in islice(whole, _STEPS_LOOKED_AT):
+            before = node.tokens[: -len(node.step.tokens)]
+            if text(before, node.step.tokens) != node.step.text:
+                raise grown_with_another(tree)
+    tree.set_prompt_tokens(known or prompt_tokens(tokenizer, tree.problem, chat), tokenizer_identity(tokenizer))
 
 
 def is_in_tokens_of(tree: Tree, tokenizer: Any, prompt: Sequence[int]) -> bool:

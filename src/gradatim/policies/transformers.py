@@ -22,17 +22,17 @@ from gradatim.policies.base import Sampling
 from gradatim.policies.branch_batch import BranchBatch
 from gradatim.policies.draws import distinct_draws
 from gradatim.policies.expansion import Branch, Expansion, Written
-from gradatim.policies.identity import tokenizer_identity, weights_identity
+from gradatim.policies.identity import weights_identity
 from gradatim.policies.loading import Quantization, load_tokenizer, placed
 from gradatim.policies.passes import next_pass
 from gradatim.policies.path_length import longest_path
-from gradatim.policies.prompts import ChatFormat, prompt_tokens
+from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.self_check import checked_tree_model
 from gradatim.policies.spending_order import SpendingOrder
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
 from gradatim.policies.token_sampling import choose_tokens, uniforms
 from gradatim.policies.too_long import TooLong
-from gradatim.policies.transcript import Transcript, own_tokens
+from gradatim.policies.transcript import Transcript, own_tokens, take_up
 from gradatim.policies.tree_model import ModelStatistics
 from gradatim.tasks.solution_end import opens_thought
 from gradatim.tree import EndReason, Node, Step, Tree
@@ -193,12 +193,9 @@ class TransformersPolicy:
         """Write the prompt's tokens to the root, if they are not there yet.
 
         Raises:
-            GradatimError: if the tree is in another tokenizer's tokens; see also
-                :func:`gradatim.policies.prompts.prompt_tokens`.
+            GradatimError: see :func:`gradatim.policies.transcript.take_up`.
         """
-        known = tuple(tree.root.step.tokens)
-        tokens = known or prompt_tokens(self.tokenizer, tree.problem, self.chat)
-        tree.set_prompt_tokens(tokens, tokenizer_identity(self.tokenizer))
+        take_up(tree, self.tokenizer, self.chat, self._text.text)
 
     def _as_read(self, node: Node) -> Node:
         """The node in the tokens that the model reads; see :meth:`encode` for errors."""

@@ -19,13 +19,12 @@ from gradatim.models import resolve_model
 from gradatim.policies.allowance import PaidPaths
 from gradatim.policies.base import Sampling
 from gradatim.policies.draws import distinct_draws
-from gradatim.policies.identity import tokenizer_identity
 from gradatim.policies.loading import load_tokenizer
-from gradatim.policies.prompts import ChatFormat, prompt_tokens
+from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.spending_order import SpendingOrder
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
 from gradatim.policies.too_long import TooLong
-from gradatim.policies.transcript import Transcript, own_tokens
+from gradatim.policies.transcript import Transcript, own_tokens, take_up
 from gradatim.tasks.solution_end import opens_thought
 from gradatim.tree import EndReason, Node, Step, Tree
 
@@ -274,8 +273,7 @@ class VllmPolicy:
         tree = node.tree
         if tree.has_text_steps:
             return self._transcript.counterpart(node)
-        tokens = tree.root.step.tokens or prompt_tokens(self.tokenizer, tree.problem, self.chat)
-        tree.set_prompt_tokens(tokens, tokenizer_identity(self.tokenizer))
+        take_up(tree, self.tokenizer, self.chat, self._text.text)
         return node
 
     async def _write(self, draft: Draft) -> None:
