@@ -11,20 +11,19 @@ import pytest
 from rich.console import Console
 
 from gradatim import EndReason, Problem, Step, Tree
+from gradatim.part import part
 from gradatim.pipeline import Progress, run_recipe
 from gradatim.pipeline.outcomes import Outcomes, nothing_solved, outcomes_of, says_what_ends, warnings_of
 from gradatim.pipeline.shown_solutions import shown_solutions
 from gradatim.recipes.schema import SamplingOptions
-from gradatim.tasks.base import Verdict, grade
+from gradatim.tasks.base import Task, Verdict, grade
 from gradatim.tasks.countdown import Countdown
 from small_runs import small_recipe
 
 
-class Sixes:
+@part
+class Sixes(Task):
     """A task whose right answer is always 6."""
-
-    name = "sixes"
-    step_end = ("\n",)
 
     def problems(self, split: str, count: int | None = None) -> list[Problem]:
         return [Problem(f"p{place}", "Six?") for place in range(count or 1)]
