@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gradatim.budget import Budget, Spending
@@ -41,6 +41,13 @@ def close(author: Author, allowed: int | None) -> int:
     return author.tokens
 
 
+@settings(max_examples=300, deadline=None)
+@example(
+    lengths=[(length, False) for length in (2, 5, 7, 8, 0, 8, 5)],
+    limit=46,
+    room=2,
+    others=[0] * 13 + [3] * 4 + [0] * 23,
+)
 @given(
     lengths=st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=12),
     limit=st.integers(0, 80),

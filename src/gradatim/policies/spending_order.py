@@ -131,10 +131,8 @@ class SpendingOrder(Generic[W]):
 
     def _taken_out(self, writer: W) -> bool:
         """Take a writer out of the line; returns whether it stood there."""
-        if self._waiting.pop(id(writer), None) is None:
-            return False
-        self._most_written -= writer.written
-        return True
+        # It still counts in what was written at most, until the next look at all: its last tokens were not added yet.
+        return self._waiting.pop(id(writer), None) is not None
 
     def _charge(self, writer: W) -> W:
         tokens = self._close(writer, self._budget.remaining)
