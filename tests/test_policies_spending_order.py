@@ -41,7 +41,7 @@ def close(author: Author, allowed: int | None) -> int:
     return author.tokens
 
 
-@settings(max_examples=300, deadline=None)
+@settings(deadline=None)
 @example(
     lengths=[(length, False) for length in (2, 5, 7, 8, 0, 8, 5)],
     limit=46,
