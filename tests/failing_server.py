@@ -94,6 +94,7 @@ def serving(
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are sent apart, and the second would wait for the first
     server: FailingServer
 
     def log_message(self, format: str, *args: Any) -> None:

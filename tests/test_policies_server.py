@@ -20,7 +20,6 @@ import failing_server as fail
 from failing_server import LOG_PROBABILITY, FailingServer, serving
 from gradatim import Budget, GradatimError, Problem, Tree
 from gradatim.errors import ProblemError
-from gradatim.policies.allowance import Allowance
 from gradatim.policies.base import Policy, Sampling
 from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.server import ServerPolicy, client, is_server_url
@@ -380,7 +379,8 @@ def test_no_more_is_spent_than_the_budget_has_and_all_of_it_is_used(
         assert all(leaf.finished for leaf in leaves)
     else:
         assert tree.budget.total == limit
-        assert len(tree) == 1 or any(leaf.step.end is EndReason.BUDGET for leaf in leaves)
+        between_draws = (limit - len(PROMPT)) % 12 == 0
+        assert any(leaf.step.end is EndReason.BUDGET for leaf in leaves) is not between_draws
     assert all(body["max_tokens"] <= max(1, limit) for body in server.generations)
 
 
@@ -396,30 +396,6 @@ def test_what_is_not_known_is_read_once_and_what_the_policy_wrote_never(server: 
         policy.release(tree)
         await policy.expand([tree.root], 1)
         assert tree.budget.policy_prefill == 2 * len(PROMPT) + 2
-
-    run(work())
-
-
-@given(limit=st.integers(0, 60), wants=st.lists(st.tuples(st.integers(1, 30), st.integers(0, 30)), max_size=6))
-def test_writers_share_a_budget_and_only_a_spent_one_cuts_them_off(limit: int, wants: list[tuple[int, int]]) -> None:
-    async def write(allowance: Allowance, most: int, needed: int) -> int:
-        written = 0
-        while written < min(most, needed):
-            allowance.wait_for(1)
-            granted = await allowance.reserve(most - written)
-            if granted == 0:
-                break
-            await asyncio.sleep(0)
-            now = min(granted, needed - written)
-            allowance.settle(granted, now)
-            written += now
-        return written
-
-    async def work() -> None:
-        budget = Budget(limit)
-        allowance = Allowance(budget)
-        written = await asyncio.gather(*(write(allowance, *want) for want in wants))
-        assert budget.total == sum(written) == min(limit, sum(min(want) for want in wants))
 
     run(work())
 

@@ -72,9 +72,8 @@ class Policy(Protocol):
 
     Every token of the tree is charged to its budget, and a budget is spent in the order of nodes and draws, whatever
     was written first. Where it ends inside a step, the step is cut off there (``EndReason.BUDGET``), and the draws
-    after it have no results; so a limited tree is the same in every batch. (A server's answers cannot be cut off at a
-    token, so its requests share what is left; see :class:`gradatim.policies.allowance.Allowance`.) At temperature 0
-    the draws of a node are all alike: one is written and charged, and counts as all of them.
+    after it have no results; so a limited tree is the same in every batch. At temperature 0 the draws of a node are all
+    alike: one is written and charged, and counts as all of them.
 
     A node whose path is as long as the model reads stays unexpanded, and is counted and told of.
 

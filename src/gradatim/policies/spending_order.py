@@ -69,6 +69,11 @@ class SpendingOrder(Generic[W]):
     def limited(self) -> bool:
         return self._budget.limit is not None
 
+    @property
+    def first(self) -> W | None:
+        """The writer that is charged next; ``None`` if all are charged."""
+        return next(iter(self._waiting.values()), None)
+
     def ask(self, writers: Iterable[W]) -> None:
         """Line up writers behind those that were asked for before."""
         for writer in writers:

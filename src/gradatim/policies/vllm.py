@@ -16,10 +16,10 @@ from transformers import PreTrainedTokenizerBase
 
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
-from gradatim.policies.allowance import PaidPaths
 from gradatim.policies.base import Sampling
 from gradatim.policies.draws import distinct_draws
 from gradatim.policies.loading import load_tokenizer
+from gradatim.policies.paid_paths import PaidPaths
 from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.spending_order import SpendingOrder
 from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText

@@ -246,7 +246,8 @@ class Client:
                 base_url=self._base,
                 headers=self._headers,
                 timeout=httpx.Timeout(self._timeout, connect=self._connect, pool=None),
-                limits=httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency),
+                # no bound here: requests wait for a slot, and one that is cancelled may keep its place in the pool
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=self._concurrency),
             )
         return self._session
 

@@ -76,9 +76,14 @@ class Division:
         """All tokens so far."""
         return sum(tokens for _, tokens in self.steps) + self._tokens
 
+    @property
+    def full(self) -> bool:
+        """Whether the step that is being written is as long as a step may be."""
+        return self._tokens >= self.longest
+
     def add(self, piece: Piece) -> None:
         """Take a further piece; what comes after the last permitted step is dropped."""
-        if not self.done and piece.tokens and self._tokens >= self.longest:  # only now is it known that it goes on
+        if not self.done and piece.tokens and self.full:  # only now is it known that it goes on
             self.finish(EndReason.LENGTH)
         if self.done:
             return

@@ -24,6 +24,7 @@ from gradatim.policies.server.failures import (
     NotFoundError,
     RefusedError,
     TemporaryError,
+    UnwantedError,
 )
 from gradatim.policies.server.formats import ChatCompletions, Completions, Format
 from gradatim.policies.server.kinds import UNKNOWN, kind_of
@@ -52,6 +53,7 @@ class Question:
         sampling: temperature, truncation and step ends.
         seed: of the sampling; 31 bits.
         one_step: whether only the first step of an answer is wanted.
+        wanted: whether the answer is still wanted; once it is not, no more of it is read.
     """
 
     problem: Problem
@@ -60,6 +62,7 @@ class Question:
     sampling: Sampling
     seed: int
     one_step: bool
+    wanted: Callable[[], bool] = lambda: True
 
 
 class Endpoint:
@@ -187,6 +190,7 @@ class Endpoint:
 
         Raises:
             ContextError: if the prompt and ``max_tokens`` do not fit the model's context.
+            UnwantedError: if the answer was not wanted any more before it was complete.
             ProblemError: if the server fails and may answer other requests.
             GradatimError: if it does not do what it must.
         """
@@ -206,6 +210,8 @@ class Endpoint:
             )
             try:
                 async for event in events:
+                    if not question.wanted():
+                        raise UnwantedError("the answer is not wanted any more")
                     self._check_model(event)
                     reading.take(event)
                     if reading.enough:

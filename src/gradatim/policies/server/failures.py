@@ -56,6 +56,10 @@ class DoubtfulError(TemporaryError):
         self.result = result
 
 
+class UnwantedError(GradatimError):
+    """Nobody wants the answer any more; nothing is wrong."""
+
+
 class RefusedError(GradatimError):
     """The server refuses the request as it is; ``detail`` is its own explanation."""
 

@@ -6,69 +6,28 @@ import asyncio
 import os
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gradatim.errors import GradatimError, ProblemError
-from gradatim.policies.allowance import Allowance
 from gradatim.policies.base import Sampling
-from gradatim.policies.draws import distinct_draws
 from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.server.answers import Answer
 from gradatim.policies.server.client import Client
-from gradatim.policies.server.division import Division, Look, Piece
+from gradatim.policies.server.division import Piece
+from gradatim.policies.server.drafts import Draft, drafts_below, is_whole, most_tokens_of, tokens_of
 from gradatim.policies.server.endpoint import Api, Endpoint, Question
 from gradatim.policies.server.failures import ContextError
-from gradatim.tasks.solution_end import Ending
+from gradatim.policies.server.turns import Turns
 from gradatim.tree import EndReason, Node, Tree
-
-_UNBOUNDED = 1 << 62
-
-
-@dataclass(slots=True)
-class Draft:
-    """One continuation of a node that is being written.
-
-    Attributes:
-        node: what it continues.
-        keys: of the draws that it stands for; several where all would be the same.
-        sampling: how it is sampled.
-        one_step: whether it ends with its first step.
-        limit: tokens after which it is cut off.
-        division: its steps so far.
-        tokens: written so far, as the server counts them.
-        rounds: requests so far.
-        most_tokens: that fit the context in one request, as far as it is known.
-    """
-
-    node: Node
-    keys: list[int]
-    sampling: Sampling
-    one_step: bool
-    limit: int
-    division: Division
-    tokens: int = 0
-    rounds: int = 0
-    most_tokens: int = _UNBOUNDED
-
-    def question(self, max_tokens: int) -> Question:
-        """The next request for it."""
-        return Question(
-            problem=self.node.tree.problem,
-            solution=self.node.text + self.division.text,
-            max_tokens=max_tokens,
-            sampling=self.sampling,
-            seed=(self.keys[0] + self.rounds) % 2**31,
-            one_step=self.one_step,
-        )
 
 
 class ServerPolicy:
     """Expands trees with a model behind any OpenAI-compatible server; steps are text steps.
 
     *Where a step ends* is exact with every server. vLLM and SGLang say which stop string ended a choice, so all draws
-    of a node are one request that stops at the step's end. Other servers do not tell a stop string from the end of
-    the text; their answers are streamed, one request a draw, without stop strings, and cut here: the stream is closed
-    at the boundary. Rollouts are streamed whole and divided here.
+    of a node are one request that stops at the step's end (one each where the tree has a budget). Other servers do not
+    tell a stop string from the end of the text; their answers are streamed, one request a draw, without stop strings,
+    and cut here: the stream is closed at the boundary. Rollouts are streamed whole and divided here.
 
     *The APIs.* Completions (the default) continue the prompt's text; every server that has them can do it. Chat
     completions put the problem as a conversation in the model's own template, and the solution so far as a partial
@@ -87,12 +46,18 @@ class ServerPolicy:
     seen where log-probabilities come with the tokens.
 
     *The budget.* The tokens of a prompt are counted once for each tree by a request for a single token, and paid for
-    before anything is written. Generated tokens are paid for as far as a request permits them, and given back if they
-    were not written. Their number is the server's (``usage``); of a stream that is cut here, its log-probabilities show
-    the tokens, and without those each of its events counts as one. What a server still wrote when its stream was
-    closed, and what was lost with an answer that broke off, does not count. A count that cannot be is replaced by what
-    was seen, and said once. At temperature 0 a node's draws are all
-    alike: one is written.
+    before anything is written. Generated tokens are charged in the order of draws, as if each draw were written to its
+    end before the next one begins: the draw in which the budget ends is cut off there, and those after it have no
+    results. Requests are sent at once all the same, each for as many tokens as the budget may still have for it, and
+    each draw of a limited tree is a request of its own. What turns out to lie beyond the budget is thrown away and not
+    charged, but the server has written it nevertheless; with ``concurrency=1`` there is nothing of the kind. Since an
+    answer cannot be cut off at a token here, the draw in which the budget ends is asked for once more, with what is
+    left. So limited trees do not depend on what is under way, as far as the server answers the same request alike.
+
+    The number of tokens is the server's (``usage``); of a stream that is cut here, its log-probabilities show the
+    tokens, and without those each of its events counts as one. What a server still wrote when its stream was closed,
+    and what was lost with an answer that broke off, does not count. A count that cannot be is replaced by what was
+    seen, and said once. At temperature 0 a node's draws are all alike: one is written.
 
     *The model's name* in an answer may be another than was asked for, as with a proxy's aliases; that is said once. It
     is an error where the server's list has both as models of their own.
@@ -157,8 +122,11 @@ class ServerPolicy:
         self._endpoint = Endpoint(
             client, model=model, api=api, chat=chat, require_log_probabilities=require_log_probabilities
         )
-        self._allowances: weakref.WeakKeyDictionary[Tree, Allowance] = weakref.WeakKeyDictionary()
-        self._most_tokens = _UNBOUNDED  # what the server takes in one request, once it has refused more
+        self._all_turns: weakref.WeakKeyDictionary[Tree, Turns] = weakref.WeakKeyDictionary()
+        self._unwanted: set[asyncio.Task[None]] = set()  # requests under way for what lies beyond a budget
+        self._concurrency = concurrency
+        self._slots = asyncio.Semaphore(concurrency)
+        self._room_loop: asyncio.AbstractEventLoop | None = None  # whose semaphore it is
 
     @property
     def model(self) -> str | None:
@@ -181,10 +149,11 @@ class ServerPolicy:
 
     def release(self, tree: Tree) -> None:
         """Forget what is kept of a tree that is done."""
-        self._allowances.pop(tree, None)
+        self._all_turns.pop(tree, None)
 
     async def close(self) -> None:
         """Close the connections to the server; the policy can be used again."""
+        await _stop([task for task in self._unwanted if task.get_loop() is asyncio.get_running_loop()])
         await self._endpoint.client.close()
 
     async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
@@ -202,19 +171,23 @@ class ServerPolicy:
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        groups = [_drafts(node, n, sampling, one_step=one_step) for node in nodes if node.open]
-        tasks = [asyncio.ensure_future(self._write_group(drafts)) for drafts in groups]
+        groups = [drafts_below(node, n, sampling, one_step=one_step) for node in nodes if node.open]
+        by_tree: dict[Tree, list[list[Draft]]] = {}
+        for drafts in groups:
+            by_tree.setdefault(drafts[0].node.tree, []).append(drafts)
+        tasks = [asyncio.ensure_future(self._write_all(tree, its)) for tree, its in by_tree.items()]
         try:
-            written = await asyncio.gather(*tasks)
+            await asyncio.gather(*tasks)
         finally:
-            for task in tasks:
-                task.cancel()
-        leaves: list[Node] = []
-        for drafts, outcomes in zip(groups, written, strict=True):
-            for draft, outcome in zip(drafts, outcomes, strict=True):
-                if outcome is None and draft.division.steps:
-                    leaves.extend(self._attach(draft, key) for key in draft.keys)
-        errors = [outcome for outcomes in written for outcome in outcomes if outcome is not None]
+            await _stop(tasks)
+        drafted = [draft for drafts in groups for draft in drafts]
+        leaves = [
+            self._attach(draft, key)
+            for draft in drafted
+            if draft.error is None and draft.division.steps
+            for key in draft.keys
+        ]
+        errors = [draft.error for draft in drafted if draft.error is not None]
         if errors:
             raise next((error for error in errors if not isinstance(error, ProblemError)), errors[0])
         return leaves
@@ -225,81 +198,172 @@ class ServerPolicy:
         first: int | None = key
         for step, tokens in draft.division.steps:
             node = tree.add(node, replace(step, source=self.source), key=first)
-            self._allowance(tree).mark_written(node, tokens)
+            self._turns(tree).paths.mark_written(node, tokens)
             first = None
         return node
 
-    async def _write_group(self, drafts: Sequence[Draft]) -> list[Exception | None]:
-        """Write the drafts of one node; returns the error of each, if any."""
+    async def _write_all(self, tree: Tree, groups: Sequence[Sequence[Draft]]) -> None:
+        """Write one call's drafts of a tree, in groups of one node each, and charge them.
+
+        What must be read is paid for before anything is written. In a limited tree it is paid for when all that was
+        asked for before is charged, so that it is always the same that the budget reaches.
+        """
+        turns = self._turns(tree)
+        tasks: list[asyncio.Task[None]] = []
+        payable: list[Draft] = []
+        try:
+            async with turns.lining_up():
+                for drafts in groups:
+                    if await self._read(drafts, turns):
+                        payable.extend(drafts)
+                        if not turns.limited:
+                            turns.ask(drafts)
+                            tasks.append(asyncio.ensure_future(self._write_group(drafts, turns)))
+                if turns.limited:
+                    turns.ask(payable)
+            if turns.limited:
+                tasks.extend(asyncio.ensure_future(self._write_in_turn(draft, turns)) for draft in payable)
+            await turns.until_settled(payable, tasks)
+        except BaseException:
+            turns.withdraw(payable)
+            await _stop(tasks)
+            raise
+        for task in tasks:
+            if not task.done():  # it lies beyond the budget, and ends as soon as its request does
+                self._unwanted.add(task)
+                task.add_done_callback(self._unwanted.discard)
+
+    async def _read(self, drafts: Sequence[Draft], turns: Turns) -> bool:
+        """Pay for what the policy reads for the first time below the drafts' node; ``False`` if the budget cannot, or
+        nobody says how much it is."""
         node = drafts[0].node
-        allowance = self._allowance(node.tree)
         try:
             await self._endpoint.connect()
-            if not await self._read(node, allowance):
-                return [None] * len(drafts)
-            allowance.wait_for(len(drafts))
-            if self._endpoint.kind.many and len(drafts) > 1:
-                await self._round(drafts, allowance)
-                allowance.wait_for(sum(not draft.division.done for draft in drafts))
-        except GradatimError as error:
-            return [error] * len(drafts)
-        outcomes = await asyncio.gather(*(self._write(draft, allowance) for draft in drafts), return_exceptions=True)
-        for outcome in outcomes:
-            if outcome is not None and not isinstance(outcome, GradatimError):
-                raise outcome
-        return [outcome if isinstance(outcome, GradatimError) else None for outcome in outcomes]
-
-    async def _read(self, node: Node, allowance: Allowance) -> bool:
-        """Pay for what the policy reads for the first time; ``False`` if the budget cannot."""
-        async with allowance.reading:
-            if not allowance.unknown(node):
+            if self._endpoint.kind.many:  # their choices have seeds one after the other
+                for index, draft in enumerate(drafts):
+                    draft.seed = drafts[0].keys[0] + index
+            if not turns.paths.unknown(node):
                 return True
-            return allowance.charge(node, await self._endpoint.count(node.tree.problem, node.text))
+            if turns.limited:
+                await turns.all_charged()
+            return turns.paths.charge(node, await self._endpoint.count(node.tree.problem, node.text))
+        except GradatimError as error:
+            for draft in drafts:
+                draft.error = error
+            return False
 
-    async def _write(self, draft: Draft, allowance: Allowance) -> None:
-        """Write a draft to its end, in as many requests as it takes."""
-        while not draft.division.done:
-            await self._round([draft], allowance)
-            if not draft.division.done:
-                allowance.wait_for(1)
+    async def _write_group(self, drafts: Sequence[Draft], turns: Turns) -> None:
+        """Write the drafts of a node of a tree without a limit, in one request where the server can."""
+        if self._endpoint.kind.many and len(drafts) > 1:
+            try:
+                await self._round(drafts)
+            except GradatimError as error:
+                for draft in drafts:
+                    draft.error = error
+        await asyncio.gather(*(self._write_freely(draft, turns) for draft in drafts))
 
-    async def _round(self, drafts: Sequence[Draft], allowance: Allowance) -> None:
+    async def _write_freely(self, draft: Draft, turns: Turns) -> None:
+        """Write and charge a draft of a tree without a limit, in as many requests as it takes."""
+        try:
+            while not draft.has_all:
+                await self._round([draft])
+        except GradatimError as error:
+            draft.error = error
+        turns.charge(draft)
+
+    async def _write_in_turn(self, draft: Draft, turns: Turns) -> None:
+        """Write a draft of a limited tree, and charge it when it is its turn.
+
+        Only then it is known how many tokens are left for it. If it was not asked for with as many and is longer, it
+        is written again: its answer cannot be cut off at a token.
+        """
+        await self._write_ahead(draft, turns)
+        await turns.turn_of(draft)
+        if draft.settled:
+            return
+        left = turns.left
+        if left is not None and not draft.is_what_it_would_be(left):
+            draft.begin_again()
+            turns.update()
+            await self._write_ahead(draft, turns)
+        turns.charge(draft)
+
+    async def _write_ahead(self, draft: Draft, turns: Turns) -> None:
+        """Write a draft of a limited tree as far as the budget may reach, once it is likely to reach it.
+
+        What it may have is looked at when the request can be sent, so that those that wait for room do not ask for
+        what others have used up meanwhile.
+        """
+        try:
+            while not draft.has_all and not draft.settled:
+                await turns.likely(draft)
+                async with self._room():
+                    if draft.begins and not draft.settled:
+                        await self._round([draft])
+                        turns.update()
+        except GradatimError as error:
+            if not draft.settled:
+                draft.error = error
+                turns.update()
+
+    def _room(self) -> asyncio.Semaphore:
+        """Room for requests for limited trees: as many as are under way at a time."""
+        loop = asyncio.get_running_loop()
+        if self._room_loop is not loop:
+            self._room_loop, self._slots = loop, asyncio.Semaphore(self._concurrency)
+        return self._slots
+
+    async def _round(self, drafts: Sequence[Draft]) -> None:
         """One request for drafts that are as far as each other."""
         first = drafts[0]
-        wanted = min(first.limit - first.tokens, first.most_tokens, self._most_tokens)
-        granted = await allowance.reserve(max(1, wanted), len(drafts))
-        if granted == 0:
-            if len(drafts) == 1:
-                first.division.finish(EndReason.BUDGET)
-            return
-        written = 0
+        wanted = granted = first.wanted
+        if first.allowed is not None:
+            granted = min(wanted, first.allowed - first.written)
+            if granted <= 0:
+                first.bound = first.stopped = True
+                return
         question = first.question(granted)
         try:
             answers, counted = await self._endpoint.ask(question, [draft.division for draft in drafts])
-            if any(answer.finish is None for answer in answers):
-                counted = None  # the count is of what was written when the stream was cut, if it is there at all
-            tokens = [_tokens_of(*each, granted, counted) for each in zip(drafts, answers, strict=True)]
-            written = sum(tokens) if counted is None else counted
-            before = [draft.division.tokens for draft in drafts]
-            for draft, answer, own in zip(drafts, answers, tokens, strict=True):
-                self._accept(draft, answer, own, question)
-            if any(draft.division.dropped for draft in drafts):  # the server counted what is no part of a solution
-                written = sum(draft.division.tokens for draft in drafts) - sum(before)
         except ContextError as error:
             self._ask_for_less(first, granted, error)
-        finally:
-            allowance.settle(granted * len(drafts), written)
-
-    def _accept(self, draft: Draft, answer: Answer, tokens: int, question: Question) -> None:
-        """Make an answer part of its draft, unless nothing came or it is not known how it ended."""
-        draft.rounds += 1
-        if not answer.closed:
             return
+        if first.settled:
+            return
+        if any(answer.finish is None for answer in answers):
+            counted = None  # the count is of what was written when the stream was cut, if it is there at all
+        whole = all(is_whole(*each) for each in zip(drafts, answers, strict=True))
+        tokens = [tokens_of(*each, granted, counted) for each in zip(drafts, answers, strict=True)]
+        surplus = counted - sum(tokens) if whole and counted is not None else 0  # was written and not shown
+        for draft, answer, own in zip(drafts, answers, tokens, strict=True):
+            cost = max(0, own + surplus)
+            surplus -= cost - own
+            known = answer.known or (whole and counted is not None and len(drafts) == 1)
+            most = most_tokens_of(answer, granted, cost, known=known)
+            if self._accept(draft, answer, own, question, bound=granted < wanted):
+                draft.reach = draft.written + granted
+                draft.most = max(draft.most, draft.written + most)
+                draft.written += cost
+
+    def _accept(self, draft: Draft, answer: Answer, tokens: int, question: Question, *, bound: bool) -> bool:
+        """Make an answer part of its draft; ``False`` if nothing came or it is not known how it ended.
+
+        Args:
+            draft: what is continued.
+            answer: how it goes on.
+            tokens: of the answer.
+            question: what was asked.
+            bound: whether it asks for less than the draft wanted, since the budget has no more.
+        """
+        if not answer.closed:
+            return False
         end = None if answer.division.done else self._endpoint.end_of(answer, question)
         if end is None and not answer.division.done:
-            return
+            return False
+        draft.rounds += 1
         draft.division = answer.division
         draft.tokens += tokens
+        draft.bound |= bound and answer.finish == "length"
         if end is EndReason.BOUNDARY:
             draft.division.add(Piece(answer.ended_by, 0, ()))
         elif end is EndReason.END_OF_TEXT:
@@ -308,62 +372,33 @@ class ServerPolicy:
             ended_before = answer.finish != "length" or tokens < question.max_tokens  # by a filter, or a full context
             if ended_before or draft.tokens >= draft.limit:
                 draft.division.finish(end)
+            else:
+                draft.stopped = bound
         if draft.division.done:
             self._endpoint.check_log_probabilities(step for step, _ in draft.division.steps)
+        return True
 
     def _ask_for_less(self, draft: Draft, refused: int, error: ContextError) -> None:
         """Go on with half as many tokens as did not fit the context; a draft for which there is no room is cut off."""
+        draft.refused = max(draft.refused, draft.written + refused)
         if refused > 1:
             draft.most_tokens = refused // 2
-            if draft.most_tokens >= draft.sampling.max_step_tokens:
-                self._most_tokens = draft.most_tokens
         elif draft.division.text:
             draft.division.finish(EndReason.LENGTH)
         else:
             raise error
 
-    def _allowance(self, tree: Tree) -> Allowance:
-        return self._allowances.setdefault(tree, Allowance(tree.budget))
+    def _turns(self, tree: Tree) -> Turns:
+        turns = self._all_turns.get(tree)
+        if turns is None:
+            turns = self._all_turns[tree] = Turns(tree)
+        return turns
 
 
-def _drafts(node: Node, n: int, sampling: Sampling, *, one_step: bool) -> list[Draft]:
-    """The drafts for ``n`` draws below ``node``; one stands for all where they are alike."""
-    room = 1 if one_step else max(1, sampling.max_steps - node.depth)
-    closing = EndReason.BOUNDARY if one_step and node.depth + 1 < sampling.max_steps else EndReason.STEPS
-    return [
-        Draft(
-            node=node,
-            keys=shared,
-            sampling=sampling,
-            one_step=one_step,
-            limit=room * sampling.max_step_tokens,
-            division=Division(sampling.step_end, sampling.max_step_tokens, room, closing, _look(node, sampling)),
-        )
-        for shared in distinct_draws(node, n, sampling)
-    ]
-
-
-def _look(node: Node, sampling: Sampling) -> Look | None:
-    """Where a solution that goes on below ``node`` ends within what is written there."""
-    rules, problem, before = sampling.solution_end, node.tree.problem, node.text
-
-    def look(text: str, added: str | None) -> Ending | None:
-        if added is not None and not rules.may_end(added):
-            return None
-        ending = rules.find(problem, before + text, cut_off=added is None)
-        if ending is None:
-            return None
-        return Ending(ending.reason, ending.length - len(before), ending.seen - len(before))
-
-    return look if rules else None
-
-
-def _tokens_of(draft: Draft, answer: Answer, granted: int, counted: int | None) -> int:
-    """The tokens of one of a request's answers, of whose tokens ``counted`` were counted in all.
-
-    A server that says it stopped for the length wrote all that it was permitted, however few events it sent.
-    """
-    shown = answer.division.tokens - draft.division.tokens
-    if answer.finish == "length" and not answer.division.done:
-        return granted if counted is None else min(counted, granted)
-    return shown
+async def _stop(tasks: Sequence[asyncio.Future[None]]) -> None:
+    """Cancel what still runs, and wait until it has let go."""
+    running = [task for task in tasks if not task.done()]
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)
