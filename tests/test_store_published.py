@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import warnings
 from pathlib import Path
@@ -430,6 +431,49 @@ MALFORMED: list[tuple[str, Any, str]] = [
     ),
     ("rlhflow", {"conversations": [{"role": "user"}]}, "has a turn of the conversation without text"),
 ]
+
+
+def with_score(format: str, value: float) -> list[Any]:
+    """Rows of a format, one for each place where it has a score, with this value there."""
+    nested = {"text": "Q", "children": [{"text": "a", "mc_value": value}]}
+    return {
+        "prm800k": [
+            {"question": {"problem": "p"}, "label": {"steps": [PRM_STEP | {"completions": [completion]}]}}
+            for completion in [{"text": "a", "rating": value}]
+        ],
+        "math-shepherd": [{"input": "Q? Step 1: a ки", "label": f"Q? Step 1: a {value}"}],
+        "math-aps": [{"question": "Q", "process": "a ки b ки", "label": [0.5, value]}],
+        "omegaprm": [
+            {"question": "Q", "reasoning_steps": nested},
+            {"question": "Q", "reasoning_steps": {"text": "Q", "mc_value": value, "children": [{"text": "a"}]}},
+            {"question": "Q", "reasoning_steps": [{"solution_prefix": "Q\n\na", "mc_value": value}]},
+            {"q": "Q", "states": [{"state": "a", "mcs": value}]},
+        ],
+        "stepwise": [{"prompt": "p", "completions": ["a", "b"], "labels": [0.5, value]}],
+        "rlhflow": [
+            {
+                "conversations": [
+                    {"role": "user", "content": "Q? Step 1: a"},
+                    {"role": "assistant", "content": str(value)},
+                ]
+            }
+        ],
+    }[format]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("format", FORMATS)
+def test_scores_that_are_no_numbers_are_refused_where_their_row_is_read(
+    format: str, value: float, tmp_path: Path
+) -> None:
+    good, *_ = golden_rows(format)
+    for row in with_score(format, value):
+        path = write_rows(tmp_path / "rows.jsonl", good, row)
+        with pytest.raises(GradatimError, match=r"^line 2 of '.*rows\.jsonl' has .*(nan|inf|label).*; mend it"):
+            list(read_published(path, format))
+        with pytest.warns(UserWarning, match=r"^line 2 of .*; it is skipped$"):
+            (tree,) = read_published(path, format, malformed="skip")
+        assert Tree.from_json(tree.to_json()).to_json() == tree.to_json()
 
 
 @pytest.mark.parametrize(("format", "row", "message"), MALFORMED)
