@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from hypothesis import strategies as st
 from gradatim.errors import GradatimError
 from gradatim.tasks.base import Task
 from gradatim.tasks.code import Code, extract_program
-from gradatim.tasks.sandbox import SandboxLimits, sandbox_layers
 from gradatim.tree import Problem
+from gradatim_sandbox import SandboxError, SandboxLimits, run, sandbox_layers
 from json_lines import write_lines
 
 try:
     sandbox_layers()
-except GradatimError as error:
+except SandboxError as error:
     pytest.skip(str(error), allow_module_level=True)
 
 FUNCTION = {
@@ -103,6 +104,21 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         Code(source=str(tmp_path), reward="some")  # type: ignore[arg-type]
     with pytest.raises(GradatimError, match="exactly once"):
         Code(source=str(tmp_path), template="no question")
+    with pytest.raises(GradatimError, match=r"limits\.threads must be greater than 0, got 0"):
+        Code(source=str(tmp_path), limits={"threads": 0})  # type: ignore[arg-type]
+    with pytest.raises(GradatimError, match="limits has no option 'thread'; did you mean 'threads'"):
+        Code(source=str(tmp_path), limits={"thread": 8})  # type: ignore[arg-type]
+
+
+def test_a_machine_without_a_sandbox_is_an_error_for_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_lines(tmp_path / "mine.jsonl", [{**ASSERTS, "text": str(n)} for n in range(30)])
+    task = Code(source=str(path))
+    problem = task.problems("train", 1)[0]
+    run._best_isolation.cache_clear()
+    monkeypatch.setattr(sys, "platform", "darwin")
+    for ask in (lambda: task.problems("train"), lambda: task.verify(problem, "def shared(a, b):\n    return ()\n")):
+        with pytest.raises(GradatimError, match="programs can only be run safely on Linux"):
+            ask()
 
 
 # Steps and extraction

@@ -238,8 +238,8 @@ def _rows(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def _resampled(problems: int, resamples: int, seed: int) -> Iterator[Indices]:
     """``resamples`` rows of ``problems`` indices drawn with replacement, in chunks ``[rows, problems]``."""
-    # The sets that ``scipy.stats.bootstrap`` draws. It has no place for figures that are infinite or undefined, warns of
-    # samples that are all alike, and refuses a single problem, so that calling it takes more code than this.
+    # These are the sets that ``scipy.stats.bootstrap`` draws. It has no place for figures that are infinite or
+    # undefined, warns of samples that are all alike and refuses a single problem: calling it takes more code than this.
     if not problems:
         raise GradatimError("there are no problems to evaluate; give at least one")
     generator = np.random.default_rng(seed)

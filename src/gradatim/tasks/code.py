@@ -13,7 +13,8 @@ Three layouts of records are read, each by its own fields:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
 
@@ -23,10 +24,10 @@ from gradatim.records import MalformedRecordError, Record, text_field
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.code_tests import TestResults, run_function_tests, run_input_tests
 from gradatim.tasks.from_records import RecordTask, StepEnd
-from gradatim.tasks.sandbox import SandboxLimits, sandbox_layers
 from gradatim.tasks.solution_end import NextProblem, SolutionEnd
 from gradatim.tasks.templates import Template
 from gradatim.tree import Problem
+from gradatim_sandbox import SandboxError, SandboxLimits, sandbox_layers
 
 __all__ = ["Code", "TEMPLATES", "extract_program"]
 
@@ -91,7 +92,8 @@ class Code(RecordTask):
             GradatimError: if this machine cannot run programs safely, the split is unknown or empty, or the source is
                 missing or malformed.
         """
-        sandbox_layers()  # now, not at the first solution
+        with _sandbox():
+            sandbox_layers()  # now, not at the first solution
         return super().problems(split, count)
 
     def verify(self, problem: Problem, text: str) -> Verdict:
@@ -105,7 +107,8 @@ class Code(RecordTask):
         if code is None:
             return Verdict(0.0, None, "no code")
         prefix, code = _complete(problem.data, code) if layout == "function" else ("", code)
-        results = self._run(problem.data, prefix + code)
+        with _sandbox():
+            results = self._run(problem.data, prefix + code)
         reason = results.reason
         if results.syntax_error_line is not None:
             reason = f"syntax error line {max(1, results.syntax_error_line - prefix.count(chr(10)))}"
@@ -140,6 +143,15 @@ class Code(RecordTask):
             data["solution"] = solution
         values = {"question": data["question"], "tests": "\n".join(data.get("tests", ()))}
         return Problem(id, self._templates[layout].fill(values), None, data)
+
+
+@contextmanager
+def _sandbox() -> Iterator[None]:
+    """Where programs run: what the sandbox refuses becomes the error that users see."""
+    try:
+        yield
+    except SandboxError as error:
+        raise GradatimError(str(error)) from error
 
 
 def extract_program(text: str) -> str | None:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gradatim.tasks.sandbox import Channel, Execution, SandboxLimits, run_program
+from gradatim_sandbox import Channel, Execution, SandboxLimits, run_program
 
 _LIMITS = {"time limit", "memory limit", "output limit", "file limit"}
 _FEWEST_OPEN_FILES = 16  # the tests' own side needs a few
@@ -52,7 +52,7 @@ def run_function_tests(
         limits: for the program over all tests, and once more for the tests.
 
     Raises:
-        GradatimError: if this machine cannot enforce the sandbox.
+        SandboxError: if this machine cannot enforce the sandbox.
     """
     order = json.dumps({"setup": setup, "tests": list(tests), "call": call})
     (program_reads, tests_write), (tests_read, program_writes) = os.pipe(), os.pipe()
@@ -88,7 +88,7 @@ def run_input_tests(
         stop_at_failure: whether to leave out the tests after one that failed.
 
     Raises:
-        GradatimError: if this machine cannot enforce the sandbox.
+        SandboxError: if this machine cannot enforce the sandbox.
     """
     passed, reason = 0, None
     for number, (given, wanted) in enumerate(zip(inputs, outputs, strict=True), 1):

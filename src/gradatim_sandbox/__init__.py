@@ -14,10 +14,11 @@ child, waits for it and reports how it ended. Protection comes in layers, each o
 The launcher starts once for every program, so its modules import little: no ``typing``, ``dataclasses`` or ``json``.
 
 System calls and limits are always in force, and namespaces or Landlock besides; where a machine has neither, programs
-are refused. What a program prints or exits with is data; nothing that it does can be taken for a report.
+are refused with a :class:`SandboxError`. What a program prints or exits with is data; nothing that it does can be taken
+for a report.
 """
 
-from gradatim.tasks.sandbox.limits import SandboxLimits
-from gradatim.tasks.sandbox.run import Channel, Execution, run_program, sandbox_layers
+from gradatim_sandbox.limits import SandboxLimits
+from gradatim_sandbox.run import Channel, Execution, SandboxError, run_program, sandbox_layers
 
-__all__ = ["Channel", "Execution", "SandboxLimits", "run_program", "sandbox_layers"]
+__all__ = ["Channel", "Execution", "SandboxError", "SandboxLimits", "run_program", "sandbox_layers"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from gradatim.tasks.sandbox.kernel import libc
+from gradatim_sandbox.kernel import libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

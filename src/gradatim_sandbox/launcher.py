@@ -13,16 +13,16 @@ import resource
 import signal
 import time
 
-from gradatim.tasks.sandbox import landlock, namespaces
-from gradatim.tasks.sandbox.identity import free_identity, give_up_privileges, is_shared, readable_by_all
-from gradatim.tasks.sandbox.kernel import prctl
-from gradatim.tasks.sandbox.system_calls import allow_listed_calls_only
+from gradatim_sandbox import landlock, namespaces
+from gradatim_sandbox.identity import free_identity, give_up_privileges, is_shared, readable_by_all
+from gradatim_sandbox.kernel import prctl
+from gradatim_sandbox.system_calls import allow_listed_calls_only
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from gradatim.tasks.sandbox.limits import SandboxLimits
+    from gradatim_sandbox.limits import SandboxLimits
 
 PROGRAM = "program.py"
 CHANNEL = (3, 4)
@@ -43,7 +43,7 @@ class Order:
 
     Attributes:
         source: the program.
-        limits: what it may use, by the names of :class:`gradatim.tasks.sandbox.limits.SandboxLimits`.
+        limits: what it may use, by the names of :class:`gradatim_sandbox.limits.SandboxLimits`.
         folder: an empty folder that is the caller's: where the new file system is mounted, or the scratch folder.
         executable: the interpreter.
         readable: all files and folders that it needs (see ``interpreter.py``).

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
 
-from gradatim.part import options
 
-
-@options
+@dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
 class SandboxLimits:
-    """The resources of one program."""
+    """The resources of one program; a number that cannot be is refused with a ``ValueError``."""
 
     cpu_seconds: PositiveInt = 5
     """Processor time of all threads of a program. It decides on fast and slow machines alike, so this is what stops a

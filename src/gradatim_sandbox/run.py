@@ -17,9 +17,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
-from gradatim.errors import GradatimError
-from gradatim.tasks.sandbox.interpreter import executable, hidden_paths, readable_paths
-from gradatim.tasks.sandbox.limits import SandboxLimits
+from gradatim_sandbox.interpreter import executable, hidden_paths, readable_paths
+from gradatim_sandbox.limits import SandboxLimits
 
 Outcome = Literal["finished", "failed", "crashed", "time limit", "memory limit", "output limit", "file limit"]
 
@@ -28,18 +27,20 @@ _GRACE_SECONDS = 30.0
 _LATEST_LANDLOCK = 99
 _KILLED = -9  # by SIGKILL, which not every system has
 
-# The launcher needs this package only, so its parents are made without running their __init__ modules.
+# The launcher needs a few modules of this package only, so the package is made without running its __init__ module.
 _HERE = Path(__file__).resolve().parent
-_PACKAGES = {"gradatim": _HERE.parent.parent, "gradatim.tasks": _HERE.parent, "gradatim.tasks.sandbox": _HERE}
 _BOOTSTRAP = """
 import sys
-order, report, *packages = sys.argv[1:]
-for name, folder in zip(packages[::2], packages[1::2]):
-    sys.modules[name] = package = type(sys)(name)
-    package.__path__ = [folder]
-from gradatim.tasks.sandbox.launcher import main
+order, report, folder = sys.argv[1:]
+sys.modules["gradatim_sandbox"] = package = type(sys)("gradatim_sandbox")
+package.__path__ = [folder]
+from gradatim_sandbox.launcher import main
 main(int(order), int(report))
 """
+
+
+class SandboxError(Exception):
+    """Nothing can be run safely here; the message is a sentence that says why, and what is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """Which of the two ways of guarding files is used; see :class:`gradatim.tasks.sandbox.launcher.Order`."""
+    """Which of the two ways of guarding files is used; see :class:`gradatim_sandbox.launcher.Order`."""
 
     use_namespaces: bool
     landlock_version: int = _LATEST_LANDLOCK
@@ -109,15 +110,15 @@ def run_program(
         isolation: the way of isolation; by default the best one that this machine has.
 
     Raises:
-        GradatimError: if this machine cannot enforce the sandbox, or starts no more processes. Nothing that the program
+        SandboxError: if this machine cannot enforce the sandbox, or starts no more processes. Nothing that the program
             does raises.
     """
     try:
         return _run(source, stdin, limits or SandboxLimits(), channel, isolation or _best_isolation())
     except _RefusedError as error:
-        raise GradatimError(f"cannot run programs safely on this machine: {error}") from None
+        raise SandboxError(f"cannot run programs safely on this machine: {error}") from None
     except OSError as error:
-        raise GradatimError(f"cannot start a program in the sandbox: {error.strerror}") from error
+        raise SandboxError(f"cannot start a program in the sandbox: {error.strerror}") from error
     finally:
         if channel is not None:
             os.close(channel.read)
@@ -128,7 +129,7 @@ def sandbox_layers() -> tuple[str, ...]:
     """The layers of protection that are in force on this machine, found by running an empty program.
 
     Raises:
-        GradatimError: if no network, no foreign files and limits cannot all be enforced.
+        SandboxError: if no network, no foreign files and limits cannot all be enforced.
     """
     return run_program("").layers
 
@@ -138,10 +139,10 @@ def _best_isolation() -> Isolation:
     """Namespaces where they work, or Landlock.
 
     Raises:
-        GradatimError: if neither works here.
+        SandboxError: if neither works here.
     """
     if not sys.platform.startswith("linux"):
-        raise GradatimError("programs can only be run safely on Linux; use a Linux machine or container")
+        raise SandboxError("programs can only be run safely on Linux; use a Linux machine or container")
     reasons = []
     for isolation in (Isolation(use_namespaces=True), Isolation(use_namespaces=False)):
         try:
@@ -152,7 +153,7 @@ def _best_isolation() -> Isolation:
             if execution.outcome == "finished":
                 return isolation
             reasons.append(execution.stderr.strip().rpartition("\n")[2] or execution.outcome)
-    raise GradatimError(
+    raise SandboxError(
         "cannot run programs safely on this machine; it needs Linux 5.13 or later with Landlock, or user namespaces "
         f"({'; '.join(reasons)})"
     )
@@ -186,11 +187,10 @@ def _run(source: str, stdin: str, limits: SandboxLimits, channel: Channel | None
 def _launch(program_input: int, order: int, channel: Channel | None) -> tuple[subprocess.Popen[bytes], int]:
     """Start the launcher; returns it and the pipe that its report comes from."""
     report_pipe, launcher_report = os.pipe()
-    packages = [str(part) for package in _PACKAGES.items() for part in package]
     kept = [order, launcher_report, *(() if channel is None else (channel.read, channel.write))]
     try:
         process = subprocess.Popen(
-            [executable(), "-I", "-S", "-c", _BOOTSTRAP, str(order), str(launcher_report), *packages],
+            [executable(), "-I", "-S", "-c", _BOOTSTRAP, str(order), str(launcher_report), str(_HERE)],
             stdin=program_input,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

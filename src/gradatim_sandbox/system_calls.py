@@ -12,7 +12,7 @@ import errno
 import os
 import struct
 
-from gradatim.tasks.sandbox.kernel import prctl
+from gradatim_sandbox.kernel import prctl
 
 # Name and number on x86_64 and on aarch64, the most frequent first; "-" where the machine has no such call.
 _PLAIN = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from gradatim.tasks.sandbox.kernel import prctl
+from gradatim_sandbox.kernel import prctl
 
 _NOBODY = 65534
 _FIRST_OWN_ID = 0x40000000  # far above the ids of people and of containers

@@ -7,7 +7,7 @@ import os
 import stat
 import struct
 
-from gradatim.tasks.sandbox.kernel import libc
+from gradatim_sandbox.kernel import libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
