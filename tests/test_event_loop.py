@@ -9,7 +9,7 @@ import io
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -125,7 +125,7 @@ class SlowTask(Countdown):
         return super().verify(problem, text)
 
 
-def ticks_during(work: Callable[[], object]) -> int:
+def ticks_during(work: Callable[[], Awaitable[object]]) -> int:
     """How often a loop comes round, at hundred times a second, while ``work`` (a coroutine function) runs in it."""
 
     async def main() -> int:
@@ -138,7 +138,7 @@ def ticks_during(work: Callable[[], object]) -> int:
                 ticks += 1
 
         ticking = asyncio.create_task(tick())
-        await work()  # type: ignore[misc]
+        await work()
         ticking.cancel()
         return ticks
 

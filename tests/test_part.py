@@ -320,3 +320,13 @@ def test_a_part_takes_keywords_alone_and_no_others() -> None:
     with pytest.raises(TypeError):
         Toy(2)  # type: ignore[misc]
     assert not hasattr(made, "__dict__")
+
+
+def test_a_part_without_what_its_kind_must_have_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "half.py"
+    file.write_text(
+        "from gradatim.part import part\nfrom gradatim.search import Search\n\n"
+        "@part\nclass Half(Search):\n    'Does nothing.'\n"
+    )
+    with pytest.raises(GradatimError, match=r"^the search '.*half.py:Half' is not whole: write its __call__$"):
+        make("search", f"{file}:Half")

@@ -40,6 +40,7 @@ from gradatim.suggestions import suggestion
 ENTRY_POINTS = "gradatim.parts"
 _ROOT = "gradatim"
 _PACKAGE = Path(__file__).parent
+_IS_PART = "__is_part__"
 _CHECKS = ConfigDict(extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True)
 _PAPER = re.compile(r"arXiv:\d{4}\.\d{4,5}")
 _UNKNOWN = "unexpected_keyword_argument"  # the type of error of an option that is not there
@@ -58,18 +59,18 @@ def part(cls: type[Cls]) -> type[Cls]:
     fit.
     """
     made = _checked(cls)
-    made.__is_part__ = True
-    return made  # type: ignore[no-any-return]
+    setattr(made, _IS_PART, True)
+    return made
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
 def options(cls: type[Cls]) -> type[Cls]:
     """Make a class a frozen dataclass of options as :func:`part` does, but no part: what several parts have in common
     (their base class), or a section within a part (the type of a field)."""
-    return _checked(cls)  # type: ignore[no-any-return]
+    return _checked(cls)
 
 
-def _checked(cls: type) -> Any:
+def _checked(cls: type[Cls]) -> type[Cls]:
     made: Any = checked_dataclass(frozen=True, slots=True, kw_only=True, config=_CHECKS)(cls)
     _let_super_find(made, cls)
     checked = made.__init__
@@ -82,7 +83,8 @@ def _checked(cls: type) -> Any:
             raise GradatimError(f"{cls.__name__}: {_sentence(error, made)}") from error
 
     made.__init__ = init
-    return made
+    checked_class: type[Cls] = made
+    return checked_class
 
 
 def _let_super_find(made: type, written: type) -> None:
@@ -132,7 +134,7 @@ def find(kind: str, name: str) -> type:
     """The class of a part.
 
     Raises:
-        GradatimError: if there is none; names the nearest one.
+        GradatimError: if there is none (names the nearest one), or it lacks a method that its kind must have.
     """
     if ":" in name:
         found = _own(name)
@@ -146,6 +148,8 @@ def find(kind: str, name: str) -> type:
         raise GradatimError(f"there is no {_words(kind)} {name!r}; {suggestion(name, known)}")
     if not is_part(found):
         raise GradatimError(f"{name!r} is no part; decorate the class with gradatim.part.part")
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise GradatimError(f"the {_words(kind)} {name!r} is not whole: write its {' and its '.join(missing)}")
     return _named(found, name)
 
 
@@ -162,7 +166,7 @@ def content_of(value: Any) -> dict[str, Any]:
 
 def is_part(value: Any) -> bool:
     """Whether ``value`` is a part or the class of one."""
-    return bool(getattr(value, "__is_part__", False))
+    return bool(getattr(value, _IS_PART, False))
 
 
 def split_content(kind: str, value: Any) -> tuple[str, dict[str, Any]]:
@@ -276,8 +280,8 @@ def _options(body: ast.ClassDef) -> Iterator[Option]:
             continue
         if ast.unparse(each.annotation).startswith("ClassVar"):
             continue
-        told = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-        meaning = " ".join(str(below.value.value).split()) if told else ""  # type: ignore[union-attr]
+        text = below.value if isinstance(below, ast.Expr) else None
+        meaning = " ".join(str(text.value).split()) if isinstance(text, ast.Constant) else ""
         default = None if each.value is None else ast.unparse(each.value)
         yield Option(each.target.id, ast.unparse(each.annotation), default, meaning)
 
@@ -435,9 +439,9 @@ def _own(name: str) -> Any:
     return getattr(module, attribute)
 
 
-def _named(found: Any, name: str) -> type:
+def _named(found: type, name: str) -> type:
     _names.setdefault(found, name)
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _words(kind: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from gradatim.errors import GradatimError
@@ -11,7 +12,7 @@ from gradatim.search.selection import best_of_n, majority
 from gradatim.tree import Node, Tree
 
 
-class Search:
+class Search(ABC):
     """One search algorithm with its options; a subclass is a part (:func:`gradatim.part.part`) in a file of its own.
 
     It decides which nodes are expanded, and nothing else: where a solution ends, how many steps it may have and what
@@ -32,6 +33,7 @@ class Search:
     scores_steps: ClassVar[bool] = False
     grows_with: ClassVar[tuple[str, ...]] = ()
 
+    @abstractmethod
     async def __call__(
         self, tree: Tree, policy: Policy, scorer: Scorer | None = None, *, sampling: Sampling | None = None
     ) -> None:
@@ -47,7 +49,6 @@ class Search:
         Raises:
             GradatimError: if the search needs a scorer and there is none.
         """
-        raise NotImplementedError
 
     def choose(self, tree: Tree, scorer: str | None) -> Node | None:
         """The solution that the search gives as its answer: by the scorer's scores, or by vote without a scorer.

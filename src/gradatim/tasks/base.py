@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -38,7 +39,7 @@ class Verdict:
             object.__setattr__(self, "correct", is_right(self.reward))
 
 
-class Task:
+class Task(ABC):
     """A source of problems with a verifier; a subclass is a part (:func:`gradatim.part.part`) in a file of its own.
 
     What a task reads or makes of its options is made when it is first needed, as a :class:`functools.cached_property`;
@@ -72,21 +73,21 @@ class Task:
         """Where it reads what its options do not say: files and folders, which need not be there (a hub's id)."""
         return ()
 
+    @abstractmethod
     def problems(self, split: str, count: int | None = None) -> list[Problem]:
         """The first ``count`` problems of a split (``"train"``, ``"validation"``, ``"test"``), always the same.
 
         Raises:
             GradatimError: if there is no such split, or the problems cannot be read or made.
         """
-        raise NotImplementedError
 
     def split_steps(self, text: str) -> list[str]:
         """Divide a whole solution into steps, after each of ``step_end``; joined again they are ``text``."""
         return split_at(text, self.step_end)
 
+    @abstractmethod
     def verify(self, problem: Problem, text: str) -> Verdict:
         """Judge a whole solution. Deterministic, and never raises on any text."""
-        raise NotImplementedError
 
     def ask(self, text: str) -> Problem:
         """A problem as a person types it; its reference answer is not known unless the task can tell it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -84,13 +85,13 @@ class RecordTask(Task):
         """
         return self._source.problems(split, count)
 
+    @abstractmethod
     def read(self, id: str, record: Record) -> Problem:
         """The problem of a record, with its text as ``data["question"]``.
 
         Raises:
             MalformedRecordError: if it is none; the message goes on after the record's place.
         """
-        raise NotImplementedError
 
     def held_out_by(self, problem: Problem) -> str:
         """The text by which a problem is held out: equal texts are never on two sides."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import fields
 from itertools import islice
@@ -29,17 +30,17 @@ class GeneratedTask(Task):
         """What problems it generates, whatever the seed: all other options."""
         return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "seed"}
 
+    @abstractmethod
     def demonstrations(self, split: str) -> Iterator[tuple[Problem, str]]:
         """An endless stream of different problems of ``split``, each with one right solution.
 
         Raises:
             GradatimError: for an unknown split, or when no new problem turns up any more.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer of a policy that is trained from scratch on the task; the same task gives the same one."""
-        raise NotImplementedError
 
     def problems(self, split: str, count: int | None = None) -> list[Problem]:
         """The first ``count`` problems of ``split``, the same ones whatever ``count`` is.
