@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradatim.tasks.base import Task
+from gradatim.part import part
+from gradatim.tasks.base import Task, Verdict
 from gradatim.tasks.code import Code
 from gradatim.tasks.countdown import Countdown, make_problem
 from gradatim.tasks.gsm8k import Gsm8k
@@ -158,6 +159,17 @@ def test_the_next_problem_ends_a_solution_and_a_restated_one_does_not(tmp_path: 
     assert task.solution_end.find(problem, f"{torn} 7 + 7", cut_off=True) == ending
 
 
+@part
+class Silent(Task):
+    """A task that says nothing of where solutions end."""
+
+    def problems(self, split: str, count: int | None = None) -> list[Problem]:
+        return []
+
+    def verify(self, problem: Problem, text: str) -> Verdict:
+        return Verdict(0.0, None, "wrong")
+
+
 def test_tasks_have_rules_of_their_own(tmp_path: Path) -> None:
     countdown = Countdown().solution_end
     problem = make_problem([3, 5, 7], 15)
@@ -172,7 +184,7 @@ def test_tasks_have_rules_of_their_own(tmp_path: Path) -> None:
     )
     assert own.solution_end.find(PROBLEM, "2 and 2 is 4\n") is None
     assert own.solution_end.find(PROBLEM, "2 and 2 is 4\n\nNext") == Ending(EndReason.STOP, 12, 14)
-    assert Task().solution_end is NEVER
+    assert Silent().solution_end is NEVER
     assert not NEVER
     choice = write(tmp_path / "choice.jsonl", {"question": "2 + 2?", "choices": ["3", "4"], "answer": 1})
     assert MultipleChoice(source=choice).solution_end.find(PROBLEM, "Answer: B\n") is not None

@@ -340,7 +340,10 @@ class ServerPolicy:
             surplus -= cost - own
             known = answer.known or (whole and counted is not None and len(drafts) == 1)
             most = most_tokens_of(answer, granted, cost, known=known)
+            before = draft.division.tokens
             if self._accept(draft, answer, own, question, bound=granted < wanted):
+                if draft.division.dropped:  # the server counted what turned out to be no part of the solution
+                    cost = draft.division.tokens - before
                 draft.reach = draft.written + granted
                 draft.most = max(draft.most, draft.written + most)
                 draft.written += cost
