@@ -32,9 +32,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from gradatim.objectives import StepDpo
 from gradatim.supervision.pairs import StepPair
 from gradatim.training import TrainingSettings, TreeTrainer, build_row, plan_rows
-from gradatim.training.objectives import StepDpo
 from gradatim.training.settings import training_arguments
 from gradatim.tree import Node, Problem, Step, Tree
 

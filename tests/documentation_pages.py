@@ -37,7 +37,7 @@ from typer.testing import CliRunner
 
 from failing_server import serving
 from gradatim.cli.main import app
-from gradatim.policies.loading import load_model, load_tokenizer
+from gradatim.engine.loading import load_model, load_tokenizer
 from gradatim.recipes import load_recipe
 from gradatim.recipes.schema import PolicyOptions
 

@@ -28,8 +28,8 @@ import safetensors.torch
 import torch
 from rich.console import Console
 
-from gradatim.pipeline import Progress, run_recipe
 from gradatim.recipes import Recipe
+from gradatim.run import Progress, run_recipe
 from gradatim.training.checkpoints import checkpoint_fault
 from small_runs import small_content, small_recipe
 

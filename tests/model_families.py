@@ -23,11 +23,12 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from gradatim.budget import Spending
+from gradatim.engine.branch_batch import BranchBatch
+from gradatim.engine.self_check import checked_tree_model
+from gradatim.engine.tree_model import TreeModel
 from gradatim.errors import GradatimError
-from gradatim.policies.branch_batch import BranchBatch
-from gradatim.policies.self_check import checked_tree_model
-from gradatim.policies.tree_model import TreeModel
-from gradatim.training.examples import Example, build_row
+from gradatim.supervision.terms import Example
+from gradatim.training.examples import build_row
 from gradatim.training.forward import token_log_probabilities
 from gradatim.training.self_check import blockwise_attention, check_training
 from gradatim.tree import Node, Problem, Step, Tree

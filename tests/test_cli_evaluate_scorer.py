@@ -48,7 +48,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[TextScorer]:
         scorers.append(TextScorer(lambda question, text: 0.2 if "bad" in text else 0.8))
         return scorers[-1]
 
-    monkeypatch.setattr("gradatim.pipeline.parts.load_scorer", load_scorer)
+    monkeypatch.setattr("gradatim.run.parts.load_scorer", load_scorer)
     return scorers
 
 

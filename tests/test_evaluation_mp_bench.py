@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
 from gradatim.evaluation.baselines import constant_scores, length_scores, random_scores
+from gradatim.evaluation.benchmarks.mp_bench import ProcessSearch, mp_bench, read_mp_bench
 from gradatim.evaluation.best_of_n import best_of_n_selection, read_best_of_n
-from gradatim.evaluation.mp_bench import ProcessSearch, mp_bench, read_mp_bench
 from gradatim.evaluation.step_records import StepRecord
 from json_lines import write_lines
 from step_solutions import oracle_scores, scores_for

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
 from gradatim.evaluation.baselines import constant_scores, random_scores
-from gradatim.evaluation.prmbench import CLASSES, CORRECT, GROUPS, PrmBenchResult, prmbench, read_prmbench
+from gradatim.evaluation.benchmarks.prmbench import CLASSES, CORRECT, GROUPS, PrmBenchResult, prmbench, read_prmbench
 from gradatim.evaluation.step_records import StepRecord
 from json_lines import write_lines
 from step_solutions import golden, oracle_scores, scores_for

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
+from gradatim.evaluation.benchmarks.process_bench import best_f1_threshold, process_bench, read_process_bench
+from gradatim.evaluation.benchmarks.step_benchmarks import STEP_BENCHMARKS, Measurement, benchmark_report
 from gradatim.evaluation.metrics import first_below, first_error_f1
-from gradatim.evaluation.process_bench import best_f1_threshold, process_bench, read_process_bench
 from gradatim.evaluation.record_scoring import ScoreFile, score_records
-from gradatim.evaluation.step_benchmarks import STEP_BENCHMARKS, Measurement, benchmark_report
 from gradatim.evaluation.step_records import StepRecord, record_trees, sampled_questions
 from gradatim.tree import EndReason
 from json_lines import write_lines

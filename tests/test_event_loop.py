@@ -22,8 +22,8 @@ from gradatim.cli.main import app
 from gradatim.errors import GradatimError
 from gradatim.event_loop import run_to_end, without_blocking
 from gradatim.part import part
-from gradatim.pipeline import Progress, run_recipe
-from gradatim.pipeline.growing import tree_search
+from gradatim.run import Progress, run_recipe
+from gradatim.run.growing import tree_search
 from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.tasks.base import Verdict, grade_without_blocking
 from gradatim.tasks.countdown import Countdown

@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM
 import gradatim.hub as hub
 from fake_hub import FakeHub, refusing_url, serving, use_hub
 from gradatim import GradatimError
+from gradatim.engine.loading import load_config, load_merged_model, load_model, load_tokenizer
 from gradatim.models import resolve_model
-from gradatim.policies.loading import load_config, load_merged_model, load_model, load_tokenizer
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.records import check_local, open_hub, open_hub_splits
 from gradatim.scorers.process_reward import ProcessRewardScorer

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+from gradatim.engine.token_sampling import choose_tokens
 from gradatim.errors import GradatimError
+from gradatim.objectives.process_reward import ProcessReward
+from gradatim.objectives.sft import SupervisedFineTuning
 from gradatim.policies.base import Sampling
 from gradatim.policies.scripted import ScriptedPolicy
-from gradatim.policies.token_sampling import choose_tokens
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.search import Beam, Mcts, best_of_n, weighted_majority
 from gradatim.training import Example, TrainingSettings, train
-from gradatim.training.objectives.process_reward import ProcessReward
-from gradatim.training.objectives.sft import SupervisedFineTuning
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from scripted_countdown import new_tree, random_policy
 from test_policies_exact import make_policy, make_tree

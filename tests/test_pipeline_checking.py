@@ -17,8 +17,8 @@ from failing_server import serving
 from gradatim.cli.main import app
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
-from gradatim.pipeline import Progress, checking, run_recipe
 from gradatim.policies.transformers import TransformersPolicy
+from gradatim.run import Progress, checking, run_recipe
 from model_families import model_of
 from small_runs import small_recipe, write_small_recipe
 from tiny_models import byte_pair_tokenizer, tiny_causal

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gradatim.evaluation import MethodResult, Report, Sample, bootstrap_difference, method_result, policy_result
-from gradatim.pipeline.finding import finding
+from gradatim.run.finding import finding
 
 
 def value(

@@ -12,15 +12,15 @@ import pytest
 from rich.console import Console
 from safetensors.torch import load_file
 
+from gradatim.engine.loading import load_tokenizer
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
-from gradatim.pipeline import Progress, fine_tuning, run_recipe
-from gradatim.pipeline.fine_tuning import solution_nodes
-from gradatim.policies.loading import load_tokenizer
-from gradatim.policies.prompts import ChatFormat, prompt_tokens
 from gradatim.recipes import Recipe, load_recipe
+from gradatim.run import Progress, fine_tuning, run_recipe
+from gradatim.run.fine_tuning import solution_nodes
 from gradatim.tasks import Countdown, Gsm8k, Records
 from gradatim.tasks.demonstrations import worked_solutions
+from gradatim.text.prompts import ChatFormat, prompt_tokens
 from gradatim.tree import Problem
 from small_runs import small_content, small_recipe
 from tiny_models import byte_pair_tokenizer
@@ -137,7 +137,7 @@ def test_a_run_that_was_stopped_in_fine_tuning_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("gradatim.pipeline.learning.save_model", stop)
+        patch.setattr("gradatim.run.learning.save_model", stop)
         with pytest.raises(KeyboardInterrupt):
             run(recipe, tmp_path)
     assert not (tmp_path / "fine-tuned").exists()

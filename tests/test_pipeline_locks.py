@@ -12,8 +12,8 @@ import pytest
 from tests.small_runs import small_recipe
 
 from gradatim.errors import GradatimError
-from gradatim.pipeline import RunFolder
-from gradatim.pipeline.training_folder import TrainingFolder
+from gradatim.run import RunFolder
+from gradatim.run.training_folder import TrainingFolder
 from gradatim.store import TreeStore
 from gradatim.tree import Problem, Tree
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gradatim.pipeline.about import next_commands
-from gradatim.pipeline.context import Run
-from gradatim.pipeline.progress import Progress
-from gradatim.pipeline.run_folder import RunFolder
+from gradatim.run.about import next_commands
+from gradatim.run.context import Run
+from gradatim.run.progress import Progress
+from gradatim.run.run_folder import RunFolder
 from gradatim.tree import EndReason, Problem, Step, Tree
 from small_runs import small_recipe
 

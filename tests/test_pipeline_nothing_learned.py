@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from gradatim.errors import GradatimError
-from gradatim.pipeline import Progress, run_recipe
-from gradatim.pipeline.growing import VALUE
-from gradatim.pipeline.nothing_learned import no_examples, no_labels, same_labels
 from gradatim.recipes import Recipe
+from gradatim.run import Progress, run_recipe
+from gradatim.run.growing import VALUE
+from gradatim.run.nothing_learned import no_examples, no_labels, same_labels
 from gradatim.search import back_up_values
 from gradatim.tree import EndReason, Problem, Step, Tree
 from small_runs import small_recipe

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from gradatim import EndReason, Problem, Step, Tree
 from gradatim.part import part
-from gradatim.pipeline import Progress, run_recipe
-from gradatim.pipeline.outcomes import Outcomes, nothing_solved, outcomes_of, says_what_ends, warnings_of
-from gradatim.pipeline.shown_solutions import shown_solutions
 from gradatim.recipes.schema import SamplingOptions
+from gradatim.run import Progress, run_recipe
+from gradatim.run.outcomes import Outcomes, nothing_solved, outcomes_of, says_what_ends, warnings_of
+from gradatim.run.shown_solutions import shown_solutions
 from gradatim.tasks.base import Task, Verdict, grade
 from gradatim.tasks.countdown import Countdown
 from small_runs import small_recipe

@@ -15,8 +15,8 @@ from failing_server import serving
 from gradatim.cli.main import app
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
-from gradatim.pipeline import Progress, run_recipe
 from gradatim.recipes import Recipe, load_recipe
+from gradatim.run import Progress, run_recipe
 from gradatim.scorers.loading import load_scoring_model
 from gradatim.store import TreeStore
 from gradatim.tree import Tree

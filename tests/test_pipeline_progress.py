@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from gradatim.pipeline import progress
-from gradatim.pipeline.progress import Progress, in_words
+from gradatim.run import progress
+from gradatim.run.progress import Progress, in_words
 
 
 def test_plain_lines_say_how_long_the_rest_takes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,11 +29,11 @@ from gradatim.cli.main import app
 from gradatim.errors import GradatimError
 from gradatim.evaluation import choose_thresholds, scored_states
 from gradatim.models import resolve_model
-from gradatim.pipeline import Progress, learning, run_recipe
-from gradatim.pipeline.evaluating import subset_spending
-from gradatim.pipeline.growing import VALUE
-from gradatim.pipeline.parts import load_scorer
 from gradatim.recipes import Recipe
+from gradatim.run import Progress, learning, run_recipe
+from gradatim.run.evaluating import subset_spending
+from gradatim.run.growing import VALUE
+from gradatim.run.parts import load_scorer
 from gradatim.store import TreeStore, trees
 from gradatim.supervision import sibling_pairs, step_labels
 from gradatim.tasks.countdown import Countdown
@@ -214,7 +214,7 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
 
 
 def test_finished_run_loads_no_model(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradatim.pipeline import context
+    from gradatim.run import context
 
     expected = figures(whole)
     monkeypatch.setattr(context, "load_policy", after(0, context.load_policy, StopError()))
@@ -242,7 +242,7 @@ def test_fresh_deletes_the_earlier_run_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
-    from gradatim.pipeline import RunFolder
+    from gradatim.run import RunFolder
 
     with RunFolder(tmp_path, small_recipe()), pytest.raises(GradatimError, match="another run is using"):
         RunFolder(tmp_path, small_recipe())

@@ -21,10 +21,10 @@ from gradatim.cli.main import app
 from gradatim.cli.train_scorer import print_trained
 from gradatim.errors import GradatimError
 from gradatim.evaluation.label_quality import JudgedQuestion, LabelQuality, constant_quality, label_quality
-from gradatim.pipeline.labelled_data import held_out_questions
-from gradatim.pipeline.labelled_rows import RowOptions, read_labelled_trees
-from gradatim.pipeline.progress import Progress
-from gradatim.pipeline.scorer_from_rows import ScorerOptions, TrainedScorer, train_scorer_from_rows
+from gradatim.run.labelled_data import held_out_questions
+from gradatim.run.labelled_rows import RowOptions, read_labelled_trees
+from gradatim.run.progress import Progress
+from gradatim.run.scorer_from_rows import ScorerOptions, TrainedScorer, train_scorer_from_rows
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.store import TreeStore
 from gradatim.store.published import read_published
@@ -139,7 +139,7 @@ def test_one_question_is_on_one_side_however_it_is_written(model: str, tmp_path:
 
 KILLED = """
 import os, signal, sys
-from gradatim.pipeline.scorer_from_rows import ScorerOptions, train_scorer_from_rows
+from gradatim.run.scorer_from_rows import ScorerOptions, train_scorer_from_rows
 from gradatim.training.trainer import TreeTrainer
 step, calls = TreeTrainer.training_step, []
 def training_step(self, *args, **options):

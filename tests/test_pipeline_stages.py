@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from gradatim.cli.advice import in_words_of
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
-from gradatim.pipeline import Progress, run_recipe
-from gradatim.pipeline.contents import contents as contents_of
-from gradatim.pipeline.growing import VALUE
-from gradatim.pipeline.stages import NO_RESULT, REPORT_ONLY, claims, dependencies, first_difference, flat, stages_of
 from gradatim.recipes import Recipe, load_recipe, shipped_recipes
+from gradatim.run import Progress, run_recipe
+from gradatim.run.contents import contents as contents_of
+from gradatim.run.growing import VALUE
+from gradatim.run.stages import NO_RESULT, REPORT_ONLY, claims, dependencies, first_difference, flat, stages_of
 from gradatim.store import TreeStore
 from gradatim.store.published import read_published
 from gradatim.tree import Problem, Tree

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gradatim.evaluation import plots
-from gradatim.pipeline import run_recipe
+from gradatim.run import run_recipe
 from gradatim.tasks.word_problems import WordProblems
 from small_runs import small_recipe
 

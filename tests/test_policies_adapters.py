@@ -19,10 +19,10 @@ from peft import (
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from gradatim.engine.adapters import adapters, load_adapter
+from gradatim.engine.loading import load_merged_model, load_model
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
-from gradatim.policies.adapters import adapters, load_adapter
-from gradatim.policies.loading import load_merged_model, load_model
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.training import load_process_reward_model

@@ -17,10 +17,10 @@ from bad_server import SPOILS, BadServer, Spoil, serving_badly
 from failing_server import serving
 from gradatim import Budget, GradatimError, Problem, Tree
 from gradatim.errors import ProblemError
-from gradatim.pipeline import Progress, run_recipe
 from gradatim.policies.base import Sampling
 from gradatim.policies.server import ServerPolicy, client
 from gradatim.policies.server.characters import Characters
+from gradatim.run import Progress, run_recipe
 from gradatim.search import search_many
 from gradatim.store import TreeStore
 from gradatim.tree import EndReason

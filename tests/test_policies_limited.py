@@ -21,7 +21,7 @@ from gradatim.policies.vllm import VllmPolicy
 from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.search import Beam, Grow, IndependentSampling, Mcts, search_many
 from gradatim.tasks.base import Verdict
-from gradatim.tasks.solution_end import NextProblem, SolutionEnd
+from gradatim.text.solution_end import NextProblem, SolutionEnd
 from gradatim.tree import EndReason, Node, Problem, Tree
 from test_policies_exact import SHORT, make_policy, make_tree, structure
 from tiny_models import prompt, tiny_causal, word_tokenizer

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from gradatim.engine.loading import load_model
 from gradatim.errors import GradatimError
-from gradatim.policies.loading import load_model
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from test_policies_exact import SHORT, assert_exact, make_policy, make_tree, structure

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gradatim.budget import Budget
-from gradatim.policies.passes import next_pass
+from gradatim.engine.passes import next_pass
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.tree import Tree

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Sampling
-from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.transformers import TransformersPolicy
+from gradatim.text.prompts import ChatFormat
 from gradatim.tree import Node, Problem, Tree
 from tiny_models import CONFIGS, byte_pair_tokenizer, prompt, tiny_causal, word_tokenizer
 

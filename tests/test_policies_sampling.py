@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradatim.engine.token_sampling import choose_tokens, uniforms
 from gradatim.policies.base import Sampling
-from gradatim.policies.token_sampling import choose_tokens, uniforms
 from gradatim.tree import Tree
 from test_policies_exact import grow, make_policy, make_tree, structure, work
 from tiny_models import tiny_causal

@@ -11,14 +11,14 @@ from torch import nn
 from transformers import AutoModelForTokenClassification
 
 from gradatim.budget import Spending
+from gradatim.engine.path_length import UNBOUNDED, longest_path
+from gradatim.engine.query_scale import longest_row
+from gradatim.engine.self_check import checked_tree_model
+from gradatim.engine.tree_attention import SegmentPlan, attending, tree_attention
 from gradatim.errors import GradatimError
 from gradatim.policies import self_check
 from gradatim.policies.base import Sampling
-from gradatim.policies.path_length import UNBOUNDED, longest_path
-from gradatim.policies.query_scale import longest_row
-from gradatim.policies.self_check import checked_tree_model
 from gradatim.policies.transformers import TransformersPolicy
-from gradatim.policies.tree_attention import SegmentPlan, attending, tree_attention
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.training.fit import train_sft
 from gradatim.training.self_check import check_training
@@ -70,7 +70,7 @@ def test_rounding_in_few_bits_is_no_reason(kind: str, dtype: torch.dtype) -> Non
 
 
 def test_attention_without_its_sinks_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradatim.policies.branch_attention._sinks", lambda sinks, like: like)
+    monkeypatch.setattr("gradatim.engine.branch_attention._sinks", lambda sinks, like: like)
     with pytest.raises(GradatimError, match="'gpt_oss' cannot be run by the engine: over a small tree"):
         run(model_of("gpt_oss"))
 
@@ -84,7 +84,7 @@ def test_wide_windows_are_passed_too_and_left_as_they_were(kind: str, monkeypatc
     assert model.config.to_dict() == before
     assert model.training
     assert model.config._attn_implementation == "sdpa"
-    monkeypatch.setattr("gradatim.policies.attention_pattern.AttentionPattern.sees", everything)
+    monkeypatch.setattr("gradatim.engine.attention_pattern.AttentionPattern.sees", everything)
     with pytest.raises(GradatimError, match="over a small tree"):
         run(model)
 

@@ -21,7 +21,6 @@ from failing_server import LOG_PROBABILITY, FailingServer, serving
 from gradatim import Budget, GradatimError, Problem, Tree
 from gradatim.errors import ProblemError
 from gradatim.policies.base import Policy, Sampling
-from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.server import ServerPolicy, client, is_server_url
 from gradatim.policies.server.division import Division, Piece
 from gradatim.policies.server.failures import explanation
@@ -31,6 +30,7 @@ from gradatim.policies.server.pacing import (
     backoff_seconds,
     retry_after_seconds,
 )
+from gradatim.text.prompts import ChatFormat
 from gradatim.tree import EndReason, Node, Step
 
 Result = TypeVar("Result")

@@ -21,7 +21,7 @@ from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
 from gradatim.policies.server import ServerPolicy, client
 from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.search import Beam, Grow, IndependentSampling, Mcts, search_many
-from gradatim.tasks.solution_end import SolutionEnd
+from gradatim.text.solution_end import SolutionEnd
 from gradatim.tree import EndReason, Node, Step
 from test_policies_limited import EvenTask, Search
 

@@ -12,12 +12,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from gradatim.pipeline.fine_tuning import solution_nodes
+from gradatim.engine.loading import load_model, load_tokenizer
 from gradatim.policies.base import Sampling
-from gradatim.policies.loading import load_model, load_tokenizer
-from gradatim.policies.prompts import ChatFormat, prompt_tokens
 from gradatim.policies.transformers import TransformersPolicy
+from gradatim.run.fine_tuning import solution_nodes
 from gradatim.tasks import WordProblems
+from gradatim.text.prompts import ChatFormat, prompt_tokens
 from gradatim.tree import EndReason, Node, Problem, Tree
 
 FOLDER = Path(os.environ.get("GRADATIM_SMOLLM2", Path(__file__).parents[1] / "models" / "smollm2-135m-instruct"))

@@ -13,18 +13,18 @@ import torch
 import fake_vllm
 from gradatim.budget import Budget
 from gradatim.errors import GradatimError
+from gradatim.objectives.step_dpo import StepDpo
 from gradatim.policies.base import Policy, Sampling
-from gradatim.policies.prompts import step_tokens
 from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
-from gradatim.policies.transcript import in_tokens_of, tokenized
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.policies.vllm import VllmPolicy
 from gradatim.scorers.layouts import OwnLayout
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.search.mcts import priors
+from gradatim.text.prompts import step_tokens
+from gradatim.text.transcript import in_tokens_of, tokenized
 from gradatim.training import Example, TrainingSettings, train
-from gradatim.training.objectives.step_dpo import StepDpo
 from gradatim.training.packing import pack_row
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from test_policies_exact import SHORT, make_policy

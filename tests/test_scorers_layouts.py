@@ -17,8 +17,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from gradatim.errors import GradatimError
-from gradatim.policies.prompts import ChatFormat
-from gradatim.policies.transcript import Transcript
 from gradatim.scorers.layouts import DialogueLayout, OwnLayout, SeparatorLayout, StepTagLayout, StepTokenLayout
 from gradatim.scorers.loading import (
     LAYOUT_FILE,
@@ -28,6 +26,8 @@ from gradatim.scorers.loading import (
     write_layout_file,
 )
 from gradatim.scorers.process_reward import ProcessRewardScorer
+from gradatim.text.prompts import ChatFormat
+from gradatim.text.transcript import Transcript
 from gradatim.training.adapters import add_adapters
 from gradatim.training.saving import save_process_reward_model
 from gradatim.training.settings import LoraSettings

@@ -17,9 +17,9 @@ from gradatim.tasks.gsm8k import Gsm8k
 from gradatim.tasks.math import Math
 from gradatim.tasks.multiple_choice import MultipleChoice
 from gradatim.tasks.records import Records
-from gradatim.tasks.solution_end import NEVER, Ending, SolutionEnd, opens_thought
 from gradatim.tasks.verifiers import ANSWER_ENDS
 from gradatim.tasks.word_problems import WordProblems
+from gradatim.text.solution_end import NEVER, Ending, SolutionEnd, opens_thought
 from gradatim.tree import EndReason, Problem
 
 PROBLEM = Problem("p", "Question: How many?\nAnswer:\n", "18")

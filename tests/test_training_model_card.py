@@ -14,8 +14,8 @@ from huggingface_hub import ModelCard
 
 from gradatim import EndReason, GradatimError, Problem, Step, Tree
 from gradatim.models import resolve_model
-from gradatim.policies.prompts import ChatFormat
 from gradatim.scorers.process_reward import ProcessRewardScorer
+from gradatim.text.prompts import ChatFormat
 from gradatim.training.model_card import write_model_card
 from gradatim.training.process_reward_model import load_process_reward_model
 from gradatim.training.saving import save_process_reward_model

@@ -10,11 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForTokenClassification
 
 from gradatim.errors import GradatimError
-from gradatim.supervision.labels import StepLabel
-from gradatim.supervision.pairs import StepPair
-from gradatim.training.examples import Example, TrainingRow, build_row
-from gradatim.training.forward import step_logits, token_log_probabilities
-from gradatim.training.objectives import (
+from gradatim.objectives import (
     Dpo,
     Loss,
     Objective,
@@ -26,7 +22,12 @@ from gradatim.training.objectives import (
     process_reward_loss,
     term_sizes,
 )
-from gradatim.training.objectives.dpo import PairObjective
+from gradatim.objectives.dpo import PairObjective
+from gradatim.supervision.labels import StepLabel
+from gradatim.supervision.pairs import StepPair
+from gradatim.supervision.terms import Example
+from gradatim.training.examples import TrainingRow, build_row
+from gradatim.training.forward import step_logits, token_log_probabilities
 from gradatim.tree import Node, Tree
 from training_models import CONFIGS, VOCABULARY, path_log_probabilities, random_tree, tiny_model
 

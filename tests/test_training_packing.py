@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
+from gradatim.supervision.terms import Example
 from gradatim.training.attention import BLOCK_ATTENTION, check_attention
-from gradatim.training.examples import Example, build_row, plan_rows
+from gradatim.training.examples import build_row, plan_rows
 from gradatim.training.forward import token_log_probabilities
 from gradatim.training.packing import pack_row, scored_tokens
 from gradatim.training.self_check import blockwise_attention

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from gradatim.objectives import ProcessReward
 from gradatim.training import TrainingSettings
 from gradatim.training.examples import build_row, plan_rows
 from gradatim.training.fit import training_arguments
-from gradatim.training.objectives import ProcessReward
 from gradatim.training.trainer import TreeTrainer
 from test_training_trainer import labels, reward_model, weights_of
 from training_models import random_tree

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from gradatim.engine.loading import load_model
 from gradatim.errors import GradatimError
-from gradatim.policies.loading import load_model
 from gradatim.training import LoraSettings, load_process_reward_model, save_model, save_process_reward_model
 from gradatim.training.adapters import add_adapters
 from tiny_models import tiny_causal, word_tokenizer

@@ -13,8 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
 from gradatim.budget import Spending
+from gradatim.engine.tree_model import TreeModel
 from gradatim.errors import GradatimError
-from gradatim.policies.tree_model import TreeModel
+from gradatim.objectives import Objective, ProcessReward, StepDpo, SupervisedFineTuning
 from gradatim.supervision.labels import StepLabel
 from gradatim.supervision.pairs import StepPair
 from gradatim.training import (
@@ -30,7 +31,6 @@ from gradatim.training import (
     train_step_dpo,
 )
 from gradatim.training.forward import step_logits
-from gradatim.training.objectives import Objective, ProcessReward, StepDpo, SupervisedFineTuning
 from gradatim.training.settings import training_arguments
 from gradatim.training.trainer import disable_dropout
 from gradatim.tree import Node, Problem, Step, Tree

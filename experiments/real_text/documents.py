@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gradatim.errors import GradatimError
-from gradatim.evaluation.prmbench import read_prmbench
+from gradatim.evaluation.benchmarks.prmbench import read_prmbench
 from gradatim.evaluation.step_records import StepRecord
 from gradatim.tasks.gsm8k import TEMPLATE, Gsm8k
 

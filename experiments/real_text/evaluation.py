@@ -26,7 +26,7 @@ from gradatim.evaluation import (
     weighted_majority,
 )
 from gradatim.evaluation.baselines import constant_scores
-from gradatim.evaluation.prmbench import prmbench
+from gradatim.evaluation.benchmarks.prmbench import prmbench
 from gradatim.evaluation.step_records import StepRecord
 from gradatim.search.selection import Aggregate, solution_score
 from gradatim.tasks.calculator import check_annotations

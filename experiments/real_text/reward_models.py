@@ -15,8 +15,8 @@ from experiments.real_text.progress import say
 from experiments.real_text.settings import RewardModelSettings, Source
 from experiments.real_text.trees import outcome_labels, packed_tokens, path_tokens, process_labels, solution_trees
 from gradatim.errors import GradatimError
+from gradatim.objectives import ProcessReward
 from gradatim.training import TrainingResult, TrainingSettings, load_process_reward_model, train
-from gradatim.training.objectives import ProcessReward
 from gradatim.tree import Tree
 
 _SHORTEST_TREE = 100  # tokens; nearly all trees of a GSM8K problem have more, so no more problems are needed

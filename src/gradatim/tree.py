@@ -64,7 +64,7 @@ class Step:
     """One step, exactly as it was sampled. Text is never tokenized again on the way.
 
     A *text step* has no tokens: a server wrote it, or it was read from a file. Whoever needs tokens of it (a reward
-    model, a trainer) writes them in its own tokenizer (see :mod:`gradatim.policies.transcript`).
+    model, a trainer) writes them in its own tokenizer (see :mod:`gradatim.text.transcript`).
 
     Attributes:
         tokens: ids that the policy wrote, boundary included; none for a text step.
@@ -221,7 +221,7 @@ def grown_with_another(tree: Tree) -> GradatimError:
     """The refusal of a tree whose token ids mean something else to a policy."""
     return GradatimError(
         f"the tree of problem {tree.problem.id!r} was grown with another tokenizer or prompt; start a new tree "
-        "for this policy, or continue a copy in its tokens (gradatim.policies.transcript.tokenized)"
+        "for this policy, or continue a copy in its tokens (gradatim.text.transcript.tokenized)"
     )
 
 
@@ -229,7 +229,7 @@ class Tree:
     """Everything that is known of one problem.
 
     Attributes:
-        tokenizer: what the token ids mean (see :func:`gradatim.policies.identity.tokenizer_identity`); ``None`` where
+        tokenizer: what the token ids mean (see :func:`gradatim.engine.identity.tokenizer_identity`); ``None`` where
             there are none, or nobody knows.
 
     Args:

@@ -17,10 +17,10 @@ def check(
 ) -> None:
     """Check a recipe: models, data and options, then three problems from one end to the other; nothing is kept."""
     from gradatim.cli.tables import print_sections
-    from gradatim.pipeline import Progress, Run, RunFolder
-    from gradatim.pipeline.checking import check as check_run
-    from gradatim.pipeline.trial import try_out
     from gradatim.recipes import Recipe, load_recipe
+    from gradatim.run import Progress, Run, RunFolder
+    from gradatim.run.checking import check as check_run
+    from gradatim.run.trial import try_out
 
     chosen = [] if policy is None else [f"policy.model={json.dumps(policy)}"]
     loaded = load_recipe(recipe, [*chosen, *(set_ or ())])

@@ -109,7 +109,7 @@ def evaluate_scorer(
     chosen_threshold = _threshold(threshold)
     from gradatim.cli.tables import print_sections
     from gradatim.evaluation.baselines import constant_scores
-    from gradatim.evaluation.step_benchmarks import STEP_BENCHMARKS, Measurement, benchmark_report
+    from gradatim.evaluation.benchmarks.step_benchmarks import STEP_BENCHMARKS, Measurement, benchmark_report
     from gradatim.evaluation.step_records import sampled_questions
 
     measurement = Measurement(chosen_threshold, aggregate.value, seed)
@@ -162,8 +162,8 @@ class ScorerChoice:
     device: str
 
     def load(self) -> Scorer:
-        from gradatim.pipeline.parts import load_scorer
         from gradatim.recipes.schema import PolicyOptions
+        from gradatim.run.parts import load_scorer
 
         options = PolicyOptions(model=self.model, device=self.device, dtype=self.dtype)
         return load_scorer(self.model, options, self.layout)

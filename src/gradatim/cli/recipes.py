@@ -53,8 +53,8 @@ def run(
     if not isinstance(loaded, Recipe):
         raise GradatimError(f"the recipe {recipe!r} trains a model from scratch; use 'gradatim pretrain {recipe}'")
     from gradatim.cli.tables import print_sections
-    from gradatim.pipeline import Progress, run_recipe
-    from gradatim.pipeline.page import terminal_sections
+    from gradatim.run import Progress, run_recipe
+    from gradatim.run.page import terminal_sections
 
     report = run_recipe(
         loaded,

@@ -84,9 +84,9 @@ def solve(
     from gradatim.budget import Budget
     from gradatim.event_loop import run_to_end
     from gradatim.part import make
-    from gradatim.pipeline import parts
     from gradatim.recipes.load import apply_override
     from gradatim.recipes.schema import ChatOptions, PolicyOptions, SamplingOptions, ServerOptions
+    from gradatim.run import parts
     from gradatim.tasks.base import grade
     from gradatim.tasks.guarded import guarded
     from gradatim.tree import Tree
@@ -149,7 +149,7 @@ def _print_answer(
 
 def _cut_off(tree: Tree, sampling: SamplingOptions) -> Iterator[str]:
     """What cut solutions off, with the option that changes it."""
-    from gradatim.pipeline.outcomes import BUDGET, CONTEXT, STEP_LENGTH, STEPS, outcomes_of
+    from gradatim.run.outcomes import BUDGET, CONTEXT, STEP_LENGTH, STEPS, outcomes_of
 
     outcomes = outcomes_of([tree], asked=1, max_step_tokens=sampling.max_step_tokens, max_steps=sampling.max_steps)
     if not outcomes.solutions:

@@ -14,7 +14,7 @@ from gradatim.cli.output import progress_console, result_console
 from gradatim.cli.trees import ImportFormat, Neutral
 
 if TYPE_CHECKING:
-    from gradatim.pipeline.scorer_from_rows import TrainedScorer
+    from gradatim.run.scorer_from_rows import TrainedScorer
 
 
 class LabelKind(StrEnum):
@@ -58,9 +58,9 @@ def train_scorer(
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier training first.")] = False,
 ) -> None:
     """Train a process reward model on labelled steps, or go on with a training that was stopped."""
-    from gradatim.pipeline.labelled_rows import RowOptions
-    from gradatim.pipeline.progress import Progress
-    from gradatim.pipeline.scorer_from_rows import ScorerOptions, train_scorer_from_rows
+    from gradatim.run.labelled_rows import RowOptions
+    from gradatim.run.progress import Progress
+    from gradatim.run.scorer_from_rows import ScorerOptions, train_scorer_from_rows
 
     result = train_scorer_from_rows(
         rows,

@@ -3,6 +3,10 @@
 The plots need matplotlib and live in :mod:`gradatim.evaluation.plots`; nothing here imports it.
 """
 
+from gradatim.evaluation.benchmarks.mp_bench import MpBenchResult, mp_bench
+from gradatim.evaluation.benchmarks.prmbench import PrmBenchResult, prmbench
+from gradatim.evaluation.benchmarks.process_bench import ProcessBenchResult, process_bench
+from gradatim.evaluation.benchmarks.step_benchmarks import STEP_BENCHMARKS, Measurement, StepBenchmark
 from gradatim.evaluation.best_of_n import BestOfNResult, best_of_n_selection
 from gradatim.evaluation.bootstrap import (
     Estimate,
@@ -34,13 +38,9 @@ from gradatim.evaluation.metrics import (
     pass_at_k,
     weighted_majority,
 )
-from gradatim.evaluation.mp_bench import MpBenchResult, mp_bench
 from gradatim.evaluation.policies import PolicyResult, policy_result, samples_of
-from gradatim.evaluation.prmbench import PrmBenchResult, prmbench
-from gradatim.evaluation.process_bench import ProcessBenchResult, process_bench
 from gradatim.evaluation.record_scoring import ScoreFile, model_digest, score_records
 from gradatim.evaluation.report import Report
-from gradatim.evaluation.step_benchmarks import STEP_BENCHMARKS, Measurement, StepBenchmark
 from gradatim.evaluation.step_records import StepRecord
 from gradatim.evaluation.steps import (
     ScoredStates,

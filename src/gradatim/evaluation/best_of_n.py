@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradatim.evaluation.benchmark_rows import Row, Source, read_rows
+from gradatim.evaluation.benchmarks.benchmark_rows import Row, Source, read_rows
 from gradatim.evaluation.bootstrap import Estimate, bootstrap_mean
 from gradatim.evaluation.metrics import Sample, best_of_n, majority, weighted_majority
 from gradatim.evaluation.step_records import StepRecord, check_scores

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gradatim.evaluation.benchmarks.process_bench import best_f1_threshold
 from gradatim.evaluation.bootstrap import Estimate, bootstrap_ratio, bootstrap_share, bootstrap_statistic
 from gradatim.evaluation.metrics import auc, best_threshold, first_below, first_error_f1
-from gradatim.evaluation.process_bench import best_f1_threshold
 
 _SMALLEST = 1e-12  # a score of exactly 0 or 1 that is wrong would make the loss infinite
 _UNDECIDED = 0.5  # the threshold where nothing tells of a better one

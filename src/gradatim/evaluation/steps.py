@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradatim.errors import GradatimError
+from gradatim.evaluation.benchmarks.process_bench import best_f1_threshold
 from gradatim.evaluation.bootstrap import Estimate, bootstrap_statistic
 from gradatim.evaluation.metrics import (
     FirstErrorScore,
@@ -20,7 +21,6 @@ from gradatim.evaluation.metrics import (
     first_below,
     first_error_f1,
 )
-from gradatim.evaluation.process_bench import best_f1_threshold
 from gradatim.tasks.truth import StepTruth, TruthName, state_truth
 from gradatim.tree import Tree
 

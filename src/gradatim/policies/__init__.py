@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from gradatim.lazy_names import lazy_names
 from gradatim.policies.base import Engine, Policy, PolicyEngine, Sampling
-from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
+from gradatim.text.prompts import ChatFormat
 
 if TYPE_CHECKING:
     from gradatim.policies.server import ServerPolicy

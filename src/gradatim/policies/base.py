@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from gradatim.tasks.solution_end import NEVER, SolutionEnd
+from gradatim.text.solution_end import NEVER, SolutionEnd
 from gradatim.tree import Node, Tree
 
 
@@ -78,7 +78,7 @@ class Policy(Protocol):
     A node whose path is as long as the model reads stays unexpanded, and is counted and told of.
 
     A solution ends, under every search alike, with the policy's end token, with its complete final answer or the
-    beginning of a next problem (:class:`gradatim.tasks.solution_end.SolutionEnd`), or at a limit. What a policy wrote
+    beginning of a next problem (:class:`gradatim.text.solution_end.SolutionEnd`), or at a limit. What a policy wrote
     beyond that end is no part of the tree and costs nothing. A solution that a limit cuts off after its final answer
     is complete is finished (``EndReason.ANSWER``).
     """

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from gradatim.engine.key_value_store import NodeState
 from gradatim.policies.base import Sampling
-from gradatim.policies.key_value_store import NodeState
 from gradatim.tree import EndReason, Node, Step
 
 
@@ -19,7 +19,7 @@ class Written:
     Attributes:
         keys: of the draws that it stands for.
         steps: from the first to the last, at least one.
-        keys_values: see :meth:`gradatim.policies.branch_batch.BranchBatch.written`.
+        keys_values: see :meth:`gradatim.engine.branch_batch.BranchBatch.written`.
     """
 
     keys: list[int]
@@ -34,7 +34,7 @@ class Expansion:
     Attributes:
         node: the node.
         read: the node as the model reads it: itself, or its counterpart in the model's tokens where the tree has text
-            steps (see :class:`gradatim.policies.transcript.Transcript`).
+            steps (see :class:`gradatim.text.transcript.Transcript`).
         sampling: how its branches are sampled.
         to_the_end: whether solutions are completed, or steps proposed.
         done: has what was written, in the order of draws, once all is written and charged.

@@ -16,25 +16,25 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from gradatim.budget import Spending
+from gradatim.engine.adapters import load_adapter, use_adapter
+from gradatim.engine.branch_batch import BranchBatch
+from gradatim.engine.identity import weights_identity
+from gradatim.engine.loading import Quantization, load_tokenizer, placed
+from gradatim.engine.passes import next_pass
+from gradatim.engine.path_length import longest_path
+from gradatim.engine.self_check import checked_tree_model
+from gradatim.engine.token_sampling import choose_tokens, uniforms
+from gradatim.engine.too_long import TooLong
+from gradatim.engine.tree_model import ModelStatistics
 from gradatim.errors import GradatimError
-from gradatim.policies.adapters import load_adapter, use_adapter
 from gradatim.policies.base import Sampling
-from gradatim.policies.branch_batch import BranchBatch
 from gradatim.policies.draws import distinct_draws
 from gradatim.policies.expansion import Branch, Expansion, Written
-from gradatim.policies.identity import weights_identity
-from gradatim.policies.loading import Quantization, load_tokenizer, placed
-from gradatim.policies.passes import next_pass
-from gradatim.policies.path_length import longest_path
-from gradatim.policies.prompts import ChatFormat
-from gradatim.policies.self_check import checked_tree_model
 from gradatim.policies.spending_order import SpendingOrder
-from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
-from gradatim.policies.token_sampling import choose_tokens, uniforms
-from gradatim.policies.too_long import TooLong
-from gradatim.policies.transcript import Transcript, own_tokens, take_up
-from gradatim.policies.tree_model import ModelStatistics
-from gradatim.tasks.solution_end import opens_thought
+from gradatim.text.prompts import ChatFormat
+from gradatim.text.solution_end import opens_thought
+from gradatim.text.step_text import CONTEXT_TOKENS, Mark, StepText
+from gradatim.text.transcript import Transcript, own_tokens, take_up
 from gradatim.tree import EndReason, Node, Step, Tree
 
 
@@ -68,7 +68,7 @@ class TransformersPolicy:
 
     Raises:
         GradatimError: if the tokenizer has no end token, or the model's attention cannot be replaced or computes
-            something else over trees than over single paths (see :mod:`gradatim.policies.self_check`).
+            something else over trees than over single paths (see :mod:`gradatim.engine.self_check`).
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class TransformersPolicy:
 
         Args:
             name_or_path: the model; a folder of an adapter loads its base too.
-            device, dtype, device_map, quantization: see :func:`gradatim.policies.loading.placed`.
+            device, dtype, device_map, quantization: see :func:`gradatim.engine.loading.placed`.
             adapter: see :meth:`load_adapter`; it is called ``"default"``.
             options: those of the class.
 
@@ -145,7 +145,7 @@ class TransformersPolicy:
         """Add a low-rank adapter (a local folder or a hub id) to the model and switch to it.
 
         Raises:
-            GradatimError: see :func:`gradatim.policies.adapters.load_adapter`; also while searches are running.
+            GradatimError: see :func:`gradatim.engine.adapters.load_adapter`; also while searches are running.
         """
         self._check_idle()
         load_adapter(self.model, source, name)
@@ -193,7 +193,7 @@ class TransformersPolicy:
         """Write the prompt's tokens to the root, if they are not there yet.
 
         Raises:
-            GradatimError: see :func:`gradatim.policies.transcript.take_up`.
+            GradatimError: see :func:`gradatim.text.transcript.take_up`.
         """
         take_up(tree, self.tokenizer, self.chat, self._text.text)
 

@@ -14,18 +14,18 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from gradatim.engine.loading import load_tokenizer
+from gradatim.engine.too_long import TooLong
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
 from gradatim.policies.base import Sampling
 from gradatim.policies.draws import distinct_draws
-from gradatim.policies.loading import load_tokenizer
 from gradatim.policies.paid_paths import PaidPaths
-from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.spending_order import SpendingOrder
-from gradatim.policies.step_text import CONTEXT_TOKENS, Mark, StepText
-from gradatim.policies.too_long import TooLong
-from gradatim.policies.transcript import Transcript, own_tokens, take_up
-from gradatim.tasks.solution_end import opens_thought
+from gradatim.text.prompts import ChatFormat
+from gradatim.text.solution_end import opens_thought
+from gradatim.text.step_text import CONTEXT_TOKENS, Mark, StepText
+from gradatim.text.transcript import Transcript, own_tokens, take_up
 from gradatim.tree import EndReason, Node, Step, Tree
 
 _ROUND_TOKENS = 256  # a round lasts as long as its longest request, so none asks for more

@@ -14,7 +14,7 @@ from gradatim.recipes.explain import explain
 from gradatim.recipes.schema import PretrainRecipe, Recipe
 from gradatim.suggestions import suggestion
 
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parent / "library"
 _KINDS: dict[str, type[Recipe] | type[PretrainRecipe]] = {"run": Recipe, "pretrain": PretrainRecipe}
 
 

@@ -38,7 +38,7 @@ class SamplingOptions(Section):
 
 
 class ChatOptions(Section):
-    """See :class:`gradatim.policies.prompts.ChatFormat`."""
+    """See :class:`gradatim.text.prompts.ChatFormat`."""
 
     system: str | None = None
     """The system prompt, if any."""
@@ -260,7 +260,7 @@ class PolicyTraining(Section):
 
 
 class PreferenceTraining(PolicyTraining):
-    """See :class:`gradatim.training.objectives.dpo.PairObjective`."""
+    """See :class:`gradatim.objectives.dpo.PairObjective`."""
 
     beta: PositiveFloat = 0.1
     """How strongly the policy is held to the one that it was."""

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from gradatim.errors import GradatimError
-from gradatim.policies.prompts import ChatFormat, prompt_tokens, question_of
-from gradatim.policies.transcript import own_tokens
+from gradatim.text.prompts import ChatFormat, prompt_tokens, question_of
+from gradatim.text.transcript import own_tokens
 from gradatim.tree import Problem
 
 STEP_TAG = "ки"

@@ -11,10 +11,9 @@ import torch
 from torch import nn
 from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
+from gradatim.engine.loading import load_config, load_tokenizer, placed
+from gradatim.engine.sources import find_source, refuse_adapter
 from gradatim.errors import GradatimError
-from gradatim.policies.loading import load_config, load_tokenizer, placed
-from gradatim.policies.prompts import ChatFormat
-from gradatim.policies.sources import find_source, refuse_adapter
 from gradatim.scorers.layouts import (
     DialogueLayout,
     Layout,
@@ -26,6 +25,7 @@ from gradatim.scorers.layouts import (
     has_step_tag,
 )
 from gradatim.store.files import write_json
+from gradatim.text.prompts import ChatFormat
 
 LAYOUT_FILE = "step_scoring.json"
 """Beside a model that was trained here: how it reads a problem."""
@@ -48,7 +48,7 @@ def load_scoring_model(
         layout: a name of :data:`LAYOUTS`, or ``"auto"`` to tell it from the model's architecture, tokenizer and
             :data:`LAYOUT_FILE`.
         dtype: of the weights.
-        options: those of :func:`gradatim.policies.loading.placed`.
+        options: those of :func:`gradatim.engine.loading.placed`.
 
     Raises:
         GradatimError: if it cannot be loaded, or its layout cannot be told.

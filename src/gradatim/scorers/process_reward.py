@@ -13,16 +13,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gradatim.budget import Spending
+from gradatim.engine.loading import Quantization
+from gradatim.engine.passes import next_pass
+from gradatim.engine.path_length import longest_path
+from gradatim.engine.self_check import checked_tree_model
+from gradatim.engine.too_long import TooLong
+from gradatim.engine.tree_model import ModelStatistics
 from gradatim.errors import GradatimError
-from gradatim.policies.loading import Quantization
-from gradatim.policies.passes import next_pass
-from gradatim.policies.path_length import longest_path
-from gradatim.policies.self_check import checked_tree_model
-from gradatim.policies.too_long import TooLong
-from gradatim.policies.transcript import Transcript, is_in_tokens_of
-from gradatim.policies.tree_model import ModelStatistics
 from gradatim.scorers.layouts import Layout, OwnLayout, label_probability
 from gradatim.scorers.loading import load_scoring_model
+from gradatim.text.transcript import Transcript, is_in_tokens_of
 from gradatim.tree import Node, Tree
 
 
@@ -45,7 +45,7 @@ class ProcessRewardScorer:
 
     Raises:
         GradatimError: if a classifier has neither one label nor two, or the model's attention cannot be replaced or
-            computes something else over trees than over single paths (see :mod:`gradatim.policies.self_check`).
+            computes something else over trees than over single paths (see :mod:`gradatim.engine.self_check`).
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ProcessRewardScorer:
         Args:
             name_or_path: the model.
             layout: a name of :data:`gradatim.scorers.loading.LAYOUTS`; ``"auto"`` tells it from the model.
-            device, dtype, device_map, quantization: see :func:`gradatim.policies.loading.placed`.
+            device, dtype, device_map, quantization: see :func:`gradatim.engine.loading.placed`.
 
         Raises:
             GradatimError: if it cannot be loaded or its layout cannot be told; says why.

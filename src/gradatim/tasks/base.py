@@ -9,8 +9,8 @@ from pathlib import Path
 
 from gradatim.event_loop import without_blocking
 from gradatim.part import name_of
-from gradatim.tasks.solution_end import NEVER, SolutionEnd
 from gradatim.tasks.steps import split_at
+from gradatim.text.solution_end import NEVER, SolutionEnd
 from gradatim.tree import Node, Problem, Tree, is_right
 
 NO_REFERENCE = "the problem has no reference answer"

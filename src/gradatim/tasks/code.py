@@ -24,8 +24,8 @@ from gradatim.records import MalformedRecordError, Record, text_field
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.code_tests import TestResults, run_function_tests, run_input_tests
 from gradatim.tasks.from_records import RecordTask, StepEnd
-from gradatim.tasks.solution_end import NextProblem, SolutionEnd
 from gradatim.tasks.templates import Template
+from gradatim.text.solution_end import NextProblem, SolutionEnd
 from gradatim.tree import Problem
 from gradatim_sandbox import SandboxError, SandboxLimits, sandbox_layers
 

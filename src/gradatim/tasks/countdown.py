@@ -32,7 +32,7 @@ from gradatim.errors import GradatimError
 from gradatim.part import part
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.generated import GeneratedTask
-from gradatim.tasks.solution_end import SolutionEnd
+from gradatim.text.solution_end import SolutionEnd
 from gradatim.tree import Problem
 
 if TYPE_CHECKING:

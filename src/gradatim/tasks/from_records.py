@@ -15,9 +15,9 @@ from gradatim.part import options
 from gradatim.records import Record
 from gradatim.tasks.base import Task
 from gradatim.tasks.problem_source import ProblemSource
-from gradatim.tasks.solution_end import SolutionEnd
 from gradatim.tasks.templates import Template
 from gradatim.tasks.verifiers import ANSWER_ENDS
+from gradatim.text.solution_end import SolutionEnd
 from gradatim.tree import Problem
 
 StepEnd = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]

@@ -17,7 +17,7 @@ from gradatim.errors import GradatimError
 from gradatim.part import part
 from gradatim.tasks.base import Task, Verdict
 from gradatim.tasks.records import Records
-from gradatim.tasks.solution_end import SolutionEnd
+from gradatim.text.solution_end import SolutionEnd
 from gradatim.tree import Problem
 
 

@@ -19,9 +19,9 @@ from gradatim.records import MalformedRecordError, Record, text_or_number_field
 from gradatim.suggestions import suggestion
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.from_records import RecordTask
-from gradatim.tasks.solution_end import SolutionEnd
 from gradatim.tasks.templates import Template, fields_of
 from gradatim.tasks.verifiers import ANSWER_ENDS, Verifier, make_verifier
+from gradatim.text.solution_end import SolutionEnd
 from gradatim.tree import Problem
 
 _SOLUTION = "solution"  # the field of a record that holds a worked solution

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from gradatim.errors import GradatimError
-from gradatim.tasks.solution_end import NextProblem
+from gradatim.text.solution_end import NextProblem
 from gradatim.tree import Problem
 
 _SPARE = 64  # white space that a restated problem may have beyond the prompt's own

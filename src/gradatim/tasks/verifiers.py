@@ -14,7 +14,7 @@ from gradatim.tasks.base import NO_REFERENCE, Verdict
 from gradatim.tasks.choice_answers import is_choice_line, verify_choice
 from gradatim.tasks.math_answers import first_box_end, is_math_answer_line, verify_math
 from gradatim.tasks.number_answers import is_answer_line, verify_number
-from gradatim.tasks.solution_end import NEVER, SolutionEnd
+from gradatim.text.solution_end import NEVER, SolutionEnd
 
 _MARK = re.compile(r"(?:####|\banswer[ \t*_]{0,8}(?:is|:|=))[ \t*_:]{0,8}(?P<answer>[^\n]+)", re.IGNORECASE)
 

@@ -31,7 +31,7 @@ from gradatim.tasks.quantities.graph import DependencyGraph
 from gradatim.tasks.quantities.language import read_problem, write_problem
 from gradatim.tasks.quantities.oracle import StepJudgement, first_error, judge_steps
 from gradatim.tasks.quantities.steps import Answer, read_step, right_step
-from gradatim.tasks.solution_end import SolutionEnd
+from gradatim.text.solution_end import SolutionEnd
 from gradatim.tree import Problem
 
 if TYPE_CHECKING:

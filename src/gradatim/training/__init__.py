@@ -1,7 +1,8 @@
 """Training on trees: packing, objectives, and a trainer."""
 
+from gradatim.supervision.terms import Example
 from gradatim.training.adapters import check_lora_modules
-from gradatim.training.examples import Example, TrainingRow, build_row, plan_rows
+from gradatim.training.examples import TrainingRow, build_row, plan_rows
 from gradatim.training.fit import TrainingResult, train, train_dpo, train_process_reward, train_sft, train_step_dpo
 from gradatim.training.packing import PackedRow, pack_row
 from gradatim.training.process_reward_model import load_process_reward_model

@@ -18,9 +18,9 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
 
+from gradatim.engine.attention_pattern import EVERYTHING, AttentionPattern, pattern_of
+from gradatim.engine.tree_attention import TREE_ATTENTION
 from gradatim.errors import GradatimError
-from gradatim.policies.attention_pattern import EVERYTHING, AttentionPattern, pattern_of
-from gradatim.policies.tree_attention import TREE_ATTENTION
 
 BLOCK_ATTENTION = "gradatim_tree_blocks"  # the name under which transformers knows blockwise attention
 _IMPLEMENTATIONS = ("sdpa", "eager", BLOCK_ATTENTION)

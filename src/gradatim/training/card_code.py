@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from gradatim.policies.prompts import ChatFormat
+from gradatim.text.prompts import ChatFormat
 from gradatim.tree import Problem
 
 PLACE = "path/or/hub-id"
@@ -76,7 +76,7 @@ vllm serve {PLACE} --runner pooling --convert classify --pooler-config.task toke
 
 def policy_use(chat: ChatFormat | None, step_end: Sequence[str]) -> str:
     """How solutions are sampled from a policy."""
-    formats = "" if chat is None else "from gradatim.policies.prompts import ChatFormat\n"
+    formats = "" if chat is None else "from gradatim.text.prompts import ChatFormat\n"
     given = "" if chat is None else f", chat={chat!r}"
     return f'''\
 ```python

@@ -10,13 +10,13 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from gradatim.objectives import Dpo, Objective, ProcessReward, StepDpo, SupervisedFineTuning
 from gradatim.supervision.labels import StepLabel
 from gradatim.supervision.pairs import StepPair
+from gradatim.supervision.terms import Example
 from gradatim.training.adapters import add_adapters
 from gradatim.training.attention import check_attention
 from gradatim.training.checkpoints import last_checkpoint, remove_checkpoints
-from gradatim.training.examples import Example
-from gradatim.training.objectives import Dpo, Objective, ProcessReward, StepDpo, SupervisedFineTuning
 from gradatim.training.selection import BestState, Evaluate
 from gradatim.training.settings import TrainingSettings, training_arguments
 from gradatim.training.trainer import Reference, TreeTrainer

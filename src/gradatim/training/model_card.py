@@ -14,8 +14,8 @@ from typing import Any, Literal
 import yaml
 
 from gradatim.errors import GradatimError
-from gradatim.policies.prompts import ChatFormat
 from gradatim.store.files import write_text
+from gradatim.text.prompts import ChatFormat
 from gradatim.training.card_code import ends_of_steps, policy_use, reward_model_use
 
 Kind = Literal["process-reward-model", "policy"]

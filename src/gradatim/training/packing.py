@@ -98,7 +98,7 @@ def pack_row(nodes: Iterable[Node]) -> PackedRow:
         if not node.is_root and not node.step.tokens:
             raise GradatimError(
                 f"a step of problem {node.tree.problem.id!r} is text without tokens, so it cannot be trained "
-                "on as it is; write the tree in the model's tokens first (gradatim.policies.transcript.tokenized)"
+                "on as it is; write the tree in the model's tokens first (gradatim.text.transcript.tokenized)"
             )
         parent = -1 if node.parent is None else index[id(node.parent)]
         step = node.step

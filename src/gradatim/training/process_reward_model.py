@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForTokenClassification
 from transformers.utils import logging
 
+from gradatim.engine.loading import load_config
+from gradatim.engine.sources import find_source, load_from, refuse_adapter
 from gradatim.errors import GradatimError
-from gradatim.policies.loading import load_config
-from gradatim.policies.sources import find_source, load_from, refuse_adapter
 
 
 def load_process_reward_model(

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from gradatim.engine.loading import load_config
 from gradatim.errors import GradatimError
-from gradatim.policies.loading import load_config
-from gradatim.policies.prompts import ChatFormat
 from gradatim.scorers.loading import write_layout_file
 from gradatim.store.files import atomic_folder, file_error
+from gradatim.text.prompts import ChatFormat
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradatim.engine.self_check import TRAINED, Probe, check, check_configuration
+from gradatim.engine.tree_model import input_device
 from gradatim.errors import GradatimError
-from gradatim.policies.self_check import TRAINED, Probe, check, check_configuration
-from gradatim.policies.tree_model import input_device
 from gradatim.training.attention import BLOCK_ATTENTION, check_attention
 from gradatim.training.forward import packed_outputs
 from gradatim.training.packing import PackedRow, pack_row

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
+from gradatim.engine.path_length import longest_path
+from gradatim.engine.query_scale import longest_row
 from gradatim.errors import GradatimError
-from gradatim.policies.path_length import longest_path
-from gradatim.policies.query_scale import longest_row
+from gradatim.objectives.base import Objective, Quantities, term_sizes
+from gradatim.supervision.terms import Example
 from gradatim.training.checkpoints import CheckpointTrainer
 from gradatim.training.even_rows import EvenSampler, evened
-from gradatim.training.examples import Example, TrainingRow, build_row, plan_rows
+from gradatim.training.examples import TrainingRow, build_row, plan_rows
 from gradatim.training.forward import step_logits, token_log_probabilities
-from gradatim.training.objectives.base import Objective, Quantities, term_sizes
 from gradatim.training.packing import token_count
 from gradatim.training.precision import mixed_precision_removed
 from gradatim.training.self_check import blockwise_attention, check_training

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from gradatim.tasks.solution_end import Ending
+from gradatim.text.solution_end import Ending
 from gradatim.tree import EndReason, Step
 
 Look = Callable[[str, str | None], Ending | None]

@@ -10,7 +10,7 @@ from gradatim.policies.draws import distinct_draws
 from gradatim.policies.server.answers import CUT_OFF, Answer
 from gradatim.policies.server.division import Division, Look
 from gradatim.policies.server.endpoint import Question
-from gradatim.tasks.solution_end import Ending
+from gradatim.text.solution_end import Ending
 from gradatim.tree import EndReason, Node
 
 UNBOUNDED = 1 << 62

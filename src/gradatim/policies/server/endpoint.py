@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeVar
 
 from gradatim.errors import GradatimError, ProblemError
 from gradatim.policies.base import Sampling
-from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.server.answers import CUT_OFF, Answer, Reading
 from gradatim.policies.server.client import Client
 from gradatim.policies.server.continuing import Continuing, lost_blanks
@@ -29,6 +28,7 @@ from gradatim.policies.server.failures import (
 from gradatim.policies.server.formats import ChatCompletions, Completions, Format
 from gradatim.policies.server.kinds import UNKNOWN, kind_of
 from gradatim.suggestions import some_of, suggestion
+from gradatim.text.prompts import ChatFormat
 from gradatim.tree import EndReason, Problem, Step
 
 Api = Literal["auto", "completions", "chat"]

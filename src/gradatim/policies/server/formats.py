@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from gradatim.errors import GradatimError
-from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.server.division import Piece
+from gradatim.text.prompts import ChatFormat
 from gradatim.tree import Problem
 
 

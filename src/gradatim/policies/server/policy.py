@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from gradatim.errors import GradatimError, ProblemError
 from gradatim.policies.base import Sampling
-from gradatim.policies.prompts import ChatFormat
 from gradatim.policies.server.answers import Answer
 from gradatim.policies.server.client import Client
 from gradatim.policies.server.division import Piece
@@ -18,6 +17,7 @@ from gradatim.policies.server.drafts import Draft, drafts_below, is_whole, most_
 from gradatim.policies.server.endpoint import Api, Endpoint, Question
 from gradatim.policies.server.failures import ContextError
 from gradatim.policies.server.turns import Turns
+from gradatim.text.prompts import ChatFormat
 from gradatim.tree import EndReason, Node, Tree
 
 

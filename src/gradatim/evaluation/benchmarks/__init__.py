@@ -1,0 +1,1 @@
+"""Benchmarks of step scorers, one a file."""

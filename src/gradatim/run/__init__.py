@@ -1,0 +1,87 @@
+"""The loop that runs a recipe: fine-tune, grow trees, learn from them, go round again, evaluate.
+
+Every stage is skipped as far as it was done before, so the same call on the same folder goes on where it was stopped,
+and after a change of the recipe only what depends on it is done anew.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from typing import Any
+
+import torch
+
+from gradatim.recipes.schema import Recipe
+from gradatim.run.checking import check_once
+from gradatim.run.context import BASE, FINE_TUNED, Run
+from gradatim.run.evaluating import measure_policy, sample_solutions, sampling_methods, searched
+from gradatim.run.fine_tuning import fine_tune
+from gradatim.run.growing import training_trees
+from gradatim.run.learning import train_policy, train_scorer
+from gradatim.run.progress import Progress
+from gradatim.run.reporting import Measured, write_report
+from gradatim.run.run_folder import RunFolder
+from gradatim.tasks.guarded import verifier_record
+from gradatim.tree import Tree
+
+__all__ = ["Progress", "Run", "RunFolder", "run_recipe"]
+
+
+def run_recipe(
+    recipe: Recipe, output: str | os.PathLike[str], *, fresh: bool = False, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Run ``recipe`` in the folder ``output``, or go on with the run that was begun there.
+
+    Args:
+        recipe: what to run.
+        output: the run folder (see :class:`~gradatim.run.run_folder.RunFolder`).
+        fresh: delete an earlier run in the folder first.
+        progress: where progress is shown.
+
+    Returns:
+        The content of ``report.json``.
+
+    Raises:
+        GradatimError: if another process uses the folder, or an input cannot be used.
+    """
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), os.cpu_count() or 1)))
+    with RunFolder(output, recipe, fresh=fresh) as folder:
+        started = time.perf_counter()
+        run = Run(recipe, folder, Progress() if progress is None else progress)
+        check_once(run)
+        first_trees = _rounds(run)
+        report = _evaluate(run, first_trees)
+        if failures := verifier_record(run.task).sentence():
+            warnings.warn(failures, stacklevel=2)
+        run.progress.line(f"Report: {folder.path / 'report.md'} ({time.perf_counter() - started:.0f} s in all)")
+        return report
+
+
+def _rounds(run: Run) -> list[Tree]:
+    """All growing and learning; returns the training trees of the first round, which the first policy grew."""
+    fine_tune(run)
+    first: list[Tree] = []
+    for number in range(1, run.recipe.rounds + 1):
+        trees = training_trees(run, number)
+        if number == 1:
+            first = trees
+            train_scorer(run, trees)
+        train_policy(run, number, trees)
+    return first
+
+
+def _evaluate(run: Run, first_trees: list[Tree]) -> dict[str, Any]:
+    models = {BASE: run.recipe.policy.model}
+    if run.recipe.fine_tuning is not None:
+        models[FINE_TUNED] = run.policy_path(0)
+    if run.recipe.objective is not None:
+        models[run.recipe.objective.name] = run.policy_path(run.recipe.rounds)
+    policies: dict[str, Measured] = {}
+    for key, model in models.items():
+        sampled, greedy = sample_solutions(run, key, model)
+        policies[key] = Measured(measure_policy(run, sampled, greedy), sampled)
+    search = sampling_methods(run, policies[run.first_policy].sampled)
+    search += [searched(run, search) for search in run.recipe.evaluation.search]
+    return write_report(run, policies, search, first_trees)

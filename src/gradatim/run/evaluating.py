@@ -1,0 +1,232 @@
+"""The stages that measure on the test problems: policies by sampling, and searches guided by the scorer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from gradatim.budget import Spending
+from gradatim.evaluation import (
+    MethodResult,
+    PolicyResult,
+    best_of_n,
+    majority,
+    method_result,
+    policy_result,
+    samples_of,
+    spending_of,
+    weighted_majority,
+)
+from gradatim.part import content_of
+from gradatim.run.context import Run, Searcher
+from gradatim.run.outcomes import note_outcomes
+from gradatim.run.stages import search_name
+from gradatim.search import IndependentSampling, Search
+from gradatim.tree import Tree
+
+
+def sample_solutions(run: Run, key: str, model: str) -> tuple[list[Tree], list[Tree]]:
+    """Sampled and greedy solutions of the test problems by the policy ``model``, which the report calls ``key``.
+
+    All steps of the sampled solutions are scored where there is a scorer. Both policies of a comparison draw with the
+    same seeds, which makes paired differences sharper. The greedy trees are empty where the recipe wants none.
+    """
+    options = run.recipe.evaluation
+    problems = run.problems("test")
+
+    def sampler() -> Searcher:
+        policy, scorer = run.load_policy(model), run.load_scorer()
+        sample = IndependentSampling(n=options.samples, score="steps")
+        return Searcher(lambda tree: sample(tree, policy, scorer), policy, scorer)
+
+    def greedy() -> Searcher:
+        policy = run.load_policy(model)
+        likeliest = replace(policy.sampling, temperature=0.0)
+        once = IndependentSampling(n=1)
+        return Searcher(lambda tree: once(tree, policy, sampling=likeliest), policy)
+
+    label = key.replace("_", "-")
+    name, title = f"evaluate-{label}", f"Evaluating {label} by sampling"
+    seed, in_flight = run.seed("evaluation"), options.in_flight
+    sampled = run.search_trees(name, title, problems, sampler, seed=seed, in_flight=in_flight)
+    note_outcomes(run, name, title, sampled, "test")
+    if not options.greedy:
+        return sampled, []
+    name, title, seed = f"evaluate-{label}-greedy", f"Evaluating {label} greedily", run.seed("greedy")
+    likeliest = run.search_trees(name, title, problems, greedy, seed=seed, in_flight=in_flight)
+    note_outcomes(run, name, title, likeliest, "test", temperature=0.0)
+    return sampled, likeliest
+
+
+def measure_policy(run: Run, sampled: Sequence[Tree], greedy: Sequence[Tree]) -> PolicyResult:
+    """A policy's accuracy by its sampled and greedy solutions, at the counts that the recipe names."""
+    options = run.recipe.evaluation
+    scorer = scorer_name(run)
+    result = policy_result(
+        [samples_of(tree, scorer) for tree in sampled],
+        [policy_tokens(tree) for tree in sampled],
+        counts=sorted({*options.pass_at, *options.best_of, *options.majority}),
+        scored=scorer is not None,
+        greedy=[float(any(leaf.correct for leaf in tree.leaves())) for tree in greedy] or None,
+        seed=run.recipe.seed,
+    )
+    return replace(
+        result,
+        pass_at_k={n: value for n, value in result.pass_at_k.items() if n in options.pass_at},
+        best_of_n={n: value for n, value in result.best_of_n.items() if n in options.best_of},
+        majority={n: value for n, value in result.majority.items() if n in options.majority},
+        weighted_majority={n: value for n, value in result.weighted_majority.items() if n in options.majority},
+    )
+
+
+def sampling_methods(run: Run, sampled: Sequence[Tree]) -> list[MethodResult]:
+    """What choosing among independent samples reaches: a single one, best-of-n by the scorer, and votes.
+
+    Accuracies and tokens are exact expectations over all subsets of the samples, so all counts share one set.
+    """
+    options = run.recipe.evaluation
+    scorer = scorer_name(run)
+    groups = [samples_of(tree, scorer) for tree in sampled]
+    seed = run.recipe.seed
+    rules: list[tuple[str, bool, Sequence[int], Callable[[Any, int], float]]] = [
+        ("sampling", False, [1], best_of_n),
+        ("majority", False, [n for n in options.majority if n > 1], lambda group, n: majority(group, n, seed=seed)),
+    ]
+    if scorer is not None:
+        rules.append(("best of n", True, [n for n in options.best_of if n > 1], best_of_n))
+        rules.append(
+            (
+                "weighted majority",
+                True,
+                [n for n in options.majority if n > 1],
+                lambda group, n: weighted_majority(group, n, seed=seed),
+            )
+        )
+    return [
+        _result(
+            run,
+            method,
+            scorer if scored else None,
+            [rule(group, n) for group in groups],
+            [subset_spending(tree, n, options.samples, scored=scored) for tree in sampled],
+            {"n": n},
+        )
+        for method, scored, counts, rule in rules
+        for n in counts
+    ]
+
+
+def searched(run: Run, search: Search) -> MethodResult:
+    """One search over the test problems with the first policy; its own rule chooses the solution, without the truth."""
+    name = scorer_name(run)
+
+    def make_searcher() -> Searcher:
+        policy, scorer = run.load_policy(run.policy_path(0)), run.load_scorer()
+        return Searcher(lambda tree: search(tree, policy, scorer), policy, scorer)
+
+    stage, label = search_name(search), search.title
+    title = f"Searching by {label} ({', '.join(f'{key} {value}' for key, value in _telling(search).items())})"
+    trees = run.search_trees(
+        stage,
+        title,
+        run.problems("test"),
+        make_searcher,
+        seed=run.seed("search"),
+        budget=run.recipe.evaluation.budget,
+        in_flight=run.recipe.evaluation.in_flight,
+    )
+    note_outcomes(run, stage, title, trees, "test")
+    chosen = [search.choose(tree, name) for tree in trees]
+    return _result(
+        run,
+        label,
+        name,
+        [float(leaf is not None and leaf.correct is True) for leaf in chosen],
+        [spending_of(tree.budget) for tree in trees],
+        _telling(search),
+    )
+
+
+def _telling(search: Search) -> dict[str, Any]:
+    """The options of a search that are worth showing: its numbers, and words that are not the defaults."""
+    defaults = content_of(type(search)())
+    content = content_of(search).items()
+    return {key: value for key, value in content if not isinstance(value, str | None) or value != defaults[key]}
+
+
+def subset_spending(tree: Tree, n: int, of: int, *, scored: bool) -> dict[str, float]:
+    """The tokens that ``n`` of a tree's ``of`` independent samples cost, exactly, as the mean over all subsets.
+
+    Each sample was written on its own while the prompt was read once. A scorer reads each distinct step once, and
+    only those of finished solutions (of a scorer with a tokenizer of its own, the steps' shares of what it read are
+    those of their lengths here); so a step that ``m`` finished samples share is read with the probability that at
+    least one of them is in the subset, ``1 - C(of - m, n) / C(of, n)``. All ``of`` together cost what was counted.
+
+    Args:
+        tree: sampled from the root, with every finished solution scored.
+        n: how many samples.
+        of: how many the tree has.
+        scored: whether the scorer's reading counts.
+    """
+    budget = tree.budget
+    scorer_prefill = 0.0
+    if scored:
+        lengths = _read_lengths(tree)
+        finished = [0] * len(tree)
+        for node in reversed(tree.nodes):
+            if node.finished:
+                finished[node.id] += node.multiplicity
+            if node.parent is not None:
+                finished[node.parent.id] += finished[node.id]
+        scale = budget.scorer_prefill / max(1, sum(lengths[node.id] for node in tree.nodes if finished[node.id]))
+        scorer_prefill = scale * sum(
+            lengths[node.id] * (1.0 - math.comb(of - finished[node.id], n) / math.comb(of, n))
+            for node in tree.nodes
+            if finished[node.id]
+        )
+    return {
+        Spending.POLICY_PREFILL.value: float(budget.policy_prefill),
+        Spending.POLICY_GENERATED.value: budget.policy_generated * n / of,
+        Spending.SCORER_PREFILL.value: scorer_prefill,
+        Spending.SCORER_GENERATED.value: 0.0,
+    }
+
+
+def _read_lengths(tree: Tree) -> list[int]:
+    """How long each step is, in tokens, or in bytes where a tree has no tokens."""
+    if tree.root.step.tokens:
+        return [len(node.step.tokens) + len(node.step.observation) for node in tree.nodes]
+    return [len((node.step.text + node.step.observation_text).encode()) for node in tree.nodes]
+
+
+def policy_tokens(tree: Tree) -> int:
+    """The tokens that the policy read and wrote."""
+    return tree.budget.policy_prefill + tree.budget.policy_generated
+
+
+def scorer_name(run: Run) -> str | None:
+    """The key of the scorer's scores in trees."""
+    return None if run.recipe.scorer is None else run.recipe.scorer.name
+
+
+def _result(
+    run: Run,
+    method: str,
+    scorer: str | None,
+    rewards: Sequence[float],
+    spending: Sequence[dict[str, float]],
+    settings: dict[str, Any],
+) -> MethodResult:
+    models = run.folder.record("models")
+    return method_result(
+        method,
+        scorer or "none",
+        rewards,
+        spending,
+        policy_parameters=models.get("policy_parameters"),
+        scorer_parameters=models.get("scorer_parameters", 0),
+        settings=settings,
+        seed=run.recipe.seed,
+    )

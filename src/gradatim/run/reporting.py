@@ -1,0 +1,286 @@
+"""The run's report: figures, plots and a page for people."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from gradatim.evaluation import (
+    Estimate,
+    MethodResult,
+    PolicyResult,
+    Report,
+    ScoredStates,
+    StepScoreResult,
+    Thresholds,
+    auc,
+    bootstrap_difference,
+    bootstrap_mean,
+    estimated_flops,
+    pass_at_k,
+    samples_of,
+    scored_states,
+    step_score_result,
+)
+from gradatim.evaluation.page import markdown_page
+from gradatim.evaluation.steps import UNDECIDED
+from gradatim.part import content_of
+from gradatim.recipes.section import Section
+from gradatim.run.about import about, next_commands
+from gradatim.run.context import BASE, Run
+from gradatim.run.evaluating import policy_tokens, scorer_name, subset_spending
+from gradatim.run.finding import finding, training_helped
+from gradatim.run.growing import VALUE
+from gradatim.run.page import page_sections
+from gradatim.run.shown_solutions import shown_solutions
+from gradatim.store.files import write_json, write_text
+from gradatim.tasks.truth import state_truth
+from gradatim.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of one policy.
+
+    Attributes:
+        result: its accuracy.
+        sampled: the trees behind it.
+    """
+
+    result: PolicyResult
+    sampled: list[Tree]
+
+
+def write_report(
+    run: Run, policies: dict[str, Measured], search: list[MethodResult], train_trees: Sequence[Tree]
+) -> dict[str, Any]:
+    """Write ``report.json``, ``report.md`` and the plots; returns the content of ``report.json``."""
+    labels = label_agreement(run, train_trees)
+    step_scores = step_score_quality(run, policies[run.first_policy].sampled)
+    comparison, before = compare(run, policies), predecessors(policies)
+    report = Report(
+        title=f"Run {run.recipe.name}",
+        settings=_settings(run),
+        policies={key: measured.result for key, measured in policies.items()},
+        differences={
+            f"{key} - {before[key]}: {name}": estimate
+            for key, part in comparison.items()
+            for name, estimate in part.items()
+        },
+        search=search,
+        prm=None if step_scores is None else step_scores[0],
+        notes=[],
+    )
+    _draw(run, report, policies[run.first_policy].sampled)
+    value = report.to_json()
+    for key, measured in policies.items():
+        value[key].update(_costs(run, measured))
+    if step_scores is not None:
+        value["prm"]["all_states"] = step_scores[1].to_json()
+    value["comparison"] = {
+        key: {name: estimate.to_json() for name, estimate in part.items()} for key, part in comparison.items()
+    }
+    value["compared_with"] = before
+    value["searched"] = run.first_policy
+    value["labels"] = labels
+    records = run.stage_records()
+    value["outcomes"] = {stage: record["outcomes"] for stage, record in records.items() if "outcomes" in record}
+    value["failed"] = {stage: record["failed"] for stage, record in records.items() if record.get("failed")}
+    value["warnings"] = list(dict.fromkeys(text for record in records.values() for text in record.get("warnings", [])))
+    value["solutions"] = shown_solutions(policies[run.first_policy].sampled, run.task, run.recipe.policy.sampling)
+    value["stages"] = {
+        stage: {name: entry for name, entry in record.items() if name not in _NOT_REPORTED}
+        for stage, record in records.items()
+    }
+    value["models"] = run.folder.record("models")
+    value["recipe"] = run.recipe.model_dump(mode="json")
+    value["unchanged"] = [name for name in before if not training_helped(value, name)]
+    value["finding"] = finding(value)
+    value["about"] = about(run, value, {"train": len(train_trees), "test": len(policies[BASE].sampled)})
+    value["next"] = next_commands(run, policies[BASE].sampled)
+    write_json(run.folder.path / "report.json", value)
+    write_text(run.folder.path / "report.md", markdown_page(report.title, page_sections(value)))
+    return value
+
+
+def label_agreement(run: Run, trees: Sequence[Tree]) -> dict[str, Any] | None:
+    """How far the values of open steps agree with the oracle; ``None`` where the task knows no truth.
+
+    ``accuracy`` is that of "some solution from here was right" as a sign that one exists; ``auc`` that of the value
+    as a score; ``states`` how many steps.
+    """
+    truth = state_truth(run.task)
+    if truth is None:
+        return None
+    values: list[float] = []
+    truths: list[bool] = []
+    for tree in trees:
+        for node in tree.nodes[1:]:
+            if node.open and VALUE in node.scores:
+                values.append(node.scores[VALUE])
+                truths.append(truth.holds(tree.problem, node.text))
+    if not values:
+        return None
+    hard = np.array(values) > 0
+    good = np.array(truths)
+    return {
+        "truth": truth.name,
+        "states": len(values),
+        "share_good": float(good.mean()),
+        "accuracy": float((hard == good).mean()),
+        "good_found": float(hard[good].mean()) if good.any() else None,
+        "auc": auc(truths, values),
+    }
+
+
+def step_score_quality(run: Run, sampled: Sequence[Tree]) -> tuple[StepScoreResult, StepScoreResult] | None:
+    """The scorer against the oracle over what the first policy wrote for test problems: over partial solutions, and
+    over all steps, final ones included. ``None`` without a scorer or an oracle, or where nothing was scored."""
+    name, truth = scorer_name(run), state_truth(run.task)
+    if name is None or truth is None:
+        return None
+    thresholds, choice = _thresholds(run)
+    partial = [scored_states(tree, run.task, name) for tree in sampled]
+    if not any(states.scores for states in partial):
+        return None
+    everything = []
+    for tree in sampled:
+        nodes = [node for node in tree.nodes[1:] if name in node.scores]
+        everything.append(
+            ScoredStates(
+                tuple(truth.holds(tree.problem, node.text) for node in nodes),
+                tuple(node.scores[name] for node in nodes),
+            )
+        )
+    seed = run.recipe.seed
+    return (
+        step_score_result(name, partial, thresholds=thresholds, choice=choice, truth=truth.name, seed=seed),
+        step_score_result(name, everything, thresholds=thresholds, choice=choice, truth=truth.name, seed=seed),
+    )
+
+
+def _thresholds(run: Run) -> tuple[Thresholds, str]:
+    """The scorer's thresholds, and how they were chosen, in words."""
+    record = run.folder.record("scorer").get("thresholds") or {}
+    thresholds = Thresholds(record.get("accuracy"), record.get("first_error"))
+    count = record.get("problems", 0)
+    if not count:
+        return thresholds, f"Both thresholds are {UNDECIDED}: there were no validation trees to choose them on."
+    where = "1 validation problem" if count == 1 else f"{count:,} validation problems"
+    if None not in (thresholds.accuracy, thresholds.first_error):
+        return thresholds, f"Each threshold was chosen on the trees of {where}, as the best for its own figure."
+    missing = []
+    if thresholds.accuracy is None:
+        missing.append(f"for the accuracy none is better than calling every step wrong, so it is {UNDECIDED}")
+    if thresholds.first_error is None:
+        missing.append(f"for first errors none has an F1 above 0, so it is {UNDECIDED}")
+    return thresholds, f"Of thresholds chosen on the trees of {where}, {'; '.join(missing)}."
+
+
+def compare(run: Run, policies: dict[str, Measured]) -> dict[str, dict[str, Estimate]]:
+    """Every trained policy against the one that its training began with, paired by problem: pass@1, and pass@k for the
+    recipe's ``k``."""
+    compared: dict[str, dict[str, Estimate]] = {}
+    for key, earlier in predecessors(policies).items():
+        trees = [{tree.problem.id: tree for tree in policies[each].sampled} for each in (earlier, key)]
+        both = [id for id in trees[0] if id in trees[1]]  # a problem that failed for one of them is no pair
+        before, after = [[samples_of(each[id]) for id in both] for each in trees]
+        compared[key] = {
+            f"pass@{k}": bootstrap_difference(
+                [_pass(group, k) for group in before], [_pass(group, k) for group in after], seed=run.recipe.seed
+            )
+            for k in sorted({1, *run.recipe.evaluation.pass_at})
+        }
+    return compared
+
+
+def predecessors(policies: Mapping[str, Measured]) -> dict[str, str]:
+    """The policy that each one was trained from; ``policies`` are in the order in which they came about."""
+    return {later: earlier for earlier, later in pairwise(policies)}
+
+
+def _pass(group: Sequence[Any], k: int) -> float:
+    return pass_at_k(len(group), sum(bool(sample.correct) for sample in group), k)
+
+
+def _costs(run: Run, measured: Measured) -> dict[str, Any]:
+    """What one sampled solution costs, prompt included, in tokens of the policy and estimated FLOPs."""
+    of = run.recipe.evaluation.samples
+    spending = [subset_spending(tree, 1, of, scored=False) for tree in measured.sampled]
+    mean = {kind: sum(part[kind] for part in spending) / len(spending) for kind in spending[0]}
+    parameters = run.folder.record("models").get("policy_parameters")
+    return {
+        "tokens_per_problem": sum(mean.values()),
+        "tokens_per_problem_all_samples": bootstrap_mean(
+            [float(policy_tokens(tree)) for tree in measured.sampled], resamples=1
+        ).value,
+        "flops_per_problem": None if parameters is None else estimated_flops(mean, parameters),
+    }
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    recipe = run.recipe
+    return {
+        "recipe": recipe.name,
+        "seed": recipe.seed,
+        "task": _listed({key: each for key, each in content_of(recipe.task).items() if each is not None}),
+        "policy": recipe.policy.model,
+        "problems": _written(recipe.problems),
+        "search": "none" if recipe.search is None else _listed(content_of(recipe.search)),
+        "objective": "none" if recipe.objective is None else recipe.objective.name,
+        "rounds": recipe.rounds,
+        "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
+    }
+
+
+_NOT_REPORTED = {"history", "done", "depends", "outcomes", "warnings", "failed"}  # of a stage's record
+
+
+def _written(section: Section) -> str:
+    return _listed(section.model_dump(exclude_none=True))
+
+
+def _listed(content: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in content.items())
+
+
+_FIGURE_NODES = 24  # a figure of more is too tall to be read on a page
+
+
+def _draw(run: Run, report: Report, trees: Sequence[Tree]) -> None:
+    """The plots; matplotlib is loaded here, at the end."""
+    from gradatim.evaluation.plots import accuracy_against_tokens, reliability, training_curves
+    from gradatim.view.figure import draw_tree
+
+    def add(caption: str, name: str) -> str:
+        report.plots[caption] = f"plots/{name}"
+        return str(run.folder.plot(name))
+
+    if report.search:
+        accuracy_against_tokens(report.search, add("Accuracy against tokens", "accuracy-against-tokens.png"))
+    if report.prm is not None and report.prm.calibration:
+        path = add("Reliability of the step scores", "reliability.png")
+        reliability(report.prm.calibration, path, truth=report.prm.truth)
+    for stage, record in run.stage_records().items():
+        history = [(float(entry["step"]), float(entry["loss"])) for entry in record.get("history", [])]
+        if len(history) > 1:
+            caption = f"Training loss, {stage}"
+            training_curves({"loss": history}, add(caption, f"training-{stage}.png"), title=caption)
+    if trees:
+        telling = max(trees, key=_contrast)
+        name = scorer_name(run)  # where every solution was cut off, none was scored
+        by = name if any(name in node.scores for node in telling.nodes) else None
+        draw_tree(telling, add("One problem's tree", "tree.png"), by=by, limit=_FIGURE_NODES)
+
+
+def _contrast(tree: Tree) -> float:
+    """High for trees with right and wrong solutions, about half of each."""
+    samples = samples_of(tree)
+    share = sum(bool(sample.correct) for sample in samples) / len(samples)
+    return share * (1 - share)
