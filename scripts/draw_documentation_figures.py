@@ -20,12 +20,13 @@ from matplotlib.path import Path as Curve
 from gradatim import Budget, Node, Tree
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.scorers.process_reward import ProcessRewardScorer
-from gradatim.search import Beam, Grow, IndependentSampling, Mcts, back_up_values
+from gradatim.search import Beam, Grow, IndependentSampling, Mcts
 from gradatim.store.files import atomic_path
 from gradatim.supervision import StepPair, sibling_pairs
 from gradatim.tasks.base import grade
 from gradatim.tasks.countdown import Countdown, make_problem
 from gradatim.training.packing import PackedRow, pack_row
+from gradatim.values.backup import back_up_values
 from gradatim.view.figure import SCORE_COLORS, draw_tree
 from gradatim.view.layout import tidy_layout
 

@@ -15,8 +15,8 @@ from gradatim.recipes import Recipe
 from gradatim.run import Progress, run_recipe
 from gradatim.run.growing import VALUE
 from gradatim.run.nothing_learned import no_examples, no_labels, same_labels
-from gradatim.search import back_up_values
 from gradatim.tree import EndReason, Problem, Step, Tree
+from gradatim.values.backup import back_up_values
 from small_runs import small_recipe
 
 OPEN, RIGHT, WRONG, LONG, SPENT = "open", "right", "wrong", "long", "spent"

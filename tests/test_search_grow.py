@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
-from gradatim.search import Grow, back_up_values
+from gradatim.search import Grow
 from gradatim.tasks.base import grade
 from gradatim.tree import EndReason, Step, Tree
+from gradatim.values.backup import back_up_values
 from scripted_countdown import (
     TASK,
     FunctionScorer,

@@ -26,7 +26,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.annotated_handlers import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -284,6 +284,26 @@ def _options(body: ast.ClassDef) -> Iterator[Option]:
         meaning = " ".join(str(text.value).split()) if isinstance(text, ast.Constant) else ""
         default = None if each.value is None else ast.unparse(each.value)
         yield Option(each.target.id, ast.unparse(each.annotation), default, meaning)
+
+
+@dataclass(frozen=True, slots=True)
+class NamesModel:
+    """Marks an option that names a model of the recipe: ``Annotated[str, NamesModel()]``."""
+
+
+def models_of(value: Any) -> set[str]:
+    """The models that the options of a part name, those of parts within it included."""
+    if isinstance(value, list | tuple):
+        return {name for each in value for name in models_of(each)}
+    if not is_part(value):
+        return set()
+    found: set[str] = set()
+    hints = get_type_hints(type(value), include_extras=True)
+    for field in fields(value):
+        option = getattr(value, field.name)
+        marked = any(isinstance(mark, NamesModel) for mark in getattr(hints[field.name], "__metadata__", ()))
+        found |= {option} if marked and isinstance(option, str) else models_of(option)
+    return found
 
 
 # Parts as fields of recipes and of other parts

@@ -127,7 +127,7 @@ class TreeOptions(Section):
 
 
 class BackupValues(Section):
-    """Values from what was grown: see :func:`gradatim.search.grow.back_up_values`."""
+    """Values from what was grown: see :func:`gradatim.values.backup.back_up_values`."""
 
     name: Literal["backup"] = "backup"
     """A step's value is the share of right solutions among those grown below it."""

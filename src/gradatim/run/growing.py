@@ -13,11 +13,11 @@ from gradatim.recipes.schema import Recipe, RolloutValues, TreeOptions
 from gradatim.run.context import Run, Searcher
 from gradatim.run.outcomes import note_outcomes
 from gradatim.scorers.rollouts import RolloutScorer
-from gradatim.search import back_up_values
 from gradatim.store.published.base import LABEL
 from gradatim.store.trees import TreeStore
 from gradatim.tasks.base import Task, grade
 from gradatim.tree import Node, Problem, Tree
+from gradatim.values.backup import back_up_values
 
 VALUE = "value"  # the name under which trees keep what a step is worth
 _GUIDE = "guide"

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
-from gradatim.tree import Node
+from gradatim.part import NamesModel, name_of, options
+from gradatim.policies.base import Policy
+from gradatim.tree import Node, Tree
+
+if TYPE_CHECKING:
+    from gradatim.tasks.base import Task
+
+ModelName = Annotated[str, NamesModel()]
+"""An option that names one of a recipe's models."""
 
 
 @runtime_checkable
@@ -25,3 +34,48 @@ class Scorer(Protocol):
         unscored, as does one that is longer than a model reads. A score that is not a finite number is an error.
         """
         ...
+
+    def release(self, tree: Tree) -> None:
+        """Forget what is kept of a tree that is done."""
+        ...
+
+
+class Context(Protocol):
+    """What a scorer or a pass over values is given beside its options: the task, and models by their names."""
+
+    @property
+    def task(self) -> Task:
+        """Verifies solutions."""
+        ...
+
+    def policy(self, name: str = "policy") -> Policy:
+        """The policy that runs a model."""
+        ...
+
+    def reward_model(self, name: str, key: str, layout: str = "auto") -> Any:
+        """The process reward model of a name, as a scorer that writes its scores under ``key``."""
+        ...
+
+
+@options
+class ScorerPart(ABC):
+    """A scorer's options; a subclass is a part (:func:`gradatim.part.part`) in a file of its own.
+
+    Options that name one of the recipe's models are of the type :data:`ModelName`.
+    """
+
+    key: str | None = None
+    """The name of its scores in trees; by default its own."""
+
+    @property
+    def name(self) -> str:
+        """The name of its scores in trees."""
+        return self.key or name_of(self)
+
+    @abstractmethod
+    def open(self, context: Context) -> Scorer:
+        """The scorer at work.
+
+        Raises:
+            GradatimError: if a model cannot be loaded or used.
+        """

@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,10 +20,26 @@ from gradatim.engine.self_check import checked_tree_model
 from gradatim.engine.too_long import TooLong
 from gradatim.engine.tree_model import ModelStatistics
 from gradatim.errors import GradatimError
+from gradatim.part import part
+from gradatim.scorers.base import Context, ModelName, ScorerPart
 from gradatim.scorers.layouts import Layout, OwnLayout, label_probability
 from gradatim.scorers.loading import load_scoring_model
 from gradatim.text.transcript import Transcript, is_in_tokens_of
 from gradatim.tree import Node, Tree
+
+
+@part
+class ProcessRewardPart(ScorerPart):
+    """A process reward model: the probability that a step is right (Lightman et al., 2023, arXiv:2305.20050)."""
+
+    model: ModelName = "scorer"
+    """The reward model."""
+    layout: Literal["auto", "own", "step-token", "step-tag", "dialogue", "separator", "value-head"] = "auto"
+    """How it reads a solution; `auto` tells it from the model."""
+
+    def open(self, context: Context) -> ProcessRewardScorer:
+        scorer: ProcessRewardScorer = context.reward_model(self.model, self.name, self.layout)
+        return scorer
 
 
 class ProcessRewardScorer:

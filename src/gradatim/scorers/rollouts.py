@@ -4,10 +4,31 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import cast
 
-from gradatim.policies.base import Policy, Sampling, source_of
+from pydantic import PositiveInt
+
+from gradatim.part import part
+from gradatim.policies.base import Engine, Policy, Sampling, source_of
+from gradatim.scorers.apart import Apart
+from gradatim.scorers.base import Context, ModelName, ScorerPart
 from gradatim.tasks.base import Task, grade_without_blocking
-from gradatim.tree import EndReason, Node
+from gradatim.tree import EndReason, Node, Tree
+
+
+@part
+class RolloutsPart(ScorerPart):
+    """Monte-Carlo values: the share of right solutions among those completed from a step (arXiv:2312.08935)."""
+
+    rollouts: PositiveInt = 8
+    """Solutions behind each score, those already in the tree included."""
+    model: ModelName = "policy"
+    """The model that completes them: the policy that is searched with, or another one, a prover."""
+
+    def open(self, context: Context) -> RolloutScorer:
+        prover = context.policy(self.model)
+        apart = self.model != "policy"
+        return RolloutScorer(prover, context.task, self.rollouts, self.name, apart=apart)
 
 
 class RolloutScorer:
@@ -31,10 +52,19 @@ class RolloutScorer:
         rollouts: solutions behind each score, those already in the tree included.
         name: the key in ``node.scores`` and ``node.counts``.
         sampling: how rollouts are sampled; the policy's own way by default.
+        apart: the policy is another one than that which grew the tree, a prover (Setlur et al., "Rewarding Progress",
+            2024, arXiv:2410.08146): its solutions lie in a tree of their own, and only its values come back.
     """
 
     def __init__(
-        self, policy: Policy, task: Task, rollouts: int = 8, name: str = "rollouts", sampling: Sampling | None = None
+        self,
+        policy: Policy,
+        task: Task,
+        rollouts: int = 8,
+        name: str = "rollouts",
+        sampling: Sampling | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         if rollouts < 1:
             raise ValueError(f"a value needs at least one rollout, got {rollouts}")
@@ -43,10 +73,28 @@ class RolloutScorer:
         self.rollouts = rollouts
         self.name = name
         self.sampling = sampling
+        self._apart = Apart(policy) if apart else None
 
     async def score(self, nodes: Sequence[Node]) -> None:
         """Score every node of ``nodes`` that has no score yet; see :class:`gradatim.scorers.base.Scorer`."""
         unscored = [node for node in dict.fromkeys(nodes) if self.name not in node.scores]
+        if self._apart is None:
+            await self._score(unscored)
+            return
+        counterparts = {node: self._apart.counterpart(node) for node in unscored}
+        await self._score([each for each in dict.fromkeys(counterparts.values()) if self.name not in each.scores])
+        for node, counterpart in counterparts.items():
+            if self.name in counterpart.scores:
+                node.scores[self.name] = counterpart.scores[self.name]
+                node.counts[self.name] = counterpart.counts[self.name]
+
+    def release(self, tree: Tree) -> None:
+        """Forget a prover's solutions of a tree that is done."""
+        of_prover = None if self._apart is None else self._apart.forget(tree)
+        if of_prover is not None:
+            cast(Engine, self.policy).release(of_prover)
+
+    async def _score(self, unscored: Sequence[Node]) -> None:
         solutions = {node: _sampled_below(node, source_of(self.policy)) for node in unscored}
         by_missing: dict[int, list[Node]] = {}
         for node in unscored:

@@ -2,7 +2,7 @@
 
 from gradatim.search.base import Search
 from gradatim.search.beam import Beam
-from gradatim.search.grow import Grow, back_up_values
+from gradatim.search.grow import Grow
 from gradatim.search.many import search_many
 from gradatim.search.mcts import Mcts
 from gradatim.search.sampling import IndependentSampling
@@ -14,7 +14,6 @@ __all__ = [
     "IndependentSampling",
     "Mcts",
     "Search",
-    "back_up_values",
     "best_of_n",
     "majority",
     "path_score",

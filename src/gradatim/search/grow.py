@@ -6,12 +6,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from gradatim.errors import GradatimError
 from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
-from gradatim.tree import EndReason, Tree
+from gradatim.tree import Tree
 
 
 @part
@@ -19,7 +18,7 @@ class Grow(Search):
     """Growing level by level, with as many steps below every open node as its depth says.
 
     Identical steps are one node, which is expanded once and remembers how often it was drawn. Grade the tree and call
-    :func:`gradatim.search.grow.back_up_values` to have the value of every node from all that was sampled; or give a
+    :func:`gradatim.values.backup.back_up_values` to have the value of every node from all that was sampled; or give a
     :class:`gradatim.scorers.rollouts.RolloutScorer`, which brings every node to the same number of rollouts. A scorer
     scores each level before the next one is grown.
     """
@@ -51,32 +50,3 @@ class Grow(Search):
                 frontier = [child for child in frontier if 0.0 < child.scores.get(name, 0.0) < 1.0]
         if self.rollouts and frontier:
             await policy.rollout(frontier, self.rollouts, sampling)
-
-
-def back_up_values(tree: Tree, name: str = "value") -> None:
-    """Write to every node the expected reward of continuing from it as the policy does, estimated from the tree.
-
-    A node's value is the mean of its children's, each weighted by its multiplicity: children are draws from the
-    policy, and a step drawn twice counts twice however few times it was then expanded. (:meth:`Tree.backup` is the
-    plain mean of the leaves instead, in which a much expanded child weighs more.) ``node.counts[name]`` is the number
-    of solutions below. Solutions that ended without an answer are worth 0; open leaves and those that the budget cut
-    off say nothing, and a node with nothing else below it gets no value.
-
-    Raises:
-        GradatimError: if a finished solution was not graded.
-    """
-    for node in reversed(tree.nodes):
-        node.scores.pop(name, None)
-        if node.children:
-            known = [child for child in node.children if name in child.scores]
-            weight = sum(child.multiplicity for child in known)
-            if weight:
-                node.scores[name] = sum(child.multiplicity * child.scores[name] for child in known) / weight
-                node.counts[name] = sum(child.counts[name] for child in known)
-        elif not node.open and node.step.end is not EndReason.BUDGET:
-            if node.finished and node.reward is None:
-                raise GradatimError(
-                    f"a solution of problem {tree.problem.id!r} has no reward; grade the tree before backing up values"
-                )
-            node.scores[name] = node.reward or 0.0
-            node.counts[name] = node.multiplicity

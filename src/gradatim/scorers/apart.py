@@ -1,0 +1,46 @@
+"""A tree's steps in a tree of their own, where another policy continues them and the first tree stays as it is."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import replace
+
+from gradatim.engine.identity import tokenizer_identity
+from gradatim.policies.base import Policy
+from gradatim.tree import Node, Tree
+
+
+class Apart:
+    """The trees in which a prover completes what a policy began.
+
+    What the prover writes is none of the policy's steps, so that neither votes nor training mistake it for one. Both
+    trees spend the same budget. Where the prover has another tokenizer, it reads the policy's steps as text.
+
+    Args:
+        prover: the policy that continues the steps.
+    """
+
+    def __init__(self, prover: Policy) -> None:
+        tokenizer = getattr(prover, "tokenizer", None)
+        self._tokenizer = None if tokenizer is None else tokenizer_identity(tokenizer)
+        self._trees: weakref.WeakKeyDictionary[Tree, dict[int, Node]] = weakref.WeakKeyDictionary()
+
+    def counterpart(self, node: Node) -> Node:
+        """The node that stands for ``node`` in the prover's tree."""
+        tree = node.tree
+        known = self._trees.setdefault(tree, {})
+        if not known:
+            known[0] = Tree(tree.problem, seed=tree.seed, budget=tree.budget).root
+        as_tokens = tree.tokenizer is not None and tree.tokenizer == self._tokenizer and not tree.has_text_steps
+        for each in node.path()[1:]:
+            if each.id not in known:
+                assert each.parent is not None, "only the root has no parent"
+                above = known[each.parent.id]
+                step = each.step if as_tokens else replace(each.step, tokens=(), log_probabilities=(), observation=())
+                known[each.id] = above.tree.add(above, step)
+        return known[node.id]
+
+    def forget(self, tree: Tree) -> Tree | None:
+        """Drop what is kept of a tree that is done; returns the prover's."""
+        known = self._trees.pop(tree, None)
+        return None if known is None else known[0].tree
