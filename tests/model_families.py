@@ -22,7 +22,6 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from gradatim.budget import Spending
 from gradatim.engine.branch_batch import BranchBatch
 from gradatim.engine.self_check import checked_tree_model
 from gradatim.engine.tree_model import TreeModel
@@ -213,7 +212,7 @@ def _outcome(check: Callable[[], object], difference: Callable[[], float]) -> Ou
 
 
 def _run(model: Any) -> TreeModel:
-    return checked_tree_model(model, Spending.POLICY_PREFILL, 1 << 30)
+    return checked_tree_model(model, 1 << 30)
 
 
 def _tree() -> Tree:

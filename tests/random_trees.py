@@ -5,9 +5,14 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from gradatim import Budget, EndReason, Node, Problem, Step, Tree
+from gradatim.budget import Spent
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 NAMES = st.text(max_size=4)
+ACCOUNTS = st.dictionaries(
+    st.sampled_from(["policy", "scorer", "judge"]),
+    st.builds(Spent, st.integers(0, 16), st.integers(0, 17), st.none() | st.just(100)),
+)
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | NUMBERS | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
@@ -42,7 +47,7 @@ def trees(draw: st.DrawFn, *, problem_id: str | None = None, max_steps: int = 12
         problem,
         prompt_tokens=draw(st.lists(st.integers(0, 9), max_size=3)),
         seed=draw(st.integers(0, 2**32)),
-        budget=Budget(draw(st.none() | st.integers(100, 200)), *draw(st.tuples(*[st.integers(0, 25)] * 4))),
+        budget=Budget(draw(st.none() | st.integers(100, 200)), draw(ACCOUNTS)),
     )
     tree.metadata = draw(st.dictionaries(NAMES, JSON_VALUES, max_size=2))
     for _ in range(draw(st.integers(0, max_steps))):

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 
-from gradatim.budget import Budget, Spending
+from gradatim.budget import POLICY, SCORER, Budget
 from gradatim.policies.base import Policy, Sampling
 from gradatim.policies.scripted import Distribution, ScriptedPolicy, ScriptedStep, step_tokens
 from gradatim.tasks.base import grade
@@ -64,7 +64,7 @@ class ListingPolicy:
         for node in nodes:
             for step in self.distribution(node)[:n] if node.open else []:
                 tokens = step_tokens(step)
-                if node.tree.budget.take(Spending.POLICY_GENERATED, len(tokens)):
+                if node.tree.budget.take(POLICY, written=len(tokens)):
                     children.append(node.tree.add(node, Step(tokens, step.text, (), step.end)))
         return children
 
@@ -107,7 +107,7 @@ class FunctionScorer:
 
     async def score(self, nodes: Sequence[Node]) -> None:
         for node in nodes:
-            if self.name not in node.scores and node.tree.budget.take(Spending.SCORER_PREFILL, len(node.step.tokens)):
+            if self.name not in node.scores and node.tree.budget.take(SCORER, read=len(node.step.tokens)):
                 node.scores[self.name] = self.function(node)
 
 

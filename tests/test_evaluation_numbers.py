@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradatim import Budget, EndReason, Problem, Step, Tree
+from gradatim import Account, Budget, EndReason, Problem, Step, Tree
+from gradatim.budget import Spent
 from gradatim.errors import GradatimError
 from gradatim.evaluation import (
+    Cost,
     Estimate,
     MethodResult,
     Sample,
@@ -35,6 +37,7 @@ from gradatim.evaluation import (
     first_below,
     first_error_f1,
     majority,
+    mean_spending,
     method_result,
     pass_at_k,
     policy_result,
@@ -281,7 +284,7 @@ def test_policy_that_solves_nothing_has_no_cost_of_a_solution() -> None:
 
 
 def curve_point(tokens: float, accuracy: float) -> MethodResult:
-    return MethodResult("m", "s", Estimate(accuracy, accuracy, accuracy, 10), {"policy_generated": tokens})
+    return MethodResult("m", "s", Estimate(accuracy, accuracy, accuracy, 10), {"policy": Cost(written=tokens)})
 
 
 class PartialCredit:
@@ -331,20 +334,26 @@ def test_curves_are_interpolated_in_log_tokens_and_never_beyond() -> None:
 
 
 def test_method_results_add_up_and_survive_json() -> None:
-    budget = Budget(policy_prefill=3, policy_generated=5, scorer_prefill=8)
-    result = method_result(
-        "beam",
-        "prm",
-        [1.0, 0.0],
-        [spending_of(budget), spending_of(Budget())],
-        policy_parameters=10,
-        scorer_parameters=2,
-    )
+    budget = Budget(accounts={"policy": Spent(3, 5, 10), "scorer": Spent(read=8, parameters=2)})
+    result = method_result("beam", "prm", [1.0, 0.0], [spending_of(budget), spending_of(Budget())])
     assert result.tokens == 8.0
-    assert result.flops == 2.0 * (4 * 10 + 4 * 2) == estimated_flops(result.spending, 10, 2)
+    assert result.flops == 2.0 * (4 * 10 + 4 * 2) == estimated_flops(result.spending)
     assert MethodResult.from_json(result.to_json()) == result
     with pytest.raises(GradatimError, match="one of each"):
         method_result("beam", "prm", [1.0], [])
+
+
+def test_any_number_of_accounts_is_summed_and_estimated_apart() -> None:
+    budgets = [Budget() for _ in range(3)]
+    budgets[0].take(Account("policy", 10), read=3, written=6)
+    budgets[1].take(Account("policy", 10), read=3)
+    budgets[1].take(Account("judge", 100), read=30, written=3)
+    mean = mean_spending([spending_of(budget) for budget in budgets])
+    assert mean == {"policy": Cost(2.0, 2.0, 10), "judge": Cost(10.0, 1.0, 100)}
+    assert estimated_flops(mean) == 2.0 * (4 * 10 + 11 * 100)
+    budgets[2].take(Account("judge", 200), read=3)
+    assert mean_spending([spending_of(budget) for budget in budgets])["judge"] == Cost(11.0, 1.0, None)
+    assert method_result("m", "s", [1.0] * 3, [spending_of(budget) for budget in budgets]).flops is None
 
 
 def test_scored_states_hold_the_truth_of_partial_solutions() -> None:

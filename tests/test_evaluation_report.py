@@ -7,13 +7,13 @@ import re
 
 import pytest
 
-from gradatim.evaluation import Report, Sample, method_result, policy_result
+from gradatim.evaluation import Cost, Report, Sample, method_result, policy_result
 from gradatim.evaluation.bootstrap import Estimate, bootstrap_difference, bootstrap_mean
 from gradatim.evaluation.page import Section, Table, fenced, held, markdown_page, markdown_table, printable
 from gradatim.evaluation.report import figure_sections
 from gradatim.evaluation.wording import counted, intervals_note, number, points, share
 
-SPENDING = {"policy_prefill": 4.0, "policy_generated": 16.0, "scorer_prefill": 0.0, "scorer_generated": 0.0}
+SPENDING = {"policy": Cost(read=4.0, written=16.0)}
 
 
 def report(problems: int, right: int) -> Report:

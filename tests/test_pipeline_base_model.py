@@ -54,7 +54,7 @@ def test_the_reported_accuracy_is_the_verifiers(folder: Path, tmp_path: Path) ->
     assert 0.6 < accuracy < 1.0  # the model is good and not perfect
     written = sum(len(node.step.tokens) for tree in trees for node in tree.nodes[1:])
     drawn = sum(len(step.step.tokens) for leaf in leaves for step in leaf.path()[1:])
-    assert written <= drawn == sum(tree.budget.policy_generated for tree in trees)
+    assert written <= drawn == sum(tree.budget.written("policy") for tree in trees)
 
 
 def test_a_limit_after_the_answer_changes_nothing(folder: Path, tmp_path: Path) -> None:

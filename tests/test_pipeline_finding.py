@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gradatim.evaluation import MethodResult, Report, Sample, bootstrap_difference, method_result, policy_result
+from gradatim.evaluation import Cost, MethodResult, Report, Sample, bootstrap_difference, method_result, policy_result
 from gradatim.run.finding import finding
 
 
@@ -37,7 +37,7 @@ def value(
 
 def method(accuracy: float, problems: int) -> MethodResult:
     """Of accuracy 0.25, a single sample; of any other, a beam search that costs so many tokens."""
-    spending = {"policy_prefill": 0.0, "policy_generated": 1000 * accuracy, "scorer_prefill": 0, "scorer_generated": 0}
+    spending = {"policy": Cost(written=1000 * accuracy)}
     name, settings = ("sampling", {"n": 1}) if accuracy == 0.25 else ("beam search", {"width": [2, 1], "branch": 4})
     return method_result(name, "none", [accuracy] * problems, [spending] * problems, settings=settings)
 

@@ -113,7 +113,7 @@ def test_a_server_is_a_policy_like_any_other(source: Path, tmp_path: Path) -> No
     grown = trees(tmp_path, "round-1")
     assert all(not node.step.tokens for tree in grown for node in tree.nodes)
     assert {node.step.text for tree in grown for node in tree.nodes if node.depth == 1} == {"She adds.\n"}
-    assert all(tree.budget.policy_generated > 0 for tree in grown)
+    assert all(tree.budget.written("policy") > 0 for tree in grown)
 
 
 def test_a_reward_model_learns_from_a_server_and_guides_it(source: Path, folder: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_reward_model_learns_from_a_server_and_guides_it(source: Path, folder:
         )
     sampled = trees(tmp_path, "evaluate-base")
     assert all("process_reward" in leaf.scores for tree in sampled for leaf in tree.solutions())
-    assert all(tree.budget.scorer_prefill > 0 for tree in sampled)
+    assert all(tree.budget.read("scorer") > 0 for tree in sampled)
     searched = [row for row in value["search"] if row["method"] == "beam search"]
     assert len(searched) == 1
     model, layout = load_scoring_model(tmp_path / "scorer")

@@ -87,7 +87,7 @@ def test_figures_follow_from_the_trees(whole: Path) -> None:
     report = json.loads((whole / "report.json").read_text())
     sampled = stored(whole, "evaluate-base")
     right = [sum((leaf.reward or 0.0) * leaf.multiplicity for leaf in tree.leaves()) for tree in sampled]
-    tokens = [tree.budget.policy_prefill + tree.budget.policy_generated for tree in sampled]
+    tokens = [tree.budget.read("policy") + tree.budget.written("policy") for tree in sampled]
     assert report["base"]["pass_at_1"] == pytest.approx(sum(right) / 16)
     assert report["base"]["pass_at_k"]["4"]["value"] == pytest.approx(sum(count > 0 for count in right) / 4)
     if sum(right):
@@ -155,15 +155,15 @@ def test_cost_of_a_subset_of_samples_is_the_exact_mean(whole: Path) -> None:
         samples = [leaf for leaf in tree.leaves() for _ in range(leaf.multiplicity)]
         assert len(samples) == 4
         everything = subset_spending(tree, 4, 4, scored=True)
-        assert sum(everything.values()) == pytest.approx(tree.budget.total)
+        assert sum(cost.tokens for cost in everything.values()) == pytest.approx(tree.budget.total)
         for n in (1, 2, 3):
             costs = []
             for subset in combinations(samples, n):
                 read = {node for leaf in subset if leaf.finished for node in leaf.path()}
                 costs.append(sum(len(node.step.tokens) for node in read))
             spending = subset_spending(tree, n, 4, scored=True)
-            assert spending["scorer_prefill"] == pytest.approx(sum(costs) / math.comb(4, n))
-            assert spending["policy_generated"] == pytest.approx(tree.budget.policy_generated * n / 4)
+            assert spending["scorer"].read == pytest.approx(sum(costs) / math.comb(4, n))
+            assert spending["policy"].written == pytest.approx(tree.budget.written("policy") * n / 4)
 
 
 class StopError(Exception):

@@ -53,8 +53,8 @@ def test_no_budget_is_exceeded(limit: int, seed: int, branches: int) -> None:
     asyncio.run(together())
     budget = trees[0].budget
     assert budget.total <= limit
-    assert budget.policy_prefill == (len(trees[0].root.step.tokens) if len(trees[0].root.step.tokens) <= limit else 0)
-    assert budget.policy_generated >= sum(len(node.step.tokens) for node in trees[0].nodes[1:])
+    assert budget.read("policy") == (len(trees[0].root.step.tokens) if len(trees[0].root.step.tokens) <= limit else 0)
+    assert budget.written("policy") >= sum(len(node.step.tokens) for node in trees[0].nodes[1:])
     assert not any(node.step.end is EndReason.BUDGET for node in trees[1].nodes)
 
 
@@ -90,18 +90,18 @@ def test_every_token_is_charged_once() -> None:
     asyncio.run(policy.expand([tree.root], 2))
     policy.tree_model.store.clear()  # what is read again for lack of memory is not charged again
     asyncio.run(policy.expand([node for node in tree.nodes if node.open], 1))
-    assert tree.budget.policy_prefill == len(tree.root.step.tokens)
-    assert tree.budget.policy_generated == written(tree)
-    assert tree.budget.scorer_prefill == tree.budget.scorer_generated == 0
+    assert tree.budget.read("policy") == len(tree.root.step.tokens)
+    assert tree.budget.written("policy") == written(tree)
+    assert tree.budget.read("scorer") == tree.budget.written("scorer") == 0
 
 
 def test_steps_written_by_another_are_charged_as_read() -> None:
     tree, first, second = make_tree(), make_policy(), make_policy()
     children = asyncio.run(first.expand([tree.root], 3))
-    before = tree.budget.policy_prefill
+    before = tree.budget.read("policy")
     node = next(child for child in children if child.open)
     asyncio.run(second.expand([node], 1))
-    assert tree.budget.policy_prefill == before + len(node.tokens)
+    assert tree.budget.read("policy") == before + len(node.tokens)
 
 
 # Steps
@@ -159,7 +159,7 @@ def test_a_rollout_runs_to_the_end_and_leaves_its_steps_in_the_tree() -> None:
     assert all(not leaf.open and leaf.is_leaf for leaf in leaves)
     assert any(leaf.depth > 1 for leaf in leaves)
     assert all(1 <= leaf.depth <= SHORT.max_steps for leaf in leaves)
-    assert tree.budget.policy_generated == sum(len(leaf.tokens) - len(tree.root.tokens) for leaf in leaves)
+    assert tree.budget.written("policy") == sum(len(leaf.tokens) - len(tree.root.tokens) for leaf in leaves)
     assert all(node.open for leaf in leaves for node in leaf.path()[:-1])
 
 

@@ -178,7 +178,7 @@ def test_observations_condition_what_follows() -> None:
         assert child.tokens[: -len(child.step.tokens)][-3:] == [12, 13, 14]
         recorded = torch.tensor(child.step.log_probabilities)
         torch.testing.assert_close(recorded, teacher_forced(model, child), atol=1e-5, rtol=0)
-    assert tree.budget.policy_prefill == len(tree.root.step.tokens) + 5
+    assert tree.budget.read("policy") == len(tree.root.step.tokens) + 5
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "mistral"])

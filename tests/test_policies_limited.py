@@ -195,7 +195,7 @@ def test_an_exhausted_budget_ends_a_request_at_once() -> None:
     policy = make_policy()
     tree = Tree(Problem("a", prompt(5, 6, 7, 3)), budget=Budget(4))  # it pays for the prompt alone
     assert asyncio.run(policy.expand([tree.root], 3)) == []
-    assert tree.budget.policy_prefill == 4
+    assert tree.budget.read("policy") == 4
     assert policy.statistics.passes == 0
 
 
@@ -214,7 +214,7 @@ def test_a_search_that_is_cancelled_leaves_its_tree_chargeable() -> None:
 
     asyncio.run(work())
     assert not policy._orders
-    assert tree.budget.policy_generated > sum(len(node.step.tokens) for node in tree.nodes[1:])  # what was lost too
+    assert tree.budget.written("policy") > sum(len(node.step.tokens) for node in tree.nodes[1:])  # what was lost too
     assert tree.budget.total <= 60
 
 

@@ -78,7 +78,7 @@ def test_a_conversation_is_continued_token_by_token(tmp_path: Path) -> None:
     plain = AutoModelForCausalLM.from_pretrained(tmp_path)
     generated = plain.generate(torch.tensor([expected]), max_new_tokens=len(written), do_sample=False)[0]
     assert generated[len(expected) :].tolist() == written
-    assert leaf.tree.budget.policy_prefill == len(expected), "the conversation is read once, whatever steps follow"
+    assert leaf.tree.budget.read("policy") == len(expected), "the conversation is read once, whatever steps follow"
 
 
 def test_a_chat_format_needs_a_chat_template(tmp_path: Path) -> None:

@@ -10,13 +10,12 @@ import torch
 from torch import nn
 from transformers import AutoModelForTokenClassification
 
-from gradatim.budget import Spending
+from gradatim.engine import self_check
 from gradatim.engine.path_length import UNBOUNDED, longest_path
 from gradatim.engine.query_scale import longest_row
 from gradatim.engine.self_check import checked_tree_model
 from gradatim.engine.tree_attention import SegmentPlan, attending, tree_attention
 from gradatim.errors import GradatimError
-from gradatim.policies import self_check
 from gradatim.policies.base import Sampling
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.scorers.process_reward import ProcessRewardScorer
@@ -36,7 +35,7 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(model: Any) -> None:
-    checked_tree_model(model, Spending.POLICY_PREFILL, 1 << 20)
+    checked_tree_model(model, 1 << 20)
 
 
 class CountingRows(nn.Module):

@@ -187,8 +187,8 @@ def test_steps_and_ends_are_exact_with_every_kind_of_server(
             assert [len(node.step.text) for node in path[1:]] == [4, 4, 3]
             assert path[-1].text.replace("\n", "").isdigit()
             assert all(node.step.tokens == () for node in path)
-        assert tree.budget.policy_prefill == (len(PROMPT) if "usage" in shows else len(PROMPT) // 4 + 1)
-        assert tree.budget.policy_generated > 0
+        assert tree.budget.read("policy") == (len(PROMPT) if "usage" in shows else len(PROMPT) // 4 + 1)
+        assert tree.budget.written("policy") > 0
 
     run(work())
 
@@ -203,11 +203,11 @@ def test_log_probabilities_and_tokens_are_the_servers(server: FailingServer, own
         tree = new_tree()
         path = await walk(policy, tree)
         assert [node.step.log_probabilities for node in path[1:]] == [(LOG_PROBABILITY,) * 4] * 3  # 3 and the end
-        assert tree.budget.policy_generated == 12
+        assert tree.budget.written("policy") == 12
         [leaf] = await policy.rollout([tree.root], 1)
         assert [len(node.step.log_probabilities) for node in leaf.path()[1:]] == [4, 4, 4]
-        assert tree.budget.policy_generated == 24
-        assert tree.budget.policy_prefill == len(PROMPT)
+        assert tree.budget.written("policy") == 24
+        assert tree.budget.read("policy") == len(PROMPT)
 
     run(work())
 
@@ -261,7 +261,7 @@ def test_greedy_draws_are_written_once(server: FailingServer) -> None:
         assert child.multiplicity == 5
         assert tree.root.draws == 5
         assert len(server.generations) == 1
-        assert tree.budget.policy_generated == 4
+        assert tree.budget.written("policy") == 4
 
 
 def test_sampling_is_sent_as_it_is_and_what_servers_do_unasked_is_switched_off(server: FailingServer) -> None:
@@ -389,13 +389,13 @@ def test_what_is_not_known_is_read_once_and_what_the_policy_wrote_never(server: 
         policy, tree = policy_of(server), new_tree()
         imported = tree.add(tree.root, Step((), "9\n"))
         await policy.expand([imported], 2)
-        assert tree.budget.policy_prefill == len(PROMPT) + 2
+        assert tree.budget.read("policy") == len(PROMPT) + 2
         children = await policy.expand([tree.root], 2)
         await policy.expand([*children, imported], 2)
-        assert tree.budget.policy_prefill == len(PROMPT) + 2
+        assert tree.budget.read("policy") == len(PROMPT) + 2
         policy.release(tree)
         await policy.expand([tree.root], 1)
-        assert tree.budget.policy_prefill == 2 * len(PROMPT) + 2
+        assert tree.budget.read("policy") == 2 * len(PROMPT) + 2
 
     run(work())
 
@@ -453,7 +453,7 @@ def test_a_failure_that_lasts_is_one_sentence_with_the_url_and_what_to_do(
     assert server.url in str(error.value)
     assert "attempt 2 was the last, so check that the server runs" in str(error.value)
     assert "\n" not in str(error.value)
-    assert tree.budget.policy_generated == 0
+    assert tree.budget.written("policy") == 0
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -588,7 +588,7 @@ def test_what_will_not_pass_is_one_sentence_at_once(
     assert "\n" not in str(error.value)
     assert waits == []
     assert len(tree) == 1
-    assert tree.budget.policy_generated == 0
+    assert tree.budget.written("policy") == 0
 
 
 def choice(**fields: Any) -> fail.Fault:
@@ -631,7 +631,7 @@ def test_what_is_malformed_is_asked_for_again_and_then_one_sentence(
     assert str(error.value).isprintable()
     assert len(waits) == 1
     assert len(tree) == 1
-    assert tree.budget.policy_generated == 0
+    assert tree.budget.written("policy") == 0
 
 
 # How answers end
@@ -656,7 +656,7 @@ def test_an_answer_is_kept_however_its_end_is_called(
     tree = new_tree()
     [leaf] = run(policy_of(server).expand([tree.root], 1))
     assert steps_of(leaf) == [("12", end)]
-    assert tree.budget.policy_generated == (20 if finish == "length" else 1)
+    assert tree.budget.written("policy") == (20 if finish == "length" else 1)
     assert len(server.faults) == (3 if finish is None else 5)  # it is asked again why it ended, twice
     assert ["for the reason" in text for text in caplog.messages] == [True] * (finish in ("tool_calls", "of its own"))
 
@@ -746,7 +746,7 @@ def test_what_arrived_is_kept_when_another_request_fails(server: FailingServer) 
     with pytest.raises(GradatimError, match=r"400 \(no\)"):
         run(policy_of(server, concurrency=1).expand([tree.root], 4))
     assert sum(child.multiplicity for child in tree.root.children) == 3
-    assert tree.budget.policy_generated == 3 * 4
+    assert tree.budget.written("policy") == 3 * 4
 
 
 def test_a_key_is_sent_and_taken_from_the_environment(server: FailingServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -785,7 +785,7 @@ def test_ends_and_counts_of_servers_that_are_not_quite_openai_s_are_read(server:
     tree = new_tree()
     [leaf] = run(policy_of(server).expand([tree.root], 1))
     assert steps_of(leaf) == [("1", EndReason.END_OF_TEXT)]
-    assert tree.budget.policy_generated == 2
+    assert tree.budget.written("policy") == 2
 
 
 @pytest.mark.parametrize("answered", ["m", "m@main", "m-2024-08-06", "m:latest"])

@@ -118,8 +118,8 @@ def test_greedy_steps_are_those_of_the_engine_and_tokens_are_counted_alike(polic
                 (node.step.text, node.step.end) for node in engine_leaf.path()[1:]
             ]
         assert whole.budget == here.budget
-        assert there.budget.policy_prefill == here.budget.policy_prefill
-        assert there.budget.policy_generated == here.budget.policy_generated
+        assert there.budget.read("policy") == here.budget.read("policy")
+        assert there.budget.written("policy") == here.budget.written("policy")
 
 
 def test_sampled_steps_are_the_tasks_within_the_budget(policy: ServerPolicy) -> None:
@@ -132,7 +132,7 @@ def test_sampled_steps_are_the_tasks_within_the_budget(policy: ServerPolicy) -> 
     assert all(node.step.text.count("\n") <= 1 for node in tree.nodes)
     assert any(leaf.finished and leaf.reward is not None for leaf in leaves)
     assert all("=" in child.step.text and child.step.text.endswith("\n") for child in children if child.open)
-    assert 0 < tree.budget.policy_generated <= tree.budget.total <= 150
+    assert 0 < tree.budget.written("policy") <= tree.budget.total <= 150
 
 
 def test_another_model_is_refused(url: str) -> None:

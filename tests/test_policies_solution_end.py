@@ -156,4 +156,4 @@ def test_every_engine_ends_a_solution_at_the_same_place(
     leaf = asyncio.run(main())
     assert steps_of(leaf) == DOCUMENTS[question][1]
     assert leaf.finished is (leaf.step.end is not LENGTH)
-    assert tree.budget.policy_generated == expected_tokens(question)
+    assert tree.budget.written("policy") == expected_tokens(question)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gradatim.budget import Budget, Spending
+from gradatim.budget import POLICY, SCORER, Account, Budget
 from gradatim.policies.spending_order import SpendingOrder
 
 
@@ -21,6 +21,7 @@ class Author:
     asked: int = 0
     allowed: int | None = None
     begins: bool = True
+    account: Account = POLICY
 
     @property
     def written(self) -> int:
@@ -70,7 +71,7 @@ def test_what_writers_are_told_is_the_same_whether_all_are_looked_at_or_not(
             told.append([(author.stopped, author.begins or author.done) for author in line])
             for author in [each for each in line if not each.stopped and each.begins][:room]:
                 author.tokens += 1
-            budget.take_up_to(Spending.SCORER_PREFILL, other)
+            budget.take_up_to(SCORER, other)
         assert told[0] == told[1]
     assert [author.tokens for author in lines[0]] == [author.tokens for author in lines[1]]
     assert budgets[0] == budgets[1]

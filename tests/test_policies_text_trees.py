@@ -80,7 +80,7 @@ def test_a_tree_of_text_is_continued_from_its_text(new_policy: Callable[[], Any]
         for leaf in (*children, *leaves):
             assert leaf.step.tokens == ()
             assert follows(policy, before[node], leaf, node) < 1e-5
-    assert tree.budget.policy_prefill == len(before[second])  # each token of the imported path was read once
+    assert tree.budget.read("policy") == len(before[second])  # each token of the imported path was read once
     assert tree.root.step.tokens == ()  # the tree is text still
     deeper = next(child for child in second.children if child.open)
     [leaf] = asyncio.run(policy.expand([deeper], 1))

@@ -65,8 +65,9 @@ def test_greedy_trees_and_budgets_are_the_engines(step_end: tuple[str, ...], lim
     sampling = Sampling(temperature=0.0, max_step_tokens=6, max_steps=5, step_end=step_end)
     for number in range(5, 11):
         here, there = new_tree(number, limit), new_tree(number, limit)
-        run(grow(new_policy(), here, sampling))
-        run(grow(TransformersPolicy(tiny_causal(seed=3), TOKENIZER), there, sampling))
+        engine = TransformersPolicy(tiny_causal(seed=3), TOKENIZER)
+        run(grow(engine, there, sampling))
+        run(grow(new_policy(account=engine.account), here, sampling))
         if limit is None:
             assert steps(here) == steps(there)
             assert [node.multiplicity for node in here.nodes] == [node.multiplicity for node in there.nodes]
@@ -113,7 +114,7 @@ def test_tokens_written_after_a_stop_string_are_dropped_and_do_not_count() -> No
     [same] = run(new_policy().expand([expected.root], 1, sampling))
     assert child.open
     assert (child.step, tree.budget) == (same.step, expected.budget)
-    assert tree.budget.policy_generated == len(child.step.tokens) <= 3
+    assert tree.budget.written("policy") == len(child.step.tokens) <= 3
 
 
 def test_a_long_rollout_takes_several_rounds_and_ends_with_the_context() -> None:
@@ -158,7 +159,7 @@ def test_what_vllm_says_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch)
     tree = new_tree(limit=100)
     with pytest.raises(GradatimError, match=r"^vLLM failed: RuntimeError CUDA out of memory$"):
         run(policy.expand([tree.root], 2))
-    assert tree.budget.policy_generated == 0
+    assert tree.budget.written("policy") == 0
     policy.llm.fails = None
     assert run(policy.expand([tree.root], 2, SAMPLED))
     monkeypatch.setattr(fake_vllm.LLM, "_complete", lambda self, tokens, parameters: _aborted())

@@ -111,7 +111,7 @@ def check(folder: Path, expected: Callable[[list[str]], list[float]], *, layout:
         wanted = expected([node.step.text for node in path])
         assert [found[node.id] for node in path] == pytest.approx(wanted, abs=1e-5)
     assert len(set(found.values())) == len(found)
-    assert tree.budget.scorer_prefill == scorer.statistics.tokens, "each token is read once"
+    assert tree.budget.read("scorer") == scorer.statistics.tokens, "each token is read once"
     return scorer
 
 
@@ -250,7 +250,7 @@ def test_a_model_trained_here_reads_text_as_it_reads_its_own_tokens(tmp_path: Pa
     passes = scorer.statistics.tokens
     assert score(scorer, tree) == pytest.approx(found, abs=1e-6)
     assert (
-        tree.budget.scorer_prefill == scorer.statistics.tokens - passes == sum(len(n.step.tokens) for n in tree.nodes)
+        tree.budget.read("scorer") == scorer.statistics.tokens - passes == sum(len(n.step.tokens) for n in tree.nodes)
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradatim.budget import Budget
+from gradatim.budget import Budget, Spent
 from gradatim.errors import GradatimError
 from gradatim.scorers.base import Scorer
 from gradatim.scorers.process_reward import ProcessRewardScorer
@@ -85,7 +85,7 @@ def test_a_tiny_memory_changes_nothing_but_the_work(memory_bytes: int) -> None:
     assert_exact(tiny_classifier(), tree.nodes[1:])
     assert scorer.tree_model.store.used_bytes <= memory_bytes
     assert scorer.statistics.recomputed > 0
-    assert tree.budget.scorer_prefill == sum(len(n.step.tokens) + len(n.step.observation) for n in tree.nodes)
+    assert tree.budget.read("scorer") == sum(len(n.step.tokens) + len(n.step.observation) for n in tree.nodes)
 
 
 def test_each_token_is_read_once_and_charged_once() -> None:
@@ -94,7 +94,7 @@ def test_each_token_is_read_once_and_charged_once() -> None:
         for depth in range(1, max(node.depth for node in tree.nodes) + 1):
             asyncio.run(scorer.score([node for node in tree.nodes if node.depth == depth]))
     total = sum(len(node.step.tokens) + len(node.step.observation) for node in tree.nodes)
-    assert tree.budget.to_json() == Budget(scorer_prefill=total).to_json()
+    assert tree.budget == Budget(accounts={"scorer": Spent(read=total, parameters=scorer.tree_model.parameters)})
     assert scorer.statistics.tokens == total
     assert scorer.statistics.recomputed == 0
 
@@ -122,7 +122,7 @@ def test_what_the_budget_cannot_pay_for_stays_unscored(seed: int, limit: int) ->
             expected.append(node)
     asyncio.run(scorer.score(order))
     assert [node for node in order if "process_reward" in node.scores] == expected
-    assert tree.budget.scorer_prefill == total <= limit
+    assert tree.budget.read("scorer") == total <= limit
     assert_exact(tiny_classifier(), expected)
 
 
@@ -140,7 +140,7 @@ def test_two_scorers_keep_apart() -> None:
     for scorer in (one, two):
         asyncio.run(scorer.score(tree.nodes[1:]))
     total = sum(len(node.step.tokens) + len(node.step.observation) for node in tree.nodes)
-    assert tree.budget.scorer_prefill == 2 * total
+    assert tree.budget.read("scorer") == 2 * total
     for node in tree.nodes[1:]:
         assert abs(node.scores["one"] - reread(tiny_classifier(), node)) < 1e-5
         assert abs(node.scores["two"] - reread(tiny_classifier(seed=1), node)) < 1e-5
@@ -159,7 +159,7 @@ def test_policy_and_scorer_work_on_one_tree() -> None:
     asyncio.run(beam())
     assert len(tree) > 10
     assert_exact(tiny_classifier(labels=2), tree.nodes[1:])
-    assert tree.budget.scorer_prefill == sum(len(node.step.tokens) for node in tree.nodes)
+    assert tree.budget.read("scorer") == sum(len(node.step.tokens) for node in tree.nodes)
 
 
 def test_an_exception_in_the_model_reaches_all_callers_and_the_scorer_works_on() -> None:

@@ -247,5 +247,5 @@ def test_no_budget_is_exceeded_and_the_bookkeeping_survives_its_end(
     tree = new_tree(DEEP_PROBLEM if seed % 2 else PROBLEM, seed=seed, limit=limit)
     asyncio.run(Mcts(simulations=10**6, rule=rule, wave=in_flight)(tree, random_policy(0.1), arbitrary_scorer()))
     assert tree.budget.total <= limit
-    assert tree.budget.policy_generated == sum(len(node.step.tokens) * node.multiplicity for node in tree.nodes[1:])
+    assert tree.budget.written("policy") == sum(len(node.step.tokens) * node.multiplicity for node in tree.nodes[1:])
     check_visits(tree)

@@ -160,5 +160,5 @@ def test_no_search_exceeds_its_budget_and_every_one_ends(limit: int, seed: int) 
 def _check_spending(tree: Tree, limit: int) -> None:
     budget = tree.budget
     assert budget.total <= limit
-    assert budget.policy_generated == sum(len(node.step.tokens) * node.multiplicity for node in tree.nodes[1:])
-    assert budget.scorer_prefill == sum(len(node.step.tokens) for node in tree.nodes if "arbitrary" in node.scores)
+    assert budget.written("policy") == sum(len(node.step.tokens) * node.multiplicity for node in tree.nodes[1:])
+    assert budget.read("scorer") == sum(len(node.step.tokens) for node in tree.nodes if "arbitrary" in node.scores)

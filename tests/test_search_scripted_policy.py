@@ -109,9 +109,9 @@ def test_every_token_of_the_tree_is_charged_and_the_prompt_once(limit: int, roll
     budget = tree.budget
     assert budget.total <= limit
     prompt = len(PROBLEM.prompt)
-    assert budget.policy_prefill == (prompt if limit >= prompt else 0)
+    assert budget.read("policy") == (prompt if limit >= prompt else 0)
     written = sum(len(node.step.tokens) * node.multiplicity for node in tree.nodes[1:])
-    assert budget.policy_generated == written
+    assert budget.written("policy") == written
     if limit <= prompt:
         assert leaves == []
         assert len(tree) == 1

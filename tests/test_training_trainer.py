@@ -12,7 +12,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
-from gradatim.budget import Spending
 from gradatim.engine.tree_model import TreeModel
 from gradatim.errors import GradatimError
 from gradatim.objectives import Objective, ProcessReward, StepDpo, SupervisedFineTuning
@@ -213,7 +212,7 @@ def test_in_mixed_precision_a_measure_sees_the_plain_model(
     def evaluate(model: Any) -> float:
         assert "forward" not in vars(model) or vars(model)["forward"].__func__ is type(model).forward
         seen.append(model(input_ids=tokens).logits)
-        TreeModel(model, Spending.POLICY_PREFILL, memory_bytes=0)  # replaces the attention, as a policy does
+        TreeModel(model, memory_bytes=0)  # replaces the attention, as a policy does
         return float(len(seen))
 
     settings = replace(FAST, bf16=True, lora=lora, evaluate_every=1)
@@ -378,7 +377,7 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])
 def test_the_model_of_a_policy_is_refused_and_left_as_it_was(trees: list[Tree], lora: LoraSettings | None) -> None:
-    model = TreeModel(tiny_model(), Spending.POLICY_PREFILL, memory_bytes=0).model
+    model = TreeModel(tiny_model(), memory_bytes=0).model
     with pytest.raises(GradatimError, match="load a second copy of it to train"):
         train_step_dpo(model, sibling_pairs(trees), replace(FAST, lora=lora))
     assert not any("lora" in name for name, _ in model.named_parameters())

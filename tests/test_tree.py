@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gradatim import Budget, EndReason, GradatimError, Node, Problem, Step, Tree
+from gradatim.budget import Spent
 from random_trees import steps, trees
 
 GOLDEN = Path(__file__).parent / "golden" / "tree.json"
@@ -35,7 +36,9 @@ def golden_tree() -> Tree:
     A prompt and a budget; a step proposed twice; an observation; scores and counts; and a leaf for each way to end.
     """
     problem = Problem("golden-1", "1 + 2 + 3 = ?\n", answer="6", data={"numbers": [1, 2, 3], "source": "made up"})
-    tree = Tree(problem, prompt_tokens=[1, 2, 3], seed=7, budget=Budget(100, 3, 9, 12, 0))
+    tree = Tree(
+        problem, prompt_tokens=[1, 2, 3], seed=7, budget=Budget(100, {"policy": Spent(3, 9, 120), "scorer": Spent(12)})
+    )
     tree.metadata = {"search": "by hand"}
     first = Step((4, 5), "1 + 2 = 3\n", (-0.5, -0.25), observation=(6,), observation_text="ok\n")
     left = tree.add(tree.root, first, key=tree.draw(tree.root))

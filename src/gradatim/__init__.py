@@ -4,10 +4,10 @@
 that this import is quick and loads no torch.
 """
 
-from gradatim.budget import Budget, Spending
+from gradatim.budget import Account, Budget
 from gradatim.errors import GradatimError
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 
 __version__ = "0.1.0"
 
-__all__ = ["Budget", "EndReason", "GradatimError", "Node", "Problem", "Spending", "Step", "Tree", "__version__"]
+__all__ = ["Account", "Budget", "EndReason", "GradatimError", "Node", "Problem", "Step", "Tree", "__version__"]

@@ -16,7 +16,7 @@ from typing import Any
 from gradatim.budget import Budget
 from gradatim.errors import GradatimError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _RIGHT_ABOVE = 0.5
 
 
@@ -379,7 +379,7 @@ class Tree:
                 f"{FORMAT_VERSION}; read it with the version that wrote it"
             )
         try:
-            tree = cls(Problem(**value["problem"]), seed=value["seed"], budget=Budget(**value["budget"]))
+            tree = cls(Problem(**value["problem"]), seed=value["seed"], budget=Budget.from_json(value["budget"]))
             tree.metadata = dict(value["metadata"])
             tree.tokenizer = value.get("tokenizer")
             tree.nodes.clear()

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradatim.budget import Spending
 from gradatim.engine.branch_batch import BranchBatch
 from gradatim.engine.path_length import longest_path
 from gradatim.engine.tree_model import TreeModel, input_device
@@ -47,7 +46,7 @@ Comparison = Callable[["Probe"], float]
 """Reads a probe's tree and returns the largest difference to reading its paths alone."""
 
 
-def checked_tree_model(model: Any, spending: Spending, memory_bytes: int) -> TreeModel:
+def checked_tree_model(model: Any, memory_bytes: int) -> TreeModel:
     """A :class:`~gradatim.engine.tree_model.TreeModel`, after a check that it computes what the model does.
 
     Raises:
@@ -55,11 +54,11 @@ def checked_tree_model(model: Any, spending: Spending, memory_bytes: int) -> Tre
     """
 
     def compare(probe: Probe) -> float:
-        found = _read_by_engine(TreeModel(model, spending, 1 << 30), probe.leaves)
+        found = _read_by_engine(TreeModel(model, 1 << 30), probe.leaves)
         return max(probe.difference(number, outputs) for number, outputs in enumerate(found))
 
     check(model, RUN, compare, "engine")
-    return TreeModel(model, spending, memory_bytes)
+    return TreeModel(model, memory_bytes)
 
 
 def check_configuration(config: Any, use: str) -> None:

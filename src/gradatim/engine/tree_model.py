@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gradatim.budget import Spending
+from gradatim.budget import Account
 from gradatim.engine.key_value_store import KeyValueStore, NodeState, with_room
 from gradatim.engine.tree_attention import TREE_ATTENTION, AttentionPlan, SegmentPlan, attending
 from gradatim.errors import GradatimError
@@ -60,19 +60,17 @@ class TreeModel:
 
     Args:
         model: a causal language model or a token classifier; it is set to tree attention and evaluation mode.
-        spending: what the tokens that it reads are charged to.
         memory_bytes: bound of the cache.
 
     Raises:
         GradatimError: if the model's attention cannot be replaced.
     """
 
-    def __init__(self, model: PreTrainedModel, spending: Spending, memory_bytes: int) -> None:
+    def __init__(self, model: PreTrainedModel, memory_bytes: int) -> None:
         self.model = model
-        self.spending = spending
         self.store = KeyValueStore(memory_bytes)
         self.statistics = ModelStatistics()
-        self._read: weakref.WeakKeyDictionary[Tree, dict[int, int]] = weakref.WeakKeyDictionary()
+        self._read: weakref.WeakKeyDictionary[Tree, dict[str, dict[int, int]]] = weakref.WeakKeyDictionary()
         self._gathered: Tensor | None = None
         self._computed: weakref.WeakKeyDictionary[Tree, dict[int, int]] = weakref.WeakKeyDictionary()
         self.activate()
@@ -94,25 +92,29 @@ class TreeModel:
         self._computed.clear()
         self.activate()
 
-    def charge(self, node: Node) -> bool:
-        """Charge the tree's budget for the tokens of the node's path that this model reads for the first time.
+    def charge(self, node: Node, account: Account) -> bool:
+        """Charge an account for the tokens of the node's path that this model reads for it for the first time.
 
         Returns whether the budget could pay; if not, nothing is charged.
         """
-        read = self._read.setdefault(node.tree, {})
+        read = self._known(node.tree, account)
         unread = [(each, len(each.step.tokens) + len(each.step.observation)) for each in node.path()]
         tokens = sum(length - read.get(each.id, 0) for each, length in unread)
-        if not node.tree.budget.take(self.spending, tokens):
+        if not node.tree.budget.take(account, read=tokens):
             return False
         read.update((each.id, length) for each, length in unread)
         return True
 
-    def mark_written(self, node: Node, keys_values: Tensor | None) -> None:
-        """Note that the model wrote the node's step itself (charged as generated), so it never counts as read.
+    def _known(self, tree: Tree, account: Account) -> dict[int, int]:
+        """How many tokens of each node (by id) were paid for by an account."""
+        return self._read.setdefault(tree, {}).setdefault(account.name, {})
+
+    def mark_written(self, node: Node, keys_values: Tensor | None, account: Account) -> None:
+        """Note that the model wrote the node's step itself, so that the account that paid for it never reads it.
 
         ``keys_values`` (layers, 2, key-value heads, tokens, head size) of its tokens but the last are cached.
         """
-        self._read.setdefault(node.tree, {})[node.id] = len(node.step.tokens)
+        self._known(node.tree, account)[node.id] = len(node.step.tokens)
         self._computed.setdefault(node.tree, {})[node.id] = len(node.step.tokens) - 1
         if keys_values is not None:
             self.store.put(node, NodeState(keys_values, None))

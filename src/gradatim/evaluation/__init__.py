@@ -17,10 +17,12 @@ from gradatim.evaluation.bootstrap import (
     bootstrap_statistic,
 )
 from gradatim.evaluation.compare import (
+    Cost,
     MethodResult,
     accuracy_at_tokens,
     curves,
     estimated_flops,
+    mean_spending,
     method_result,
     spending_of,
     tokens_to_reach,
@@ -52,6 +54,7 @@ from gradatim.evaluation.steps import (
 )
 
 __all__ = [
+    "Cost",
     "BestOfNResult",
     "Estimate",
     "FirstErrorScore",
@@ -87,6 +90,7 @@ __all__ = [
     "first_below",
     "first_error_f1",
     "majority",
+    "mean_spending",
     "method_result",
     "model_digest",
     "mp_bench",

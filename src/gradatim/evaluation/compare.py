@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from gradatim.budget import Budget, Spending
+from gradatim.budget import Budget
 from gradatim.errors import GradatimError
 from gradatim.evaluation.bootstrap import Estimate, bootstrap_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one account of a budget was charged, or of several budgets on average.
+
+    Attributes:
+        read: tokens that its model read.
+        written: tokens that it wrote.
+        parameters: the model's size; ``None`` where it is unknown, or models of several sizes were charged.
+    """
+
+    read: float = 0.0
+    written: float = 0.0
+    parameters: int | None = None
+
+    @property
+    def tokens(self) -> float:
+        return self.read + self.written
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +40,22 @@ class MethodResult:
         method: its name; results of equal method and scorer at different settings make a curve.
         scorer: the scorer that guided or selected, or ``"none"``.
         accuracy: share of problems whose selected solution is right.
-        spending: mean tokens per problem of each of the budget's four kinds.
-        flops: estimated floating-point operations per problem, where the models' sizes are known.
+        spending: mean cost per problem of each account of the budgets, by its name.
+        flops: estimated floating-point operations per problem, where the sizes of all models are known.
         settings: what the method was run with.
     """
 
     method: str
     scorer: str
     accuracy: Estimate
-    spending: Mapping[str, float]
+    spending: Mapping[str, Cost]
     flops: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def tokens(self) -> float:
-        """Mean tokens per problem, of all four kinds."""
-        return sum(self.spending.values())
+        """Mean tokens per problem, of all accounts."""
+        return sum(cost.tokens for cost in self.spending.values())
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -45,7 +64,7 @@ class MethodResult:
             "tokens": self.tokens,
             **self.accuracy.fields("accuracy"),
             "problems": self.accuracy.n,
-            "spending": dict(self.spending),
+            "spending": {name: asdict(cost) for name, cost in self.spending.items()},
             "flops": self.flops,
             "settings": dict(self.settings),
         }
@@ -54,19 +73,16 @@ class MethodResult:
     def from_json(cls, value: Mapping[str, Any]) -> MethodResult:
         """Restore a result from :meth:`to_json`'s object."""
         accuracy = Estimate.from_fields(value, "accuracy", value["problems"])
-        return cls(
-            value["method"], value["scorer"], accuracy, value["spending"], value["flops"], value["settings"]
-        )  # fmt: skip
+        spending = {name: Cost(**cost) for name, cost in value["spending"].items()}
+        return cls(value["method"], value["scorer"], accuracy, spending, value["flops"], value["settings"])
 
 
 def method_result(
     method: str,
     scorer: str,
     rewards: Sequence[float],
-    spending: Sequence[Mapping[str, float]],
+    spending: Sequence[Mapping[str, Cost]],
     *,
-    policy_parameters: int | None = None,
-    scorer_parameters: int = 0,
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> MethodResult:
@@ -76,9 +92,7 @@ def method_result(
         method: the method's name.
         scorer: the scorer's name, or ``"none"``.
         rewards: ``[problems]``, the chance that the solution that the method selected is right.
-        spending: ``[problems]``, the tokens of each kind (see :func:`spending_of`).
-        policy_parameters: the policy's size, if FLOPs are to be estimated.
-        scorer_parameters: the scorer's size.
+        spending: ``[problems]``, the cost of each account (see :func:`spending_of`).
         settings: what the method was run with.
         seed: seeds the interval.
 
@@ -88,24 +102,40 @@ def method_result(
     if len(rewards) != len(spending):
         raise GradatimError(f"{len(rewards)} rewards but {len(spending)} budgets; give one of each for every problem")
     accuracy = bootstrap_mean(rewards, seed=seed)
-    mean = {kind.value: sum(tokens[kind.value] for tokens in spending) / len(spending) for kind in Spending}
-    flops = None if policy_parameters is None else estimated_flops(mean, policy_parameters, scorer_parameters)
-    return MethodResult(method, scorer, accuracy, mean, flops, dict(settings or {}))
+    mean = mean_spending(spending)
+    return MethodResult(method, scorer, accuracy, mean, estimated_flops(mean), dict(settings or {}))
 
 
-def spending_of(budget: Budget) -> dict[str, float]:
-    """The tokens that a budget has counted, by kind."""
-    return {kind.value: float(getattr(budget, kind.value)) for kind in Spending}
+def spending_of(budget: Budget) -> dict[str, Cost]:
+    """What a budget has counted, by the names of its accounts."""
+    return {name: Cost(spent.read, spent.written, spent.parameters) for name, spent in budget.accounts.items()}
 
 
-def estimated_flops(spending: Mapping[str, float], policy_parameters: int, scorer_parameters: int = 0) -> float:
+def mean_spending(spending: Sequence[Mapping[str, Cost]]) -> dict[str, Cost]:
+    """The mean cost of each account over budgets; one that a budget does not have cost nothing there."""
+    means: dict[str, Cost] = {}
+    for name in dict.fromkeys(name for each in spending for name in each):
+        costs = [each[name] for each in spending if name in each]
+        read, written = sum(cost.read for cost in costs), sum(cost.written for cost in costs)
+        sizes = {cost.parameters for cost in costs if cost.tokens}
+        means[name] = Cost(read / len(spending), written / len(spending), sizes.pop() if len(sizes) == 1 else None)
+    return means
+
+
+def estimated_flops(spending: Mapping[str, Cost]) -> float | None:
     """Floating-point operations of the forward passes: 2 per parameter and token (Kaplan et al., 2020).
 
     Attention over the context is left out; it is small while contexts are short against the model's width.
+
+    Returns:
+        ``None`` if the size of a model that cost anything is unknown.
     """
-    policy = spending[Spending.POLICY_PREFILL.value] + spending[Spending.POLICY_GENERATED.value]
-    scorer = spending[Spending.SCORER_PREFILL.value] + spending[Spending.SCORER_GENERATED.value]
-    return 2.0 * (policy * policy_parameters + scorer * scorer_parameters)
+    flops = 0.0
+    for cost in spending.values():
+        if cost.tokens and cost.parameters is None:
+            return None
+        flops += 2.0 * cost.tokens * (cost.parameters or 0)
+    return flops
 
 
 def curves(results: Sequence[MethodResult]) -> dict[tuple[str, str], list[MethodResult]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gradatim.evaluation import wording
 from gradatim.evaluation.bootstrap import FEW_PROBLEMS, Estimate
-from gradatim.evaluation.compare import MethodResult, equal_accuracy
+from gradatim.evaluation.compare import Cost, MethodResult, equal_accuracy
 from gradatim.evaluation.page import Picture, Section, Table, held, markdown_page
 from gradatim.evaluation.policies import PolicyResult
 from gradatim.evaluation.steps import StepScoreResult
@@ -170,7 +170,8 @@ def _search(value: Mapping[str, Any]) -> Section | None:
     if several := len(scorers) > 1:
         header.insert(1, "scorer")
     narrow = len(header) if peers else len(header) - 1
-    header += ["ratio", "policy tokens", "scorer tokens", *(["FLOPs"] if with_flops else [])]
+    charged = dict.fromkeys(("policy", "scorer", *(name for result in results for name in result["spending"])))
+    header += ["ratio", *(f"{name} tokens" for name in charged), *(["FLOPs"] if with_flops else [])]
     rows = []
     for result in results:
         peer, spending = peers.get(_same(result)), result["spending"]
@@ -182,8 +183,7 @@ def _search(value: Mapping[str, Any]) -> Section | None:
                 f"{result['tokens']:,.0f}",
                 wording.share(Estimate.from_fields(result, "accuracy", result["problems"])),
                 *(("", "") if peer is None else _peer(peer)),
-                f"{spending['policy_prefill'] + spending['policy_generated']:,.0f}",
-                f"{spending['scorer_prefill'] + spending['scorer_generated']:,.0f}",
+                *(f"{Cost(**spending.get(name, {})).tokens:,.0f}" for name in charged),
                 *([] if not with_flops else ["" if result["flops"] is None else f"{result['flops']:.2e}"]),
             ]
         )

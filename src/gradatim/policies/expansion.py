@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from gradatim.budget import Account
 from gradatim.engine.key_value_store import NodeState
 from gradatim.policies.base import Sampling
 from gradatim.tree import EndReason, Node, Step
@@ -36,6 +37,7 @@ class Expansion:
         read: the node as the model reads it: itself, or its counterpart in the model's tokens where the tree has text
             steps (see :class:`gradatim.text.transcript.Transcript`).
         sampling: how its branches are sampled.
+        account: what is charged for what is read and written.
         to_the_end: whether solutions are completed, or steps proposed.
         done: has what was written, in the order of draws, once all is written and charged.
         context: the last tokens of the node's path.
@@ -51,6 +53,7 @@ class Expansion:
     node: Node
     read: Node
     sampling: Sampling
+    account: Account
     to_the_end: bool
     done: asyncio.Future[list[Written]]
     context: list[int]
@@ -95,6 +98,10 @@ class Branch:
     keys_values: Tensor | None = None
     allowed: int | None = None
     begins: bool = True
+
+    @property
+    def account(self) -> Account:
+        return self.expansion.account
 
     @property
     def written(self) -> int:

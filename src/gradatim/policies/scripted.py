@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from gradatim.budget import Spending
+from gradatim.budget import POLICY, Account
 from gradatim.policies.base import Sampling
 from gradatim.policies.draws import distinct_draws
 from gradatim.tree import EndReason, Node, Step, Tree
@@ -51,6 +51,7 @@ class ScriptedPolicy:
     """
 
     def __init__(self, distribution: Distribution, sampling: Sampling | None = None, source: str = "scripted") -> None:
+        self.account = POLICY
         self.distribution = distribution
         self.source = source
         self.sampling = Sampling() if sampling is None else sampling
@@ -88,7 +89,7 @@ class ScriptedPolicy:
     def _draw_step(self, node: Node, generator: random.Random, keys: list[int], sampling: Sampling) -> Node | None:
         """Add one drawn step below ``node``, once for each of ``keys``, as far as the budget goes; ``None`` if nothing
         is left at all."""
-        if not _pay_prompt(node.tree):
+        if not _pay_prompt(node.tree, self.account):
             return None
         steps = self.distribution(node)
         if not steps:
@@ -98,7 +99,7 @@ class ScriptedPolicy:
         end = steps[index].end
         if len(tokens) > sampling.max_step_tokens:
             tokens, end = tokens[: sampling.max_step_tokens], EndReason.LENGTH
-        granted = node.tree.budget.take_up_to(Spending.POLICY_GENERATED, len(tokens))
+        granted = node.tree.budget.take_up_to(self.account, len(tokens))
         if granted < len(tokens):
             tokens, end = tokens[:granted], EndReason.BUDGET
         if not tokens:
@@ -111,7 +112,7 @@ class ScriptedPolicy:
         if ending is not None:
             end = ending.reason
             kept = min(len(tokens), max(1, ending.seen - len(node.text)))
-            node.tree.budget.give_back(Spending.POLICY_GENERATED, len(tokens) - kept)
+            node.tree.budget.give_back(self.account, len(tokens) - kept)
             tokens, text = tokens[:kept], text[: max(0, ending.length - len(node.text))]
         elif end is EndReason.BOUNDARY and node.depth + 1 >= sampling.max_steps:
             end = EndReason.STEPS
@@ -126,11 +127,11 @@ def step_tokens(step: ScriptedStep) -> tuple[int, ...]:
     return (*map(ord, step.text), *ending)
 
 
-def _pay_prompt(tree: Tree) -> bool:
+def _pay_prompt(tree: Tree, account: Account) -> bool:
     """Charge the prompt once for the tree; ``False`` if the budget cannot pay for it."""
     tree.set_prompt_tokens([ord(character) for character in tree.problem.prompt], "characters")
     prompt = len(tree.root.step.tokens)
-    return tree.budget.policy_prefill >= prompt or tree.budget.take(Spending.POLICY_PREFILL, prompt)
+    return tree.budget.read(account.name) >= prompt or tree.budget.take(account, read=prompt)
 
 
 def _weights(steps: Sequence[ScriptedStep], sampling: Sampling) -> list[float]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
-from gradatim.budget import Budget, Spending
+from gradatim.budget import Account, Budget
 
 
 class Writer(Protocol):
@@ -25,6 +25,11 @@ class Writer(Protocol):
 
     allowed: int | None
     begins: bool
+
+    @property
+    def account(self) -> Account:
+        """What it is charged to."""
+        ...
 
     @property
     def written(self) -> int:
@@ -128,7 +133,7 @@ class SpendingOrder(Generic[W]):
         """Take writers out that nobody waits for any more; what they wrote is charged."""
         for writer in writers:
             if self._taken_out(writer):
-                self._budget.take_up_to(Spending.POLICY_GENERATED, writer.written)
+                self._budget.take_up_to(writer.account, writer.written)
 
     def withdraw_all(self) -> None:
         """Take all writers out; what they wrote is charged."""
@@ -141,5 +146,5 @@ class SpendingOrder(Generic[W]):
 
     def _charge(self, writer: W) -> W:
         tokens = self._close(writer, self._budget.remaining)
-        self._budget.take_up_to(Spending.POLICY_GENERATED, tokens)
+        self._budget.take_up_to(writer.account, tokens)
         return writer

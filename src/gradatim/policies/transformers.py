@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from gradatim.budget import Spending
+from gradatim.budget import POLICY, Account
 from gradatim.engine.adapters import load_adapter, use_adapter
 from gradatim.engine.branch_batch import BranchBatch
 from gradatim.engine.identity import weights_identity
@@ -65,6 +65,7 @@ class TransformersPolicy:
             has a pass of its own.
         memory_bytes: bound on the cached keys and values of nodes; the least recently used are dropped and computed
             again when they are needed.
+        account: what trees are charged to.
 
     Raises:
         GradatimError: if the tokenizer has no end token, or the model's attention cannot be replaced or computes
@@ -82,6 +83,7 @@ class TransformersPolicy:
         batch_bytes: int = 4 << 30,
         tokens_per_pass: int = 1 << 16,
         memory_bytes: int = 2 << 30,
+        account: Account = POLICY,
     ) -> None:
         self.tokenizer = tokenizer
         self.chat = chat
@@ -89,7 +91,9 @@ class TransformersPolicy:
         self.max_branches = max_branches
         self.batch_bytes = batch_bytes
         self.tokens_per_pass = tokens_per_pass
-        self.tree_model = checked_tree_model(model, Spending.POLICY_PREFILL, memory_bytes)
+        self.tree_model = checked_tree_model(model, memory_bytes)
+        self._account = account
+        self.account = account.of_size(self.tree_model.parameters)
         self._text = StepText(model, tokenizer)
         self._positions = longest_path(model.config)
         self.too_long = TooLong("the policy's model reads and writes", self._positions, "stays unexpanded")
@@ -188,6 +192,7 @@ class TransformersPolicy:
         """Forget all cached keys and values and set the model up again, after its weights were trained."""
         self._source = None
         self.tree_model.refresh()
+        self.account = self._account.of_size(self.tree_model.parameters)
 
     def encode(self, tree: Tree) -> None:
         """Write the prompt's tokens to the root, if they are not there yet.
@@ -236,7 +241,7 @@ class TransformersPolicy:
             raise ValueError(f"n must be at least 1, got {n}")
         readable = [node for node in nodes if node.open and self._fits(node)]
         requests = [self._request(node, n, sampling or self.sampling, to_the_end) for node in readable]
-        expansions = [expansion for expansion in requests if self.tree_model.charge(expansion.read)]
+        expansions = [expansion for expansion in requests if self.tree_model.charge(expansion.read, expansion.account)]
         for expansion in expansions:
             self._order(expansion.node.tree).ask(expansion.branches)
         self._promised.update(expansion.done for expansion in expansions)
@@ -266,6 +271,7 @@ class TransformersPolicy:
             node,
             read,
             sampling,
+            self.account,
             to_the_end,
             done,
             context=tokens[-CONTEXT_TOKENS:],
@@ -300,7 +306,8 @@ class TransformersPolicy:
                 node = node.tree.add(node, replace(step, tokens=()), key=first)
                 self._transcript.note(node, read)
             if len(tree) > known:
-                self.tree_model.mark_written(read, written.keys_values if index == 0 else None)
+                kept = written.keys_values if index == 0 else None
+                self.tree_model.mark_written(read, kept, expansion.account)
         return node
 
     async def _run(self) -> None:

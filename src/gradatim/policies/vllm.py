@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from gradatim.budget import POLICY, Account
 from gradatim.engine.loading import load_tokenizer
 from gradatim.engine.too_long import TooLong
 from gradatim.errors import GradatimError
@@ -41,6 +42,7 @@ class Draft:
         read: the same in vLLM's tokens: itself, or its counterpart where the tree has text steps.
         keys: of the draws that it stands for; several where all of them are alike.
         sampling: how it is sampled.
+        account: what it is charged to.
         one_step: whether it ends with its first step.
         room: how many more steps may be written.
         path: the tokens of the node's path.
@@ -60,6 +62,7 @@ class Draft:
     read: Node
     keys: list[int]
     sampling: Sampling
+    account: Account
     one_step: bool
     room: int
     path: list[int]
@@ -133,6 +136,7 @@ class VllmPolicy:
         tokenizer: its model's tokenizer; it must have an end token.
         sampling: the default for calls that give none.
         chat: put problems as a conversation in the tokenizer's chat template; by default they are plain text.
+        account: what trees are charged to.
 
     Raises:
         GradatimError: if vLLM is not installed or the tokenizer has no end token.
@@ -145,12 +149,14 @@ class VllmPolicy:
         *,
         sampling: Sampling | None = None,
         chat: ChatFormat | None = None,
+        account: Account = POLICY,
     ) -> None:
         self._sampling_parameters = _vllm().SamplingParams
         self.llm = llm
         self.tokenizer = tokenizer
         self.sampling = Sampling() if sampling is None else sampling
         self.chat = chat
+        self.account = account
         model = llm.llm_engine.model_config
         self._text = StepText(SimpleNamespace(config=model.hf_config), tokenizer)
         self._positions = int(model.max_model_len)
@@ -209,7 +215,7 @@ class VllmPolicy:
             raise ValueError(f"n must be at least 1, got {n}")
         readable = [node for node in nodes if node.open and self._fits(node)]
         drafts = [draft for node in readable for draft in self._drafts(node, n, sampling, one_step=one_step)]
-        payable = [draft for draft in drafts if self._paths(draft.node.tree).charge(draft.node, len(draft.path))]
+        payable = [draft for draft in drafts if self._pays(draft)]
         for draft in payable:
             self._order(draft.node.tree).ask([draft])
         outcomes = await asyncio.gather(*map(self._write, payable), return_exceptions=True)
@@ -238,9 +244,13 @@ class VllmPolicy:
         room = max(1, sampling.max_steps - node.depth)
         thinking = opens_thought(self._text.text((), self._as_read(tree.root).tokens[-CONTEXT_TOKENS:]))
         return [
-            Draft(node, read, keys, sampling, one_step, room, path, node.text, thinking)
+            Draft(node, read, keys, sampling, self.account, one_step, room, path, node.text, thinking)
             for keys in distinct_draws(node, n, sampling)
         ]
+
+    def _pays(self, draft: Draft) -> bool:
+        """Charge what is read for the first time before a draft is written; returns whether the budget could pay."""
+        return self._paths(draft.node.tree).charge(draft.node, len(draft.path), draft.account)
 
     def _paths(self, tree: Tree) -> PaidPaths:
         return self._read.setdefault(tree, PaidPaths(tree.budget))
@@ -260,7 +270,7 @@ class VllmPolicy:
                 read = read.tree.add(read, step)
                 node = tree.add(node, replace(step, tokens=()), key=first)
                 self._transcript.note(node, read)
-            self._paths(tree).mark_written(node, len(step.tokens))
+            self._paths(tree).mark_written(node, len(step.tokens), draft.account)
             first = None
         return node
 

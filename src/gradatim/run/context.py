@@ -142,7 +142,7 @@ class Run:
         else:
             scorer = load_scorer(options.init, self.recipe.policy, options.layout)
         layout = "own" if scorer.layout is None else scorer.layout.name
-        self.folder.update("models", 0.0, scorer_parameters=scorer.tree_model.parameters, scorer_layout=layout)
+        self.folder.update("models", 0.0, scorer_layout=layout)
         return scorer
 
     def seed(self, name: str) -> int:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gradatim.budget import Spending
+from gradatim.budget import POLICY
 from gradatim.evaluation import (
+    Cost,
     MethodResult,
     PolicyResult,
     best_of_n,
@@ -156,8 +157,8 @@ def _telling(search: Search) -> dict[str, Any]:
     return {key: value for key, value in content if not isinstance(value, str | None) or value != defaults[key]}
 
 
-def subset_spending(tree: Tree, n: int, of: int, *, scored: bool) -> dict[str, float]:
-    """The tokens that ``n`` of a tree's ``of`` independent samples cost, exactly, as the mean over all subsets.
+def subset_spending(tree: Tree, n: int, of: int, *, scored: bool) -> dict[str, Cost]:
+    """What ``n`` of a tree's ``of`` independent samples cost each account, exactly, as the mean over all subsets.
 
     Each sample was written on its own while the prompt was read once. A scorer reads each distinct step once, and
     only those of finished solutions (of a scorer with a tokenizer of its own, the steps' shares of what it read are
@@ -168,30 +169,30 @@ def subset_spending(tree: Tree, n: int, of: int, *, scored: bool) -> dict[str, f
         tree: sampled from the root, with every finished solution scored.
         n: how many samples.
         of: how many the tree has.
-        scored: whether the scorer's reading counts.
+        scored: whether scoring counts, that is all accounts but the policy's.
     """
-    budget = tree.budget
-    scorer_prefill = 0.0
-    if scored:
-        lengths = _read_lengths(tree)
-        finished = [0] * len(tree)
-        for node in reversed(tree.nodes):
-            if node.finished:
-                finished[node.id] += node.multiplicity
-            if node.parent is not None:
-                finished[node.parent.id] += finished[node.id]
-        scale = budget.scorer_prefill / max(1, sum(lengths[node.id] for node in tree.nodes if finished[node.id]))
-        scorer_prefill = scale * sum(
-            lengths[node.id] * (1.0 - math.comb(of - finished[node.id], n) / math.comb(of, n))
-            for node in tree.nodes
-            if finished[node.id]
-        )
-    return {
-        Spending.POLICY_PREFILL.value: float(budget.policy_prefill),
-        Spending.POLICY_GENERATED.value: budget.policy_generated * n / of,
-        Spending.SCORER_PREFILL.value: scorer_prefill,
-        Spending.SCORER_GENERATED.value: 0.0,
-    }
+    spending = spending_of(tree.budget)
+    policy = spending.pop(POLICY.name, Cost())
+    subset = {POLICY.name: replace(policy, written=policy.written * n / of)}
+    if scored and spending:
+        share = _scored_share(tree, n, of)
+        for name, cost in spending.items():
+            subset[name] = replace(cost, read=share * cost.read, written=share * cost.written)
+    return subset
+
+
+def _scored_share(tree: Tree, n: int, of: int) -> float:
+    """The share of what a scorer read of ``of`` samples that it would have read, on average, of ``n`` of them."""
+    lengths = _read_lengths(tree)
+    finished = [0] * len(tree)
+    for node in reversed(tree.nodes):
+        if node.finished:
+            finished[node.id] += node.multiplicity
+        if node.parent is not None:
+            finished[node.parent.id] += finished[node.id]
+    read = [node.id for node in tree.nodes if finished[node.id]]
+    drawn = sum(lengths[each] * (1.0 - math.comb(of - finished[each], n) / math.comb(of, n)) for each in read)
+    return drawn / max(1, sum(lengths[each] for each in read))
 
 
 def _read_lengths(tree: Tree) -> list[int]:
@@ -203,7 +204,7 @@ def _read_lengths(tree: Tree) -> list[int]:
 
 def policy_tokens(tree: Tree) -> int:
     """The tokens that the policy read and wrote."""
-    return tree.budget.policy_prefill + tree.budget.policy_generated
+    return tree.budget.read(POLICY.name) + tree.budget.written(POLICY.name)
 
 
 def scorer_name(run: Run) -> str | None:
@@ -216,17 +217,14 @@ def _result(
     method: str,
     scorer: str | None,
     rewards: Sequence[float],
-    spending: Sequence[dict[str, float]],
+    spending: Sequence[dict[str, Cost]],
     settings: dict[str, Any],
 ) -> MethodResult:
-    models = run.folder.record("models")
     return method_result(
         method,
         scorer or "none",
         rewards,
         spending,
-        policy_parameters=models.get("policy_parameters"),
-        scorer_parameters=models.get("scorer_parameters", 0),
         settings=settings,
         seed=run.recipe.seed,
     )

@@ -23,6 +23,7 @@ from gradatim.evaluation import (
     bootstrap_difference,
     bootstrap_mean,
     estimated_flops,
+    mean_spending,
     pass_at_k,
     samples_of,
     scored_states,
@@ -212,15 +213,13 @@ def _pass(group: Sequence[Any], k: int) -> float:
 def _costs(run: Run, measured: Measured) -> dict[str, Any]:
     """What one sampled solution costs, prompt included, in tokens of the policy and estimated FLOPs."""
     of = run.recipe.evaluation.samples
-    spending = [subset_spending(tree, 1, of, scored=False) for tree in measured.sampled]
-    mean = {kind: sum(part[kind] for part in spending) / len(spending) for kind in spending[0]}
-    parameters = run.folder.record("models").get("policy_parameters")
+    mean = mean_spending([subset_spending(tree, 1, of, scored=False) for tree in measured.sampled])
     return {
-        "tokens_per_problem": sum(mean.values()),
+        "tokens_per_problem": sum(cost.tokens for cost in mean.values()),
         "tokens_per_problem_all_samples": bootstrap_mean(
             [float(policy_tokens(tree)) for tree in measured.sampled], resamples=1
         ).value,
-        "flops_per_problem": None if parameters is None else estimated_flops(mean, parameters),
+        "flops_per_problem": estimated_flops(mean),
     }
 
 

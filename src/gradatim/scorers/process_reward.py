@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from gradatim.budget import Spending
+from gradatim.budget import SCORER, Account
 from gradatim.engine.loading import Quantization
 from gradatim.engine.passes import next_pass
 from gradatim.engine.path_length import longest_path
@@ -58,6 +58,7 @@ class ProcessRewardScorer:
         rows_per_pass: how many steps one forward pass reads at most.
         tokens_per_pass: how many tokens it takes at most, with what the steps attend to and padding; one longer path
             has a pass of its own.
+        account: what trees are charged to.
 
     Raises:
         GradatimError: if a classifier has neither one label nor two, or the model's attention cannot be replaced or
@@ -73,6 +74,7 @@ class ProcessRewardScorer:
         memory_bytes: int = 2 << 30,
         rows_per_pass: int = 256,
         tokens_per_pass: int = 1 << 16,
+        account: Account = SCORER,
     ) -> None:
         is_classifier = model.get_output_embeddings() is None
         if is_classifier and model.config.num_labels not in (1, 2):
@@ -84,7 +86,8 @@ class ProcessRewardScorer:
         self.rows_per_pass = rows_per_pass
         self.tokens_per_pass = tokens_per_pass
         self.layout = layout
-        self.tree_model = checked_tree_model(model, Spending.SCORER_PREFILL, memory_bytes)
+        self.tree_model = checked_tree_model(model, memory_bytes)
+        self.account = account.of_size(self.tree_model.parameters)
         self._transcript = None if layout is None else Transcript(layout.path_tokens)
         self._positions = longest_path(model.config)
         self.too_long = TooLong("the reward model reads", self._positions, "stays unscored")
@@ -144,7 +147,7 @@ class ProcessRewardScorer:
             length = len(read.tokens)
             if length > self._positions:
                 self.too_long.note(node, length)
-            elif self.tree_model.charge(read):
+            elif self.tree_model.charge(read, self.account):
                 futures[node] = loop.create_future()
                 self._waiting.append((node, read, futures[node]))
         if self._waiting and (self._pump is None or self._pump.done()):

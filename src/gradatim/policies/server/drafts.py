@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gradatim.budget import Account
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Sampling
 from gradatim.policies.draws import distinct_draws
@@ -25,6 +26,7 @@ class Draft:
         keys: of the draws that it stands for; several where all would be the same.
         seed: of its first request.
         sampling: how it is sampled.
+        account: what it is charged to.
         one_step: whether it ends with its first step.
         limit: tokens after which it is cut off.
         begin: its division before anything is written.
@@ -49,6 +51,7 @@ class Draft:
     keys: list[int]
     seed: int
     sampling: Sampling
+    account: Account
     one_step: bool
     limit: int
     begin: Division
@@ -119,7 +122,7 @@ class Draft:
             self.division.finish(EndReason.LENGTH if self.division.full else EndReason.BUDGET)
 
 
-def drafts_below(node: Node, n: int, sampling: Sampling, *, one_step: bool) -> list[Draft]:
+def drafts_below(node: Node, n: int, sampling: Sampling, account: Account, *, one_step: bool) -> list[Draft]:
     """The drafts for ``n`` draws below ``node``; one stands for all where they are alike."""
     room = 1 if one_step else max(1, sampling.max_steps - node.depth)
     closing = EndReason.BOUNDARY if one_step and node.depth + 1 < sampling.max_steps else EndReason.STEPS
@@ -130,6 +133,7 @@ def drafts_below(node: Node, n: int, sampling: Sampling, *, one_step: bool) -> l
             keys=keys,
             seed=keys[0],
             sampling=sampling,
+            account=account,
             one_step=one_step,
             limit=room * sampling.max_step_tokens,
             begin=begin,

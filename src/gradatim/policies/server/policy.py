@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 
+from gradatim.budget import POLICY, Account
 from gradatim.errors import GradatimError, ProblemError
 from gradatim.policies.base import Sampling
 from gradatim.policies.server.answers import Answer
@@ -84,6 +85,7 @@ class ServerPolicy:
         timeout: the longest silence within an answer, in seconds.
         retries: how often a request is sent again after a failure that may pass. A server that never answered and
             takes no connection is not tried again.
+        account: what trees are charged to.
 
     Raises:
         ProblemError: when the policy is used: if a request comes to nothing, and others may not.
@@ -105,11 +107,13 @@ class ServerPolicy:
         requests_per_minute: float | None = None,
         timeout: float = 120.0,
         retries: int = 6,
+        account: Account = POLICY,
     ) -> None:
         if chat is not None and api == "completions":
             raise GradatimError(
                 "a chat format needs chat completions; leave chat out or use api='chat'", options=("chat", "api='chat'")
             )
+        self.account = account
         self.sampling = Sampling() if sampling is None else sampling
         client = Client(
             url,
@@ -171,7 +175,7 @@ class ServerPolicy:
         """
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        groups = [drafts_below(node, n, sampling, one_step=one_step) for node in nodes if node.open]
+        groups = [drafts_below(node, n, sampling, self.account, one_step=one_step) for node in nodes if node.open]
         by_tree: dict[Tree, list[list[Draft]]] = {}
         for drafts in groups:
             by_tree.setdefault(drafts[0].node.tree, []).append(drafts)
@@ -198,7 +202,7 @@ class ServerPolicy:
         first: int | None = key
         for step, tokens in draft.division.steps:
             node = tree.add(node, replace(step, source=self.source), key=first)
-            self._turns(tree).paths.mark_written(node, tokens)
+            self._turns(tree).paths.mark_written(node, tokens, draft.account)
             first = None
         return node
 
@@ -236,17 +240,18 @@ class ServerPolicy:
     async def _read(self, drafts: Sequence[Draft], turns: Turns) -> bool:
         """Pay for what the policy reads for the first time below the drafts' node; ``False`` if the budget cannot, or
         nobody says how much it is."""
-        node = drafts[0].node
+        node, account = drafts[0].node, drafts[0].account
         try:
             await self._endpoint.connect()
             if self._endpoint.kind.many:  # their choices have seeds one after the other
                 for index, draft in enumerate(drafts):
                     draft.seed = drafts[0].keys[0] + index
-            if not turns.paths.unknown(node):
+            if not turns.paths.unknown(node, account):
                 return True
             if turns.limited:
                 await turns.all_charged()
-            return turns.paths.charge(node, await self._endpoint.count(node.tree.problem, node.text))
+            tokens = await self._endpoint.count(node.tree.problem, node.text)
+            return turns.paths.charge(node, tokens, account)
         except GradatimError as error:
             for draft in drafts:
                 draft.error = error
