@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim import GradatimError
-from gradatim.store import RowFormat, read_jsonl, row_format, to_dataset, write_jsonl
+from gradatim.store import RowFormat, read_jsonl, row_format, write_jsonl
 
 EXAMPLES: dict[RowFormat, dict[str, Any]] = {
     RowFormat.STEPWISE_SUPERVISION: {"prompt": "p", "completions": ["a\n", "é"], "labels": [True, False]},
@@ -33,14 +33,11 @@ ROWS = st.lists(
 
 
 @pytest.mark.parametrize("kind", RowFormat)
-def test_each_format_is_known_by_its_columns_and_kept_by_both_exports(kind: RowFormat, tmp_path: Path) -> None:
+def test_each_format_is_known_by_its_columns_and_kept(kind: RowFormat, tmp_path: Path) -> None:
     row = EXAMPLES[kind]
     assert set(row) == kind.value
     for rows in ([row, row], [row | {"weight": 0.5, "problem_id": "1"}]):
         assert row_format(rows) is kind
-        dataset = to_dataset(rows)
-        assert set(dataset.column_names) == set(rows[0])
-        assert dataset.to_list() == rows
         write_jsonl(rows, tmp_path / "rows.jsonl")
         assert read_jsonl(tmp_path / "rows.jsonl") == rows
 
@@ -74,17 +71,10 @@ def test_half_characters_are_escaped_and_all_others_stay_readable(tmp_path: Path
 def test_rows_of_no_format_are_refused_and_nothing_is_written(
     rows: list[dict[str, Any]], message: str, tmp_path: Path
 ) -> None:
-    for export in (row_format, to_dataset, lambda rows: write_jsonl(rows, tmp_path / "rows.jsonl")):
+    for export in (row_format, lambda rows: write_jsonl(rows, tmp_path / "rows.jsonl")):
         with pytest.raises(GradatimError, match=message):
             export(rows)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("values", [[True, "x"], ["x", 1], [[True], ["x"]], [1.5, "x"], [{"a": 1}, "x"]])
-def test_a_column_of_mixed_types_is_refused(values: list[Any]) -> None:
-    rows = [EXAMPLES[RowFormat.PROMPT_COMPLETION] | {"extra": value} for value in values]
-    with pytest.raises(GradatimError, match="mixes types"):
-        to_dataset(rows)
 
 
 def test_lines_that_are_no_objects_are_named_or_skipped(tmp_path: Path) -> None:

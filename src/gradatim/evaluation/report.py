@@ -20,7 +20,7 @@ from gradatim.tasks.truth import OF_STATES
 REPORT_VERSION = 2
 _RESERVED = {
     "report_version", "title", "settings", "policies", "differences", "search", "equal_accuracy", "prm", "notes",
-    "plots", "details",
+    "plots",
 }  # fmt: skip
 
 
@@ -37,7 +37,6 @@ class Report:
         prm: quality of the process reward model's step scores.
         notes: sentences for the reader, such as what fell short and why.
         plots: caption to file name, relative to the report's folder.
-        details: further JSON values for programs.
     """
 
     title: str
@@ -48,7 +47,6 @@ class Report:
     prm: StepScoreResult | None = None
     notes: list[str] = field(default_factory=list)
     plots: dict[str, str] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The report as one JSON object, with the same keys in every run.
@@ -70,7 +68,6 @@ class Report:
             "prm": None if self.prm is None else self.prm.to_json(),
             "notes": list(self.notes),
             "plots": dict(self.plots),
-            "details": dict(self.details),
         }
 
     def to_markdown(self) -> str:

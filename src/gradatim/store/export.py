@@ -1,4 +1,4 @@
-"""Rows of supervision to ``datasets`` and JSON lines, in the column names that the ecosystem already uses."""
+"""Rows of supervision as JSON lines, in the column names that the ecosystem already uses."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from gradatim.errors import GradatimError
 from gradatim.records import MalformedRecordError, open_file
 from gradatim.store.files import atomic_writer
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 Row = Mapping[str, Any]
 
@@ -57,22 +54,6 @@ def row_format(rows: Sequence[Row]) -> RowFormat:
                 "give one label for each completion"
             )
     return known
-
-
-def to_dataset(rows: Sequence[Row]) -> Dataset:
-    """``rows`` as a ``datasets.Dataset``, one column for each key.
-
-    Raises:
-        GradatimError: as :func:`row_format`, or if a column mixes types.
-    """
-    import pyarrow
-    from datasets import Dataset
-
-    row_format(rows)
-    try:
-        return Dataset.from_list([dict(row) for row in rows])
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-        raise GradatimError(f"a column of the rows mixes types, which a dataset cannot hold: {error}") from error
 
 
 def write_jsonl(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
