@@ -61,12 +61,12 @@ def judge_models(task: Gsm8k, lines: Iterable[str]) -> dict[str, ModelRecord]:
 
 
 def judge(model: ModelRecord, task: Gsm8k, problem: Problem, solution: str, recorded: bool) -> None:
-    verdict = task.verify(problem, solution)
+    verdict = task.check(problem, solution)
     steps = task.split_steps(solution)
     place = task.first_wrong_calculation(steps)
     model.recorded.append(recorded)
     model.judged.append(verdict.correct is True)
-    model.answered.append(verdict.answer is not None)
+    model.answered.append(task.answer(problem, solution) is not None)
     model.first_error.append(place)
     model.steps.append(len(steps))
     model.findings.update(annotation.finding for annotation in check_annotations(solution))

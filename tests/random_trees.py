@@ -65,3 +65,4 @@ def _annotate(draw: st.DrawFn, node: Node) -> None:
     node.reward = draw(st.none() | st.sampled_from([0.0, 0.5, 1.0]))
     node.correct = draw(st.none() | st.booleans())
     node.answer = draw(st.none() | st.text(max_size=3))
+    node.notes = draw(st.dictionaries(NAMES, st.none() | st.text(max_size=3) | st.lists(st.booleans()), max_size=2))

@@ -386,10 +386,10 @@ def test_a_run_whose_verifier_always_fails_says_so_at_its_end(tmp_path: Path) ->
     path.write_text(
         "from gradatim.part import part\nfrom gradatim.tasks.countdown import Countdown\n\n\n"
         "@part\nclass Broken(Countdown):\n"
-        "    def verify(self, problem, text):\n        return undefined\n"
+        "    def check(self, problem, text):\n        return undefined\n"
     )
     arguments = run_small(tmp_path, task={"name": f"{path}:Broken"})
-    with pytest.warns(UserWarning, match=r"failed for every solution .*Broken.verify .*line 8 of broken.py"):
+    with pytest.warns(UserWarning, match=r"failed for every solution .*Broken.check .*line 8 of broken.py"):
         result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
 

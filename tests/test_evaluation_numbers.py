@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ from gradatim.evaluation import (
     weighted_majority,
 )
 from gradatim.supervision import path_pairs, right_solutions
-from gradatim.tasks import Verdict, grade
+from gradatim.tasks import Task, Verdict, grade
 from gradatim.tasks.countdown import Countdown, make_problem
 from gradatim.view.text import mark
 
@@ -287,22 +287,24 @@ def curve_point(tokens: float, accuracy: float) -> MethodResult:
     return MethodResult("m", "s", Estimate(accuracy, accuracy, accuracy, 10), {"policy": Cost(written=tokens)})
 
 
-class PartialCredit:
+class PartialCredit(Task):
     """A verifier that rewards the share of the tests that pass, and calls right what passes all."""
 
-    name = "partial"
-    step_end = ("\n",)
+    def problems(self, split: str, count: int | None = None) -> list[Problem]:
+        return []
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
-        passed = float(text)
-        return Verdict(passed, text, "", correct=passed == 1.0)
+    def answer(self, problem: Problem, text: str) -> str:
+        return text
+
+    def check(self, problem: Problem, text: str) -> Verdict:
+        return Verdict(float(text), "", correct=float(text) == 1.0)
 
 
 def graded_tree(*texts: str) -> Tree:
     tree = Tree(Problem("p", "Q?\n"))
     for text in texts:
         tree.add(tree.root, Step((), text, end=EndReason.END_OF_TEXT))
-    grade(tree, cast(Any, PartialCredit()))
+    grade(tree, PartialCredit())
     return tree
 
 

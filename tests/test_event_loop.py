@@ -25,7 +25,7 @@ from gradatim.part import part
 from gradatim.run import Progress, run_recipe
 from gradatim.run.growing import tree_search
 from gradatim.scorers.rollouts import RolloutScorer
-from gradatim.tasks.base import Verdict, grade_without_blocking
+from gradatim.tasks.base import Verdict, grade_nodes
 from gradatim.tasks.countdown import Countdown
 from gradatim.tree import Problem
 from scripted_countdown import new_tree, random_policy
@@ -120,9 +120,9 @@ def test_no_other_place_starts_an_event_loop() -> None:
 class SlowTask(Countdown):
     """Countdown with a verifier that waits, as one does that asks a sandbox."""
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
+    def check(self, problem: Problem, text: str) -> Verdict:
         time.sleep(SLOW)
-        return super().verify(problem, text)
+        return super().check(problem, text)
 
 
 def ticks_during(work: Callable[[], Awaitable[object]]) -> int:
@@ -149,7 +149,7 @@ def test_the_loop_goes_on_while_a_verification_runs() -> None:
     task, tree = SlowTask(), new_tree()
     asyncio.run(random_policy().rollout([tree.root], 3))
     leaves = [leaf for leaf in tree.leaves() if not leaf.open]
-    assert ticks_during(lambda: grade_without_blocking(leaves, task)) > 5 * len(leaves)
+    assert ticks_during(lambda: grade_nodes(leaves, task)) > 5 * len(leaves)
     assert all(leaf.reward is not None for leaf in leaves)
     fresh = new_tree()
     scorer = RolloutScorer(random_policy(), task, rollouts=3)

@@ -48,7 +48,7 @@ def test_the_reported_accuracy_is_the_verifiers(folder: Path, tmp_path: Path) ->
     assert EndReason.ANSWER in ends
     assert not any("Question" in leaf.text for leaf in leaves)
     rewards = [float(extract_answer(leaf.text) == leaf.tree.problem.answer) for leaf in leaves]
-    assert rewards == [task.verify(leaf.tree.problem, leaf.text).reward for leaf in leaves]
+    assert rewards == [task.check(leaf.tree.problem, leaf.text).reward for leaf in leaves]
     accuracy = sum(rewards) / len(rewards)
     assert value["base"]["pass_at_1"] == pytest.approx(accuracy)
     assert 0.6 < accuracy < 1.0  # the model is good and not perfect

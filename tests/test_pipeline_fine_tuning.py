@@ -49,7 +49,7 @@ def test_generated_demonstrations_are_of_the_problems_behind_those_that_are_grow
     task = Countdown()
     found = worked_solutions(task, "train", 3, behind=4)
     assert [problem.id for problem, _ in found] == [problem.id for problem in task.problems("train", 7)[4:]]
-    assert all(task.verify(problem, solution).reward == 1.0 for problem, solution in found)
+    assert all(task.check(problem, solution).reward == 1.0 for problem, solution in found)
 
 
 def test_records_give_their_solutions_and_share_problems_only_where_there_are_too_few(tmp_path: Path) -> None:

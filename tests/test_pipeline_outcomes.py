@@ -16,7 +16,7 @@ from gradatim.recipes.schema import SamplingOptions
 from gradatim.run import Progress, run_recipe
 from gradatim.run.outcomes import Outcomes, nothing_solved, outcomes_of, says_what_ends, warnings_of
 from gradatim.run.shown_solutions import shown_solutions
-from gradatim.tasks.base import Task, Verdict, grade
+from gradatim.tasks.base import Task, Verdict, compare, grade
 from gradatim.tasks.countdown import Countdown
 from small_runs import small_recipe
 
@@ -31,11 +31,12 @@ class Sixes(Task):
     def split_steps(self, text: str) -> list[str]:
         return text.splitlines(keepends=True)
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
-        last = text.split()[-1] if text.split() else None
-        if last is None or not last.isdigit():
-            return Verdict(0.0, None, "no final answer: no number at the end")
-        return Verdict(float(last == "6"), last, "correct" if last == "6" else f"wrong answer: {last} instead of 6")
+    def answer(self, problem: Problem, text: str) -> str | None:
+        last = text.split()[-1] if text.split() else ""
+        return last if last.isdigit() else None
+
+    def check(self, problem: Problem, text: str) -> Verdict:
+        return compare("6", self.answer(problem, text), "no final answer: no number at the end")
 
 
 Leaf = tuple[str, EndReason] | tuple[str, EndReason, int]
@@ -133,12 +134,12 @@ def test_leaves_without_a_value_and_identical_draws() -> None:
 
 def test_why_nothing_was_solved() -> None:
     trees = [tree_of([("x", EndReason.STOP), ("y", EndReason.STOP), ("7", EndReason.ANSWER)])]
-    assert nothing_solved(counted(trees), Sixes(), trees) == (
+    assert nothing_solved(counted(trees), trees) == (
         "nothing was solved, none of 3 solutions is right; the verifier says: no final answer (2), wrong answer (1); "
         "for instance p: no final answer: no number at the end"
     )
     cut = [tree_of([("x", EndReason.BUDGET)])]
-    assert nothing_solved(counted(cut), Sixes(), cut).endswith("and none was finished")
+    assert nothing_solved(counted(cut), cut).endswith("and none was finished")
 
 
 def test_solutions_of_different_problems_are_shown() -> None:
@@ -147,7 +148,7 @@ def test_solutions_of_different_problems_are_shown() -> None:
         for place in range(4)
     ]
     trees.append(tree_of([("x" * 9000, EndReason.LENGTH, 8)], "long"))
-    shown = shown_solutions(trees, Sixes(), SamplingOptions(max_step_tokens=8, max_steps=2))
+    shown = shown_solutions(trees, SamplingOptions(max_step_tokens=8, max_steps=2))
     assert [(entry["problem"], entry["kind"], entry["ended_by"]) for entry in shown] == [
         ("p0", "right", "complete answer"),
         ("p1", "right", "complete answer"),

@@ -78,7 +78,7 @@ def test_trees_are_graded_and_valued(whole: Path) -> None:
     task = Countdown()
     for tree in stored(whole, "round-1"):
         for leaf in tree.solutions():
-            assert leaf.reward == task.verify(tree.problem, leaf.text).reward
+            assert leaf.reward == task.check(tree.problem, leaf.text).reward
         assert tree.root.children
         assert all(VALUE in node.scores for node in tree.nodes)
 

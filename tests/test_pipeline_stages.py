@@ -403,7 +403,9 @@ class Twice(Search):
     n: PositiveInt = 1
     """Half of the solutions."""
 
-    async def __call__(self, tree: Any, policy: Any, scorer: Any = None, *, sampling: Any = None) -> None:
+    async def __call__(
+        self, tree: Any, policy: Any, scorer: Any = None, *, sampling: Any = None, answer: Any = None
+    ) -> None:
         await policy.rollout([tree.root], 2 * self.n, sampling)
 '''
 

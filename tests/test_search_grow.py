@@ -65,8 +65,6 @@ def test_a_step_drawn_often_weighs_more_than_one_expanded_often() -> None:
     back_up_values(tree)
     assert tree.root.scores["value"] == 0.75
     assert tree.root.counts["value"] == 4
-    tree.backup("leaves")
-    assert tree.root.scores["leaves"] == 0.25
 
 
 def test_open_and_budget_cut_leaves_say_nothing_and_long_ones_are_wrong() -> None:

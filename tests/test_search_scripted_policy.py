@@ -132,4 +132,4 @@ def test_noise_is_the_share_of_illegal_moves() -> None:
 
 
 def _legal(text: str) -> bool:
-    return "wrong" not in TASK.verify(PROBLEM, text).reason
+    return "wrong" not in TASK.check(PROBLEM, text).reason

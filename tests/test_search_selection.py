@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gradatim.errors import GradatimError
-from gradatim.search import best_of_n, majority, path_score, weighted_majority
+from gradatim.search import (
+    IndependentSampling,
+    best_of_n,
+    by_answer,
+    give_answers,
+    majority,
+    path_score,
+    weighted_majority,
+)
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
-from scripted_countdown import new_tree
+from scripted_countdown import TASK, new_tree, problems, random_policy
 
 
 def add_solution(
@@ -102,6 +112,27 @@ def test_votes_need_graded_solutions_and_scores_of_zero_or_more(tree: Tree) -> N
     leaf.reward = leaf.answer = None
     with pytest.raises(GradatimError, match="grade the tree"):
         majority(tree)
+
+
+def test_a_search_votes_by_answers_that_it_asks_for() -> None:
+    tree = new_tree(problems(1)[0])
+    asked: list[str] = []
+
+    def answer(problem: Problem, text: str) -> str | None:
+        asked.append(text)
+        return TASK.answer(problem, text)
+
+    asyncio.run(IndependentSampling(n=8)(tree, random_policy(), answer=answer))
+    solutions = tree.solutions()
+    assert sorted(asked) == sorted(leaf.text for leaf in solutions)
+    assert [leaf.answer for leaf in solutions] == [TASK.answer(tree.problem, leaf.text) for leaf in solutions]
+    assert all(leaf.reward is None and not leaf.notes for leaf in solutions), "nobody asked for the truth"
+    groups = by_answer(tree)
+    assert {len({leaf.answer for leaf in group}) for group in groups} == {1}
+    assert majority(tree) in max(groups, key=lambda group: sum(leaf.multiplicity for leaf in group))
+    asked.clear()
+    asyncio.run(give_answers(tree, answer))
+    assert len(asked) == sum(leaf.answer is None for leaf in solutions), "what is known is not asked again"
 
 
 def test_a_vote_needs_answers_and_no_truth() -> None:

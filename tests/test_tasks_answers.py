@@ -352,7 +352,7 @@ def test_references_may_be_numbers(tmp_path: Path) -> None:
     for task in (Math(source=str(path)), Gsm8k(source=str(path))):
         for problem in task.problems("train"):
             number = int(re.findall(r"\d+", str(problem.data["question"]))[0]) + 27
-            assert task.verify(problem, rf"So \boxed{{{number}}}.").reward == 1.0
+            assert task.check(problem, rf"So \boxed{{{number}}}.").reward == 1.0
 
 
 # What must not be computed

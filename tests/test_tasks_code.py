@@ -68,7 +68,7 @@ def test_the_layouts_become_problems(tmp_path: Path) -> None:
     assert [problem.data["layout"] for problem in (function, asserts, inputs)] == ["function", "asserts", "inputs"]
     for problem in (function, asserts, inputs):
         assert json.loads(json.dumps(problem.data)) == problem.data
-        assert task.verify(problem, problem.data["solution"]).reason == "correct"
+        assert task.check(problem, problem.data["solution"]).reason == "correct"
 
 
 def test_a_template_may_show_the_tests(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_template_may_show_the_tests(tmp_path: Path) -> None:
     assert problem.prompt.startswith("Task: Write a function")
     assert "\nassert shared([3, 4], [4, 5]) == (4,)\nassert sorted" in problem.prompt
     going_on = ASSERTS["code"] + "\nTask: Write another one.\ndef broken("  # type: ignore[operator]
-    assert task.verify(problem, going_on).reason == "correct"
+    assert task.check(problem, going_on).reason == "correct"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_machine_without_a_sandbox_is_an_error_for_users(tmp_path: Path, monke
     problem = task.problems("train", 1)[0]
     run._best_isolation.cache_clear()
     monkeypatch.setattr(sys, "platform", "darwin")
-    for ask in (lambda: task.problems("train"), lambda: task.verify(problem, "def shared(a, b):\n    return ()\n")):
+    for ask in (lambda: task.problems("train"), lambda: task.check(problem, "def shared(a, b):\n    return ()\n")):
         with pytest.raises(GradatimError, match="programs can only be run safely on Linux"):
             ask()
 
@@ -182,10 +182,10 @@ def test_extraction(text: str, program: str | None) -> None:
 )
 def test_a_function_is_called_by_the_tests(tmp_path: Path, text: str, reason: str) -> None:
     task, problem = problem_of(tmp_path, FUNCTION)
-    verdict = task.verify(problem, text)
+    verdict = task.check(problem, text)
     assert verdict.reason == reason
     assert verdict.reward == (reason == "correct")
-    assert (verdict.answer is None) == (reason == "no code")
+    assert (task.answer(problem, text) is None) == (reason == "no code")
 
 
 @pytest.mark.parametrize(
@@ -203,28 +203,28 @@ def test_a_function_is_called_by_the_tests(tmp_path: Path, text: str, reason: st
 )
 def test_a_program_answers_inputs(tmp_path: Path, text: str, reason: str) -> None:
     task, problem = problem_of(tmp_path, INPUTS)
-    verdict = task.verify(problem, text)
+    verdict = task.check(problem, text)
     assert verdict.reason == reason
     assert verdict.reward == (reason == "correct")
 
 
 def test_the_reward_may_be_the_share_of_tests(tmp_path: Path) -> None:
     task, problem = problem_of(tmp_path, INPUTS, reward="fraction")
-    verdict = task.verify(problem, "a, b = map(int, input().split())\nprint(abs(a) + abs(b))")
+    verdict = task.check(problem, "a, b = map(int, input().split())\nprint(abs(a) + abs(b))")
     assert (verdict.reward, verdict.reason) == (2 / 3, "wrong answer in test 2; 2 of 3 passed")
     assert verdict.correct is False
     task, problem = problem_of(tmp_path, ASSERTS, reward="fraction")
-    verdict = task.verify(problem, "def shared(a, b): return ()")
+    verdict = task.check(problem, "def shared(a, b): return ()")
     assert (verdict.reward, verdict.reason) == (0.5, "wrong answer in test 1; 1 of 2 passed")
-    assert task.verify(problem, "import os\ndef shared(a, b): os._exit(0)").reward == 0
+    assert task.check(problem, "import os\ndef shared(a, b): os._exit(0)").reward == 0
     task, problem = problem_of(tmp_path, FUNCTION, reward="fraction")
-    assert task.verify(problem, "    return twice(sum(numbers)) if numbers != [1, 2] else 0").reward == 0.5
+    assert task.check(problem, "    return twice(sum(numbers)) if numbers != [1, 2] else 0").reward == 0.5
 
 
 @pytest.mark.parametrize("text", ["\0", "\ud800", "(" * 5000, "-" * 5000 + "1", "9" * 5000, "```", "def shared", "\\"])
 def test_no_text_raises(tmp_path: Path, text: str) -> None:
     task, problem = problem_of(tmp_path, ASSERTS)
-    assert task.verify(problem, text).reward == 0
+    assert task.check(problem, text).reward == 0
 
 
 # Values and objects between program and tests
@@ -265,8 +265,8 @@ def length(node): return 0 if node is None else 1 + length(node.next)
         ],
     }
     task, problem = problem_of(tmp_path, record)
-    assert task.verify(problem, program).reason == "correct"
-    assert task.verify(problem, program.replace("yield from range(n)", "yield n")).reason == "wrong answer in test 7"
+    assert task.check(problem, program).reason == "correct"
+    assert task.check(problem, program.replace("yield from range(n)", "yield n")).reason == "wrong answer in test 7"
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def length(node): return 0 if node is None else 1 + length(node.next)
 )  # fmt: skip
 def test_a_program_cannot_pass_but_by_right_values(tmp_path: Path, program: str) -> None:
     task, problem = problem_of(tmp_path, ASSERTS)
-    assert task.verify(problem, program).reward == 0
+    assert task.check(problem, program).reward == 0
 
 
 def test_the_tests_are_not_in_the_programs_reach(tmp_path: Path) -> None:
@@ -313,4 +313,4 @@ def shared(function, rest):
             pass
     return "nothing found"
 """
-    assert task.verify(problem, program).reason == "correct"
+    assert task.check(problem, program).reason == "correct"

@@ -88,14 +88,15 @@ def test_partial_solutions_are_known_to_be_good_or_lost() -> None:
 
 def test_right_solution_is_rewarded() -> None:
     for text in (SOLUTION, SOLUTION + "\n"):
-        verdict = TASK.verify(PROBLEM, text)
+        verdict = TASK.check(PROBLEM, text)
         assert (verdict.reward, verdict.reason) == (1.0, "correct")
-        assert verdict.answer == "35 + 8 = 43; 43 + 3 = 46; 7 * 5 = 35"
+        assert TASK.answer(PROBLEM, text) == "35 + 8 = 43; 43 + 3 = 46; 7 * 5 = 35"
     flipped = " 5 * 7 = 35 | 8 35 3\n 8 + 35 = 43 | 43 3\n 43 + 3 = 46 | 46"
-    assert TASK.verify(PROBLEM, flipped) == TASK.verify(PROBLEM, SOLUTION)
+    assert TASK.check(PROBLEM, flipped) == TASK.check(PROBLEM, SOLUTION)
+    assert TASK.answer(PROBLEM, flipped) == TASK.answer(PROBLEM, SOLUTION)
     wrong = " 7 * 5 = 35 | 3 8 35\n 35 + 8 = 46 | 3 46\n 46 + 3 = 46 | 46"
-    assert TASK.verify(PROBLEM, wrong).answer == "35 + 8 = 46; 46 + 3 = 46; 7 * 5 = 35"
-    assert TASK.verify(PROBLEM, "seven").answer is None
+    assert TASK.answer(PROBLEM, wrong) == "35 + 8 = 46; 46 + 3 = 46; 7 * 5 = 35"
+    assert TASK.answer(PROBLEM, "seven") is None
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_right_solution_is_rewarded() -> None:
     ],
 )
 def test_every_rejection_has_a_reason(text: str, rejection: Rejection, detail: str) -> None:
-    verdict = TASK.verify(PROBLEM, text)
+    verdict = TASK.check(PROBLEM, text)
     assert verdict.reward == 0.0
     assert verdict.reason.startswith(rejection.value)
     assert detail in verdict.reason
@@ -131,7 +132,7 @@ pieces = st.sampled_from(
 @given(st.text(max_size=60) | st.lists(pieces, max_size=25).map("".join))
 @settings(max_examples=300, deadline=None)
 def test_verifier_never_raises_and_splitting_loses_nothing(text: str) -> None:
-    verdict = TASK.verify(PROBLEM, text)
+    verdict = TASK.check(PROBLEM, text)
     assert verdict.reward in (0.0, 1.0)
     assert (verdict.reason == "correct") == (verdict.reward == 1.0)
     assert "".join(TASK.split_steps(text)) == text
@@ -148,7 +149,7 @@ def test_demonstrations_are_right_and_within_the_difficulty() -> None:
         assert len(numbers) == 5
         assert max(numbers) <= 9
         assert 1 <= target <= 40
-        assert task.verify(problem, solution).reward == 1.0
+        assert task.check(problem, solution).reward == 1.0
         results = [int(line.split("=")[1].split("|")[0]) for line in solution.splitlines()]
         assert max(results) <= 60
 
@@ -182,7 +183,7 @@ def test_more_problems_than_there_are_is_an_error() -> None:
         (lambda: TASK.problems("dev", 3), "there is no 'dev'"),
         (lambda: TASK.problems("train"), "say how many"),
         (lambda: TASK.problems("train", 0), "at least one"),
-        (lambda: TASK.verify(Problem("x", "What is 1 + 1?"), ""), "not a countdown problem"),
+        (lambda: TASK.check(Problem("x", "What is 1 + 1?"), ""), "not a countdown problem"),
     ],
 )
 def test_bad_requests_are_explained(make: object, message: str) -> None:

@@ -275,20 +275,24 @@ def test_all_ways_to_write_a_whole_number_share_one_form(value: int, zeros: int)
 def test_verdict_reasons() -> None:
     task = Gsm8k()
     problem = Problem("p", "Question: ?\nAnswer:\n", "18")
-    assert task.verify(problem, "#### 18.0").reason == "correct"
-    assert task.verify(problem, "#### 18.0").reward == 1.0
-    wrong = task.verify(problem, "#### 19")
-    assert (wrong.reward, wrong.answer, wrong.reason) == (0.0, "19", "wrong answer: 19 instead of 18")
-    assert task.verify(problem, "I cannot say").reason.startswith("no final answer")
-    assert "no reference answer" in task.verify(Problem("p", ""), "#### 18").reason
-    assert task.verify(Problem("p", "", "$36.00"), "#### 72/2").reward == 1.0
+    assert task.check(problem, "#### 18.0").reason == "correct"
+    assert task.check(problem, "#### 18.0").reward == 1.0
+    wrong = task.check(problem, "#### 19")
+    assert (wrong.reward, task.answer(problem, "#### 19"), wrong.reason) == (
+        0.0,
+        "19",
+        "wrong answer: 19 instead of 18",
+    )
+    assert task.check(problem, "I cannot say").reason.startswith("no final answer")
+    assert "no reference answer" in task.check(Problem("p", ""), "#### 18").reason
+    assert task.check(Problem("p", "", "$36.00"), "#### 72/2").reward == 1.0
 
 
 def test_a_next_question_that_the_model_asks_itself_does_not_count() -> None:
     problem = Problem("p", "", "18")
     text = "#### 18\n\nQuestion: Another?\nAnswer:\n#### 20"
-    assert Gsm8k().verify(problem, text).answer == "18"
-    assert Gsm8k(template="{question}").verify(problem, text).answer == "20"
+    assert Gsm8k().answer(problem, text) == "18"
+    assert Gsm8k(template="{question}").answer(problem, text) == "20"
 
 
 HOSTILE = st.text(alphabet=st.sampled_from("0123456789.,$%-+*/()=<>#A: \n\u0663\u00bde")) | st.text()
@@ -298,9 +302,13 @@ HOSTILE = st.text(alphabet=st.sampled_from("0123456789.,$%-+*/()=<>#A: \n\u0663\
 def test_nothing_raises_on_any_text(text: str) -> None:
     task = Gsm8k()
     for solution in (text, f"#### {text}", f"<<{text}={text}>>{text}", f"<<1/3=0.33>>{text}"):
-        verdict = task.verify(Problem("p", "", "18"), solution)
+        verdict = task.check(Problem("p", "", "18"), solution)
         assert verdict.reward in (0.0, 1.0)
-        assert (verdict.reward == 1.0) == (verdict.answer == "18") == (verdict.reason == "correct")
+        assert (
+            (verdict.reward == 1.0)
+            == (task.answer(Problem("p", ""), solution) == "18")
+            == (verdict.reason == "correct")
+        )
         place = task.first_wrong_calculation(solution)
         assert place is None or 0 <= place < len(task.split_steps(solution))
 
@@ -310,8 +318,8 @@ def test_long_hostile_text_takes_no_long_time_and_does_not_raise(piece: str) -> 
     text = piece * 100_000
     task = Gsm8k()
     started = time.perf_counter()
-    assert task.verify(Problem("p", "", "18"), text).reward == 0.0
-    assert task.verify(Problem("p", "", "18"), f"#### {text}").reward == 0.0
+    assert task.check(Problem("p", "", "18"), text).reward == 0.0
+    assert task.check(Problem("p", "", "18"), f"#### {text}").reward == 0.0
     task.first_wrong_calculation(f"<<1+1=2>>{text}<<{text}>><<{text}")
     assert time.perf_counter() - started < 4  # linear time takes tenths of a second, quadratic time far longer
 
@@ -466,7 +474,7 @@ def test_verifier_agrees_with_every_recorded_verdict() -> None:
         for entry in row.values():
             if isinstance(entry, dict):
                 count += 1
-                verdict = task.verify(problem, entry["solution"])
+                verdict = task.check(problem, entry["solution"])
                 if (verdict.reward == 1.0) is not entry["is_correct"]:
                     disagreements.append((entry["solution"][-80:], verdict))
     assert count == 4 * 1319
@@ -481,7 +489,7 @@ def test_reference_solutions_are_right_and_without_arithmetic_errors() -> None:
     for problem in problems:
         solution = problem.data["solution"]
         assert problem.answer == solution.rpartition("#### ")[2].replace(",", "")
-        assert task.verify(problem, solution).reward == 1.0
+        assert task.check(problem, solution).reward == 1.0
         assert task.first_wrong_calculation(solution) is None
 
 

@@ -163,12 +163,13 @@ def test_equal_choices_are_told_apart_by_letter_only() -> None:
 def test_verdict_reasons(tmp_path: Path) -> None:
     problem = only(tmp_path, {"question": "Q?", "choices": COLOURS, "answer": 2})
     task = MultipleChoice(source=str(tmp_path))
-    assert task.verify(problem, "The answer is (C).").reason == "correct"
-    wrong = task.verify(problem, "The answer is (A).")
-    assert (wrong.reward, wrong.answer, wrong.reason) == (0.0, "A", "wrong answer: A instead of C")
-    assert task.verify(problem, "Hard to say.").reason.startswith("no final answer")
-    assert task.verify(Problem("p", ""), "Answer: A").reason == "the problem has no reference answer"
-    assert task.verify(problem, "Answer: C\n\nQuestion: More?\nAnswer: A").reward == 1.0
+    assert task.check(problem, "The answer is (C).").reason == "correct"
+    wrong = task.check(problem, "The answer is (A).")
+    assert task.answer(problem, "The answer is (A).") == "A"
+    assert (wrong.reward, wrong.reason) == (0.0, "wrong answer: A instead of C")
+    assert task.check(problem, "Hard to say.").reason.startswith("no final answer")
+    assert task.check(Problem("p", ""), "Answer: A").reason == "the problem has no reference answer"
+    assert task.check(problem, "Answer: C\n\nQuestion: More?\nAnswer: A").reward == 1.0
 
 
 @given(
@@ -178,8 +179,9 @@ def test_verdict_reasons(tmp_path: Path) -> None:
 )
 def test_nothing_raises_on_any_text(text: str, choices: list[str]) -> None:
     verdict = verify_choice("A", text, choices)
-    assert (verdict.reward == 1.0) == (verdict.answer == "A") == (verdict.reason == "correct")
-    assert verdict.answer is None or verdict.answer in LETTERS[: len(choices) or 26]
+    answer = extract_choice(text, choices)
+    assert (verdict.reward == 1.0) == (answer == "A") == (verdict.reason == "correct")
+    assert answer is None or answer in LETTERS[: len(choices) or 26]
 
 
 @pytest.mark.parametrize("piece", ["answer ", " ", "*", "(A", "\\text{", "\\boxed{", "answer is ", "\n", "A "])

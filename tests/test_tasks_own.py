@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
+from gradatim.event_loop import run_to_end
 from gradatim.part import make
-from gradatim.tasks.base import Task
+from gradatim.tasks.base import Task, Verdict, grade
 from gradatim.tasks.guarded import guarded, verifier_record
 from gradatim.tasks.own import Own
 from gradatim.tasks.truth import Reachability
 from gradatim.tasks.verifiers import make_verifier
-from gradatim.tree import Problem
+from gradatim.tree import EndReason, Problem, Step, Tree
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "own_task"
 RECORDS = [{"question": f"{n} + {n}?", "hint": "add", "answer": 2 * n, "tags": []} for n in range(60)]
@@ -52,9 +54,9 @@ def test_a_description_is_a_task(folder: Path) -> None:
     assert sum(map(len, parts.values())) == 60
     problem = next(problem for problem in parts["train"] if problem.data["question"] == "7 + 7?")
     assert (problem.id, problem.prompt, problem.answer) == ("sums/sums/8", "Q: 7 + 7?\nA:\n", "14")
-    assert task.verify(problem, "7 + 7 = 14\n#### 14").reward == 1.0
-    assert task.verify(problem, "#### 14\nQ: 8 + 8?\nA:\n#### 16").reward == 1.0
-    assert task.verify(problem, "#### 15").reason == "wrong answer: 15 instead of 14"
+    assert task.check(problem, "7 + 7 = 14\n#### 14").reward == 1.0
+    assert task.check(problem, "#### 14\nQ: 8 + 8?\nA:\n#### 16").reward == 1.0
+    assert task.check(problem, "#### 15").reason == "wrong answer: 15 instead of 14"
     assert task.split_steps("a\nb") == ["a\n", "b"]
 
 
@@ -72,7 +74,7 @@ def test_several_fields_make_the_question_the_prompt(folder: Path) -> None:
 def test_options_replace_keys_of_the_file(folder: Path) -> None:
     path = described(folder)
     assert own(path, seed=1).problems("test") != own(path).problems("test")
-    assert own(path, verifier="exact").verify(Problem("p", "", "x"), "X.").reward == 1.0
+    assert own(path, verifier="exact").check(Problem("p", "", "x"), "X.").reward == 1.0
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_unknown_fields_are_refused_with_those_that_there_are(
 CLASS = """
 from gradatim.errors import GradatimError
 from gradatim.part import part
-from gradatim.tasks.base import Task, Verdict
+from gradatim.tasks.base import Task
 from gradatim.tree import Problem
 
 @part
@@ -157,8 +159,8 @@ class Echo(Task):
     def problems(self, split, count=None):
         return [Problem("echo/1", f"Say {self.word}\\n", self.word)][:count]
 
-    def verify(self, problem, text):
-        return Verdict(float(text == problem.answer), text, "correct")
+    def answer(self, problem, text):
+        return text
 
 @part
 class Unrelated:
@@ -181,7 +183,7 @@ def test_a_class_in_a_file_or_a_module_is_a_task(module: Path, monkeypatch: pyte
     assert isinstance(task, Task)
     assert task.problems("test")[0].answer == "ha"
     monkeypatch.syspath_prepend(str(module.parent))
-    assert make("tasks", "echo_task:Echo").verify(Problem("p", "", "yes"), "yes").reward == 1.0
+    assert make("tasks", "echo_task:Echo").check(Problem("p", "", "yes"), "yes").reward == 1.0
 
 
 @pytest.mark.parametrize(
@@ -224,13 +226,16 @@ def test_a_file_that_breaks_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_verifiers(verifier: str, options: dict[str, Any], reference: str, right: str, wrong: str) -> None:
-    verify = make_verifier(verifier, options)
+    made = make_verifier(verifier, options)
+    verify = made.check
     assert verify(reference, right).reason == "correct"
     assert verify(reference, right).reward == 1.0
     assert verify(reference, wrong).reward == 0.0
     assert verify(reference, wrong).reason.startswith("wrong answer")
     assert verify(reference, "").reason.startswith("no final answer")
     assert verify(None, right).reason.startswith("the problem has no reference answer")
+    assert made.answer(right) == made.answer(right + "\n") not in (None, made.answer(wrong))
+    assert made.answer("") is None
 
 
 @pytest.mark.parametrize(
@@ -250,7 +255,9 @@ def test_wrong_verifier_options_are_refused(name: str, options: dict[str, Any], 
 @given(st.text(), st.text())
 def test_no_verifier_raises_on_any_text(reference: str, text: str) -> None:
     for name, options in (("number", {}), ("choice", {}), ("exact", {}), ("regex", {"pattern": "(a)|b+"})):
-        verdict = make_verifier(name, options)(reference, text)
+        made = make_verifier(name, options)
+        verdict = made.check(reference, text)
+        assert made.answer(text) is None or verdict.reason.startswith(("correct", "wrong answer", "the problem has no"))
         assert (verdict.reward == 1.0) == (verdict.reason == "correct")
 
 
@@ -264,15 +271,16 @@ def test_the_example_works() -> None:
     assert sorted(problem.answer or "" for problem in problems) == sorted(
         str(json.loads(line)["answer"]) for line in lines
     )
-    assert all(task.verify(problem, f"#### {problem.answer}").reward == 1.0 for problem in problems)
+    assert all(task.check(problem, f"#### {problem.answer}").reward == 1.0 for problem in problems)
 
 
 def test_the_example_class_works() -> None:
     task = make("tasks", {"name": f"{EXAMPLE / 'task.py'}:Change", "largest": 50})
     problem = next(problem for problem in task.problems("train") if problem.answer == "36")
-    assert task.verify(problem, "25\n10\n1\nDone\n").reward == 1.0
-    assert task.verify(problem, "25\n10\nDone").reason == "the coins add up to 35"
-    assert task.verify(problem, "30\n6\nDone").reward == 0.0
+    assert task.check(problem, "25\n10\n1\nDone\n").reward == 1.0
+    assert task.check(problem, "25\n10\nDone").reason == "wrong answer: 35 instead of 36"
+    assert task.answer(problem, "30\n6\nDone") is None
+    assert task.check(problem, "30\n6\nDone").reward == 0.0
     assert task.split_steps("25\n10\n") == ["25\n", "10\n"]
 
 
@@ -293,11 +301,18 @@ class Sums(Task):
     def split_steps(self, text):
         return text.split(None, -1, "no such argument")
 
-    def verify(self, problem, text):
+    def answer(self, problem, text):
+        return str(int(text))
+
+    def check(self, problem, text):
         if text == "nothing":
             return 0.5
-        return Verdict(float(int(text) == int(problem.answer)), text, "")
+        return Verdict(float(self.answer(problem, text) == problem.answer), "")
 """
+
+
+def verify(task: Task, problem: Problem, text: str) -> Verdict:
+    return run_to_end(task.verify(problem, text))
 
 
 def failing(tmp_path: Path) -> Any:
@@ -317,22 +332,22 @@ def test_a_class_that_fails_names_method_line_and_error(tmp_path: Path) -> None:
 def test_one_failing_verdict_does_not_end_a_run_and_is_counted(tmp_path: Path) -> None:
     task = failing(tmp_path)
     problem = task.problems("train")[0]
-    assert task.verify(problem, "10").reward == 1.0
+    assert verify(task, problem, "10").reward == 1.0
     assert verifier_record(task).sentence() is None
-    with pytest.warns(UserWarning, match=r"Sums.verify failed for problem 'sums/1' \(line 19 of sums.py\): ValueError"):
-        verdict = task.verify(problem, "ten")
-    assert (verdict.reward, verdict.answer) == (0.0, None)
-    assert verdict.reason.startswith("the verifier failed: Sums.verify")
+    with pytest.warns(UserWarning, match=r"Sums.check failed for problem 'sums/1' \(line 17 of sums.py\): ValueError"):
+        verdict = verify(task, problem, "ten")
+    assert verdict.reward == 0.0
+    assert verdict.reason.startswith("the verifier failed: Sums.check")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing is said twice
-        assert "gave a float for problem 'sums/1'" in task.verify(problem, "nothing").reason
+        assert "gave a float for problem 'sums/1'" in verify(task, problem, "nothing").reason
     assert "failed for 2 of 3 solutions" in str(verifier_record(task).sentence())
 
 
 def test_a_verifier_that_always_fails_is_said_plainly(tmp_path: Path) -> None:
     task = failing(tmp_path)
     with pytest.warns(UserWarning, match="count as wrong"):
-        task.verify(task.problems("train")[0], "ten")
+        verify(task, task.problems("train")[0], "ten")
     assert "failed for every solution (1), so no figure here says anything" in str(verifier_record(task).sentence())
 
 
@@ -344,7 +359,7 @@ def test_a_guarded_task_is_the_task_in_everything_else(tmp_path: Path) -> None:
         "    size: int = 3\n    step_end: tuple[str, ...] = ('.',)\n\n    @cached_property\n    def made(self):\n"
         "        return [self.size]\n\n    def problems(self, split, count=None):\n        return []\n\n"
         "    def split_steps(self, text):\n        return super().split_steps(text)\n\n"
-        "    def verify(self, problem, text):\n        raise KeyError(text)\n\n"
+        "    def answer(self, problem, text):\n        raise KeyError(text)\n\n"
         "    def reachable(self, problem, text):\n        return True\n"
     )
     plain = make("tasks", {"name": f"{path}:Words", "size": 5})
@@ -356,4 +371,58 @@ def test_a_guarded_task_is_the_task_in_everything_else(tmp_path: Path) -> None:
     assert task.split_steps("a. b") == ["a.", " b"]
     assert guarded(Own(file="any.yaml")) == Own(file="any.yaml")
     with pytest.warns(UserWarning, match="KeyError"):
-        assert task.verify(Problem("p", "", "1"), "x").reward == 0.0
+        assert verify(task, Problem("p", "", "1"), "x").reward == 0.0
+    assert task.answer(Problem("p", "", "1"), "x") is None
+
+
+def test_a_failing_answer_is_none_and_said_once(tmp_path: Path) -> None:
+    task = failing(tmp_path)
+    problem = task.problems("train")[0]
+    with pytest.warns(UserWarning, match="Sums.answer failed for problem 'sums/1'"):
+        assert task.answer(problem, "ten") is None
+    tree = Tree(problem)
+    leaf = tree.add(tree.root, Step((), "ten", end=EndReason.END_OF_TEXT))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        grade(tree, task)
+    assert (leaf.answer, leaf.reward) == (None, 0.0)
+    assert leaf.notes["verdict"].startswith("the verifier failed: Sums.check failed")
+    assert (verifier_record(task).asked, verifier_record(task).failed) == (1, 1)
+
+
+SERVICE = """
+import asyncio
+from gradatim.part import part
+from gradatim.tasks.base import Task, Verdict
+
+@part
+class Service(Task):
+    def problems(self, split, count=None):
+        return []
+
+    def answer(self, problem, text):
+        return text
+
+    {} verify(self, problem, text):
+        {}
+        return Verdict(0.25, "asked", correct=True)
+"""
+
+
+def test_a_verifier_may_be_a_service_that_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "service.py"
+    path.write_text(SERVICE.format("async def", "await asyncio.sleep(0.2)"))
+    task, tree = guarded(make("tasks", f"{path}:Service")), Tree(Problem("p", "?"))
+    leaves = [tree.add(tree.root, Step((), str(n), end=EndReason.END_OF_TEXT)) for n in range(20)]
+    started = time.perf_counter()
+    grade(tree, task)
+    assert time.perf_counter() - started < 2, "they wait together"
+    assert {(leaf.reward, leaf.correct, leaf.notes["verdict"]) for leaf in leaves} == {(0.25, True, "asked")}
+    assert [leaf.answer for leaf in leaves] == [str(n) for n in range(20)]
+
+
+def test_a_verify_that_is_not_asynchronous_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "service.py"
+    path.write_text(SERVICE.format("def", "pass"))
+    with pytest.raises(GradatimError, match=r"Service\.verify is not asynchronous; call it 'check'"):
+        guarded(make("tasks", f"{path}:Service"))

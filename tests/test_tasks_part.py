@@ -58,9 +58,12 @@ class Reach(Task):
     def problems(self, split: str, count: int | None = None) -> list[Problem]:
         return self.every[{"train": 0, "validation": 1, "test": 2}[split] :: 3][:count]
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
-        number = text.rstrip().rpartition(" ")[2]
-        return Verdict(float(number == str(problem.data["target"])), number, "reached " + number)
+    def answer(self, problem: Problem, text: str) -> str:
+        return text.rstrip().rpartition(" ")[2]
+
+    def check(self, problem: Problem, text: str) -> Verdict:
+        number = self.answer(problem, text)
+        return Verdict(float(number == str(problem.data["target"])), "reached " + number)
 
     def ask(self, text: str) -> Problem:
         return make_problem([int(number) for number in re.findall("[0-9]+", text)], self.target)

@@ -41,8 +41,8 @@ class Mine(RecordTask):
     def name(self) -> str:
         return "mine"
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
-        return Verdict(None, None, "nobody judges texts")
+    def check(self, problem: Problem, text: str) -> Verdict:
+        return Verdict(None, "nobody judges texts")
 
     def read(self, id: str, record: Record) -> Problem:
         text = text_field(record, "text")

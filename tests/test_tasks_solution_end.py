@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradatim.part import part
-from gradatim.tasks.base import Task, Verdict
+from gradatim.tasks.base import Task
 from gradatim.tasks.code import Code
 from gradatim.tasks.countdown import Countdown, make_problem
 from gradatim.tasks.gsm8k import Gsm8k
 from gradatim.tasks.math import Math
 from gradatim.tasks.multiple_choice import MultipleChoice
 from gradatim.tasks.records import Records
-from gradatim.tasks.verifiers import ANSWER_ENDS
+from gradatim.tasks.verifiers import make_verifier
 from gradatim.tasks.word_problems import WordProblems
 from gradatim.text.solution_end import NEVER, Ending, SolutionEnd, opens_thought
 from gradatim.tree import EndReason, Problem
 
 PROBLEM = Problem("p", "Question: How many?\nAnswer:\n", "18")
-NUMBER, MATH, CHOICE, EXACT = (ANSWER_ENDS[name] for name in ("number", "math", "choice", "exact"))
+NUMBER, MATH, CHOICE, EXACT = (make_verifier(name).solution_end for name in ("number", "math", "choice", "exact"))
 
 
 def ends(rules: SolutionEnd, text: str, *, cut_off: bool = False) -> bool:
@@ -166,8 +166,8 @@ class Silent(Task):
     def problems(self, split: str, count: int | None = None) -> list[Problem]:
         return []
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
-        return Verdict(0.0, None, "wrong")
+    def answer(self, problem: Problem, text: str) -> None:
+        return None
 
 
 def test_tasks_have_rules_of_their_own(tmp_path: Path) -> None:

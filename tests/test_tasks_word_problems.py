@@ -267,8 +267,8 @@ def test_demonstrations_are_right_and_have_no_needless_step(demonstration: tuple
     assert "".join(steps) == solution
     assert [judgement.kind for judgement in TASK.judge_steps(problem, steps)] == [StepKind.RIGHT] * len(steps)
     assert len(steps) == problem.data["operations"] + 1
-    verdict = TASK.verify(problem, solution)
-    assert (verdict.reward, verdict.answer, verdict.reason) == (1.0, problem.answer, "correct")
+    verdict = TASK.check(problem, solution)
+    assert (verdict.reward, TASK.answer(problem, solution), verdict.reason) == (1.0, problem.answer, "correct")
     assert all(all_right(problem, "".join(steps[:count])) for count in range(len(steps) + 1))
 
 
@@ -347,8 +347,8 @@ def test_a_needless_step_keeps_a_solution_right_and_an_error_never_heals() -> No
     ],
 )
 def test_the_verifier_judges_the_answer_only(text: str, reward: float, answer: str | None, reason: str) -> None:
-    verdict = TASK.verify(PROBLEM, text)
-    assert (verdict.reward, verdict.answer) == (reward, answer)
+    verdict = TASK.check(PROBLEM, text)
+    assert (verdict.reward, TASK.answer(PROBLEM, text)) == (reward, answer)
     assert verdict.reason.startswith(reason)
 
 
@@ -366,7 +366,7 @@ def test_no_text_breaks_it(text: str) -> None:
     wrong = [index for index, judgement in enumerate(judgements) if not judgement.kind.is_right]
     assert TASK.first_error(PROBLEM, steps) == (wrong[0] if wrong else None)
     assert all_right(PROBLEM, text) is (not wrong)
-    assert TASK.verify(PROBLEM, text).reward in (0.0, 1.0)
+    assert TASK.check(PROBLEM, text).reward in (0.0, 1.0)
 
 
 # Injected errors

@@ -1,4 +1,4 @@
-"""The tree's walks, merging, backup, keys and JSON, against naive computations and one golden file."""
+"""The tree's walks, merging, keys and JSON, against naive computations and one golden file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from gradatim import Budget, EndReason, GradatimError, Node, Problem, Step, Tree
 from gradatim.budget import Spent
+from gradatim.values.backup import back_up_values
 from random_trees import steps, trees
 
 GOLDEN = Path(__file__).parent / "golden" / "tree.json"
@@ -50,13 +51,15 @@ def golden_tree() -> Tree:
     tree.add(right, Step((10,), "1 + 6 = 7\n"))
     tree.nodes[3].reward, tree.nodes[3].answer = 1.0, "6"
     tree.nodes[4].reward = 0.0
-    tree.backup("value")
+    tree.nodes[3].notes = {"verdict": "correct"}
+    for node, value, count in zip(tree.nodes, (1 / 3, 0.5, 0.0, 1.0, 0.0, 0.0), (3, 2, 1, 1, 1, 1), strict=False):
+        node.scores["value"], node.counts["value"] = value, count
     return tree
 
 
 def as_lists(tree: Tree) -> list[list[Any]]:
     """Everything that a tree's nodes hold, as plain values."""
-    names = ("id", "step", "depth", "scores", "counts", "multiplicity", "draws", "key", "reward", "answer")
+    names = ("id", "step", "depth", "scores", "counts", "multiplicity", "draws", "key", "reward", "answer", "notes")
     return [
         [getattr(node, name) for name in names]
         + [node.parent and node.parent.id, [child.id for child in node.children]]
@@ -142,16 +145,15 @@ def test_a_step_that_was_cut_off_goes_on_once_it_ends_at_a_boundary() -> None:
     tree = Tree(Problem("p", "q"))
     node = tree.add(tree.root, Step((1,), "a", end=EndReason.BUDGET))
     node.reward, node.answer = 0.0, "a"
-    tree.backup("value")
+    node.scores["value"], node.counts["value"], node.notes["verdict"] = 0.0, 1, "cut off"
     tree.add(tree.root, Step((1,), "a", end=EndReason.LENGTH))
     assert (node.step.end, node.reward, node.answer) == (EndReason.BUDGET, 0.0, "a")
     tree.add(tree.root, Step((1,), "a"))
     assert node.open
     assert (node.multiplicity, node.reward, node.answer) == (3, None, None)
-    tree.backup("value")
     assert not node.scores
     assert not node.counts
-    assert not tree.root.scores
+    assert not node.notes
 
 
 def test_a_step_has_as_many_log_probabilities_as_tokens_or_none() -> None:
@@ -180,36 +182,6 @@ def test_prompt_tokens_are_written_once_and_must_agree() -> None:
     with pytest.raises(GradatimError, match="'p' was grown with another tokenizer or prompt; start a new tree"):
         tree.set_prompt_tokens([1, 3])
     assert tree.root.tokens == [1, 2]
-
-
-# Backup
-
-
-@few
-@given(trees(), st.sampled_from([0.0, -1.0]))
-def test_backup_is_the_mean_over_the_closed_leaves_by_multiplicity(tree: Tree, default: float) -> None:
-    def values(node: Node) -> list[float]:
-        if node.children:
-            return [value for child in node.children for value in values(child)]
-        return [] if node.open else [default if node.reward is None else node.reward] * node.multiplicity
-
-    before = [dict(node.scores) for node in tree.nodes]
-    tree.backup("a long name", default=default)
-    tree.backup("a long name", default=default)  # once more changes nothing
-    for node, scores in zip(tree.nodes, before, strict=True):
-        expected = values(node)
-        if expected:
-            assert node.scores.pop("a long name") == pytest.approx(sum(expected) / len(expected), abs=1e-12)
-            assert node.counts["a long name"] == len(expected)
-        assert node.scores == scores
-        assert expected or "a long name" not in node.counts
-
-
-def test_backup_of_another_value_and_of_cut_off_leaves() -> None:
-    tree = golden_tree()
-    tree.backup("length", lambda leaf: None if leaf.step.end is EndReason.BUDGET else float(len(leaf.step.text)))
-    assert [node.scores.get("length") for node in tree.nodes] == [8 / 3, 4.0, 0.0, 5.0, 3.0, 0.0, None]
-    assert [node.counts.get("length") for node in tree.nodes] == [3, 2, 1, 1, 1, 1, None]
 
 
 # Keys
@@ -339,7 +311,7 @@ def test_a_hundred_thousand_nodes_are_quick_and_need_no_recursion(shape: str) ->
     assert sum(1 for _ in tree.leaves()) == (1 if shape == "chain" else MANY - 1)
     assert len(leaf.path()) == leaf.depth + 1 == (MANY + 1 if shape == "chain" else 3)
     assert len(leaf.text) == leaf.depth
-    tree.backup("value")
+    back_up_values(tree)
     assert sum(node.scores.get("value", 0.0) for node in tree.nodes) == leaf.depth + 1
     again = Tree.from_json(tree.to_json())
     assert [node.depth for node in again.nodes] == [node.depth for node in tree.nodes]

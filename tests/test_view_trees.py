@@ -130,6 +130,14 @@ def test_without_a_reference_answer_nothing_is_marked_and_the_answer_is_shown() 
     assert "✓" not in text
 
 
+def test_notes_are_shown_behind_their_steps() -> None:
+    tree = small_tree()
+    tree.nodes[1].notes["judge"] = "a good\nproduct"
+    (line,) = [line for line in printed(tree) if "7 * 5 = 35" in line]
+    assert line.endswith("(judge: a good ⏎ product)")
+    assert not any("verdict" in line for line in printed(tree))
+
+
 def test_unknown_scores_are_refused(tmp_path: Path) -> None:
     tree = small_tree()
     with pytest.raises(GradatimError, match=r"has the score 'valu'; did you mean 'value'"):

@@ -8,7 +8,7 @@ Everything here is plain data: no tensors, no models, and no knowledge of what a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -114,12 +114,15 @@ class Node:
         reward: the verifier's reward, for graded leaves. Setting it forgets what ``correct`` was.
         correct: whether the solution that ends here is right, as the verifier said; where it did not say it, whether
             the reward is above one half, and ``None`` without a reward.
-        answer: the answer extracted from the solution that ends here, for graded leaves.
+        answer: what the solution that ends here answers, in the form that equal answers share; ``None`` where it has no
+            answer or its task was not asked yet.
+        notes: what else is known of it, as JSON values: the verdict's reason under ``"verdict"``, a judge's words, why
+            it was dropped.
     """
 
     __slots__ = (
-        "_correct", "_reward", "answer", "children", "counts", "depth", "draws", "id", "key", "multiplicity", "parent",
-        "scores", "step", "tree",
+        "_correct", "_reward", "answer", "children", "counts", "depth", "draws", "id", "key", "multiplicity", "notes",
+        "parent", "scores", "step", "tree",
     )  # fmt: skip
 
     def __init__(self, tree: Tree, id: int, parent: Node | None, step: Step, key: int) -> None:
@@ -137,6 +140,7 @@ class Node:
         self._reward: float | None = None
         self._correct: bool | None = None
         self.answer: str | None = None
+        self.notes: dict[str, Any] = {}
 
     @property
     def reward(self) -> float | None:
@@ -283,7 +287,7 @@ class Tree:
 
         Returns the new node, or the sibling with the same tokens (text, for text steps) and observation after
         counting it once more in its ``multiplicity``. A step that was cut off before and now ended at a boundary can go
-        on: its scores, reward and answer, which judged the cut-off solution, are taken back.
+        on: its scores, reward, answer and notes, which judged the cut-off solution, are taken back.
         """
         if parent.tree is not self:
             raise ValueError("the parent belongs to another tree")
@@ -292,8 +296,8 @@ class Tree:
             same.multiplicity += 1
             if step.end is EndReason.BOUNDARY and not same.open:
                 same.step, same.reward, same.answer = step, None, None
-                same.scores.clear()
-                same.counts.clear()
+                for judged in (same.scores, same.counts, same.notes):
+                    judged.clear()
             return same
         node = Node(self, len(self.nodes), parent, step, _child_key(parent) if key is None else key)
         self._append(node)
@@ -317,32 +321,6 @@ class Tree:
     def solutions(self) -> list[Node]:
         """The finished leaves."""
         return [node for node in self.nodes if node.finished and not node.children]
-
-    def backup(
-        self, name: str, leaf_value: Callable[[Node], float | None] = lambda leaf: leaf.reward, *, default: float = 0.0
-    ) -> None:
-        """Write to every node the mean value of the leaves below it, and to ``counts`` how many leaves that is.
-
-        A leaf weighs as much as its multiplicity. Leaves that are cut off or ungraded (``leaf_value`` is ``None``)
-        have the value ``default``; open leaves (a search never continued them) say nothing of their ancestors and
-        are left out, so a node with only open leaves below it gets no score.
-        """
-        sums = [0.0] * len(self.nodes)
-        weights = [0] * len(self.nodes)
-        for node in reversed(self.nodes):
-            if not node.children and not node.open:
-                value = leaf_value(node)
-                sums[node.id] = (default if value is None else value) * node.multiplicity
-                weights[node.id] = node.multiplicity
-            if weights[node.id]:
-                node.scores[name] = sums[node.id] / weights[node.id]
-                node.counts[name] = weights[node.id]
-                if node.parent is not None:
-                    sums[node.parent.id] += sums[node.id]
-                    weights[node.parent.id] += weights[node.id]
-            else:  # what an earlier backup wrote here no longer holds
-                node.scores.pop(name, None)
-                node.counts.pop(name, None)
 
     def to_json(self) -> dict[str, Any]:
         """The whole tree as a JSON object; :meth:`from_json` restores it exactly.
@@ -416,6 +394,7 @@ def _node_to_json(node: Node) -> dict[str, Any]:
         "reward": (node.reward, None),
         "correct": (node.correct, is_right(node.reward)),
         "answer": (node.answer, None),
+        "notes": (node.notes, {}),
     }
     record.update({name: value for name, (value, default) in optional.items() if value != default})
     return record
@@ -451,6 +430,7 @@ def _node_from_json(tree: Tree, record: Mapping[str, Any]) -> None:
     node.reward = record.get("reward")
     node.correct = record.get("correct")
     node.answer = record.get("answer")
+    node.notes = dict(record.get("notes", {}))
     tree._append(node)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gradatim.recipes.schema import SamplingOptions
     from gradatim.scorers.base import Scorer
     from gradatim.search import Search
-    from gradatim.tasks.base import Task
+    from gradatim.search.selection import AnswerOf
     from gradatim.tree import Node, Tree
 
 
@@ -112,28 +112,26 @@ def solve(
         chat=ChatOptions() if chat else None,
     )
     judge = None if scorer is None else parts.load_scorer(scorer, options)
-    run_to_end(_search(tree, parts.load_policy(policy, options, made), judge, chosen))
+    run_to_end(_search(tree, parts.load_policy(policy, options, made), judge, chosen, made.answer))
     grade(tree, made)
     name = None if judge is None else judge.name
     console = result_console()
     scored = any(name in node.scores for node in tree.nodes)  # a small budget may end before the first score
     console.print(render(tree, by=name if scored else None, limit=limit))
-    _print_answer(tree, made, chosen, chosen.choose(tree, name), name, console)
+    _print_answer(tree, chosen, chosen.choose(tree, name), name, console)
     for sentence in _cut_off(tree, sampling):
         console.print(sentence, style="yellow", highlight=False)
     console.print(f"{tree.budget.total:,} tokens", style="dim", highlight=False)
 
 
-async def _search(tree: Tree, policy: PolicyEngine, scorer: Scorer | None, search: Search) -> None:
+async def _search(tree: Tree, policy: PolicyEngine, scorer: Scorer | None, search: Search, answer: AnswerOf) -> None:
     try:
-        await search(tree, policy, scorer)
+        await search(tree, policy, scorer, answer=answer)
     finally:
         await policy.close()
 
 
-def _print_answer(
-    tree: Tree, task: Task, search: Search, chosen: Node | None, scorer: str | None, console: Console
-) -> None:
+def _print_answer(tree: Tree, search: Search, chosen: Node | None, scorer: str | None, console: Console) -> None:
     """The solution that the search chose, and what the verifier says of it."""
     if chosen is None:
         several = sum(leaf.finished for leaf in tree.leaves())
@@ -142,9 +140,8 @@ def _print_answer(
     else:
         console.print("\n[bold]Chosen by the " + ("vote" if scorer is None else "scorer") + ":[/]")
         console.print(chosen.text.rstrip(), highlight=False, markup=False)
-        verdict = task.verify(tree.problem, chosen.text)
-        known = tree.problem.answer is not None
-        console.print(f"Answer: {verdict.answer}" + (f" ({verdict.reason})" if known else ""), highlight=False)
+        reason = f" ({chosen.notes['verdict']})" if tree.problem.answer is not None else ""
+        console.print(f"Answer: {chosen.answer}{reason}", highlight=False)
 
 
 def _cut_off(tree: Tree, sampling: SamplingOptions) -> Iterator[str]:

@@ -25,7 +25,7 @@ from gradatim.run.stages import dependencies, stages_of
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.search.many import search_many
 from gradatim.store.trees import TreeStore
-from gradatim.tasks.base import Task, grade_without_blocking
+from gradatim.tasks.base import Task, grade_nodes
 from gradatim.tasks.guarded import guarded
 from gradatim.tree import Problem, Tree
 
@@ -213,7 +213,7 @@ class Run:
 
                         async def search(tree: Tree) -> None:
                             await searcher.search(tree)
-                            await grade_without_blocking(tree.leaves(), self.task)
+                            await grade_nodes(tree.leaves(), self.task)
 
                         def on_failed(tree: Tree, error: ProblemError) -> None:
                             failed[tree.problem.id] = str(error)

@@ -125,7 +125,7 @@ def searched(run: Run, search: Search) -> MethodResult:
 
     def make_searcher() -> Searcher:
         policy, scorer = run.load_policy(run.policy_path(0)), run.load_scorer()
-        return Searcher(lambda tree: search(tree, policy, scorer), policy, scorer)
+        return Searcher(lambda tree: search(tree, policy, scorer, answer=run.task.answer), policy, scorer)
 
     stage, label = search_name(search), search.title
     title = f"Searching by {label} ({', '.join(f'{key} {value}' for key, value in _telling(search).items())})"

@@ -145,7 +145,7 @@ def tree_search(recipe: Recipe, policy: Policy, task: Task) -> Callable[[Tree], 
     guide = RolloutScorer(policy, task, recipe.trees.guide_rollouts, _GUIDE) if chosen.is_guided else None
 
     async def search(tree: Tree) -> None:
-        await chosen(tree, policy, valuer if chosen.scores_steps else guide)
+        await chosen(tree, policy, valuer if chosen.scores_steps else guide, answer=task.answer)
         if valuer is not None and not chosen.scores_steps:
             await value_by_depth(tree, valuer)
 

@@ -21,7 +21,6 @@ NO_END = (
     "say what ends a solution where the policy itself does not (solution_end of the task's class, or stop in its file)"
 )
 _MANY = 0.03  # the share of solutions from which on a run warns of them
-_VERIFIED_AGAIN = 200  # solutions whose reasons are asked for, since a verifier may be slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +157,7 @@ def note_outcomes(
         )
     ]
     if outcomes.solutions > outcomes.open and not outcomes.right:
-        warnings.append(f"{title}: {nothing_solved(outcomes, run.task, trees)}")
+        warnings.append(f"{title}: {nothing_solved(outcomes, trees)}")
     if failed:
         warnings.append(
             f"{title}: {_share(len(failed), len(trees) + len(failed))} of the problems failed and are missing from all "
@@ -219,13 +218,12 @@ def warnings_of(outcomes: Outcomes, budget_key: str, *, varied: bool, ends: bool
     return found
 
 
-def nothing_solved(outcomes: Outcomes, task: Task, trees: Sequence[Tree]) -> str:
+def nothing_solved(outcomes: Outcomes, trees: Sequence[Tree]) -> str:
     """That nothing was solved, and why: the verifier's reasons by count, and an example of the commonest."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
-    whole = [leaf for tree in trees for leaf in tree.solutions()]
-    for leaf in whole[:_VERIFIED_AGAIN]:
-        reason = task.verify(leaf.tree.problem, leaf.text).reason
+    for leaf in (leaf for tree in trees for leaf in tree.solutions()):
+        reason = leaf.notes.get("verdict", "")
         kind = reason.split(":")[0]
         counts[kind] += 1
         examples.setdefault(kind, f"{leaf.tree.problem.id}: {reason}")
@@ -233,8 +231,7 @@ def nothing_solved(outcomes: Outcomes, task: Task, trees: Sequence[Tree]) -> str
     if not counts:
         return f"{text}, and none was finished"
     kinds = ", ".join(f"{kind} ({count:,})" for kind, count in counts.most_common(4))
-    seen = "" if len(whole) <= _VERIFIED_AGAIN else f" of the first {_VERIFIED_AGAIN}"
-    return f"{text}; the verifier says{seen}: {kinds}; for instance {examples[counts.most_common(1)[0][0]]}"
+    return f"{text}; the verifier says: {kinds}; for instance {examples[counts.most_common(1)[0][0]]}"
 
 
 def _count(leaves: Iterable[Node]) -> int:

@@ -94,7 +94,7 @@ def write_report(
     value["outcomes"] = {stage: record["outcomes"] for stage, record in records.items() if "outcomes" in record}
     value["failed"] = {stage: record["failed"] for stage, record in records.items() if record.get("failed")}
     value["warnings"] = list(dict.fromkeys(text for record in records.values() for text in record.get("warnings", [])))
-    value["solutions"] = shown_solutions(policies[run.first_policy].sampled, run.task, run.recipe.policy.sampling)
+    value["solutions"] = shown_solutions(policies[run.first_policy].sampled, run.recipe.policy.sampling)
     value["stages"] = {
         stage: {name: entry for name, entry in record.items() if name not in _NOT_REPORTED}
         for stage, record in records.items()

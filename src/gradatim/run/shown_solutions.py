@@ -7,7 +7,6 @@ from typing import Any
 
 from gradatim.recipes.schema import SamplingOptions
 from gradatim.run.outcomes import FINISHED, limit_of
-from gradatim.tasks.base import Task
 from gradatim.tree import Node, Tree
 
 RIGHT, WRONG, CUT_OFF = "right", "wrong", "cut off"
@@ -16,7 +15,7 @@ _NOT_ASKED = "not asked, since no final answer was complete"  # so that it canno
 _LONGEST = 4000  # characters of a text that are shown
 
 
-def shown_solutions(trees: Sequence[Tree], task: Task, sampling: SamplingOptions) -> list[dict[str, Any]]:
+def shown_solutions(trees: Sequence[Tree], sampling: SamplingOptions) -> list[dict[str, Any]]:
     """Two right solutions, two wrong ones and one that was cut off, where there are any, of different problems.
 
     Each is a JSON object with the problem's id, its prompt, the solution's text, what kind it is, why it ended and
@@ -28,7 +27,7 @@ def shown_solutions(trees: Sequence[Tree], task: Task, sampling: SamplingOptions
             leaf = next((leaf for leaf in tree.leaves() if not leaf.is_root and _kind(leaf) == kind), None)
             if leaf is not None and len(found[kind]) < wanted:
                 found[kind].append(leaf)
-    return [_entry(leaf, kind, task, sampling) for kind, leaves in found.items() for leaf in leaves]
+    return [_entry(leaf, kind, sampling) for kind, leaves in found.items() for leaf in leaves]
 
 
 def _kind(leaf: Node) -> str | None:
@@ -39,14 +38,14 @@ def _kind(leaf: Node) -> str | None:
     return RIGHT if leaf.correct else WRONG
 
 
-def _entry(leaf: Node, kind: str, task: Task, sampling: SamplingOptions) -> dict[str, Any]:
+def _entry(leaf: Node, kind: str, sampling: SamplingOptions) -> dict[str, Any]:
     cut_off = kind == CUT_OFF
     limit = limit_of(leaf, sampling.max_step_tokens, sampling.max_steps)
     return {
         "problem": leaf.tree.problem.id,
         "kind": kind,
         "ended_by": limit if cut_off else FINISHED[leaf.step.end],
-        "verifier": _NOT_ASKED if cut_off else task.verify(leaf.tree.problem, leaf.text).reason,
+        "verifier": _NOT_ASKED if cut_off else leaf.notes.get("verdict", ""),
         "prompt": _shortened(leaf.tree.problem.prompt),
         "text": _shortened(leaf.text),
     }

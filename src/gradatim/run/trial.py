@@ -106,7 +106,7 @@ async def _timed(
 def _solutions(trees: Sequence[Tree], run: Run) -> Section:
     """The first prompt as it was put, and what became of solutions."""
     lines: list[Any] = []
-    for entry in shown_solutions(trees, run.task, run.recipe.policy.sampling)[:PROBLEMS]:
+    for entry in shown_solutions(trees, run.recipe.policy.sampling)[:PROBLEMS]:
         steps = "".join(f"| {step}" for step in run.task.split_steps(entry["text"])) or "(no text)"
         prompt = entry["prompt"] if entry["prompt"].endswith("\n") else f"{entry['prompt']}\n"
         lines.append(f"Problem {entry['problem']}: {entry['kind']}, ended by: {entry['ended_by']}; {entry['verifier']}")

@@ -12,7 +12,7 @@ from gradatim.part import part
 from gradatim.policies.base import Engine, Policy, Sampling, source_of
 from gradatim.scorers.apart import Apart
 from gradatim.scorers.base import Context, ModelName, ScorerPart
-from gradatim.tasks.base import Task, grade_without_blocking
+from gradatim.tasks.base import Task, grade_nodes
 from gradatim.tree import EndReason, Node, Tree
 
 
@@ -104,7 +104,7 @@ class RolloutScorer:
                 await self._sample(by_missing[missing], missing, solutions)
         for node in unscored:
             if solutions[node]:
-                await grade_without_blocking(solutions[node], self.task)
+                await grade_nodes(solutions[node], self.task)
                 node.scores[self.name] = sum(leaf.reward or 0.0 for leaf in solutions[node]) / len(solutions[node])
                 node.counts[self.name] = len(solutions[node])
 

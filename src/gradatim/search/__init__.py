@@ -6,7 +6,7 @@ from gradatim.search.grow import Grow
 from gradatim.search.many import search_many
 from gradatim.search.mcts import Mcts
 from gradatim.search.sampling import IndependentSampling
-from gradatim.search.selection import best_of_n, majority, path_score, weighted_majority
+from gradatim.search.selection import best_of_n, by_answer, give_answers, majority, path_score, weighted_majority
 
 __all__ = [
     "Beam",
@@ -15,6 +15,8 @@ __all__ = [
     "Mcts",
     "Search",
     "best_of_n",
+    "by_answer",
+    "give_answers",
     "majority",
     "path_score",
     "search_many",

@@ -8,7 +8,7 @@ from typing import ClassVar
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
-from gradatim.search.selection import best_of_n, majority
+from gradatim.search.selection import AnswerOf, best_of_n, majority
 from gradatim.tree import Node, Tree
 
 
@@ -35,7 +35,13 @@ class Search(ABC):
 
     @abstractmethod
     async def __call__(
-        self, tree: Tree, policy: Policy, scorer: Scorer | None = None, *, sampling: Sampling | None = None
+        self,
+        tree: Tree,
+        policy: Policy,
+        scorer: Scorer | None = None,
+        *,
+        sampling: Sampling | None = None,
+        answer: AnswerOf | None = None,
     ) -> None:
         """Search ``tree``, as far as its budget goes.
 
@@ -45,6 +51,8 @@ class Search(ABC):
             scorer: scores steps, higher is better; it charges what it reads. What the budget left unscored ranks below
                 all that is scored, and equal scores in the order in which the steps were proposed.
             sampling: how steps are sampled; the policy's own way by default.
+            answer: what a solution answers, for a search that votes (:func:`gradatim.search.selection.give_answers`).
+                Whether it is right no search asks.
 
         Raises:
             GradatimError: if the search needs a scorer and there is none.

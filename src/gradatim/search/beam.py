@@ -12,7 +12,7 @@ from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
-from gradatim.search.selection import Aggregate, best_of_n, path_score
+from gradatim.search.selection import Aggregate, AnswerOf, best_of_n, path_score
 from gradatim.tree import Node, Tree
 
 ByRound = PositiveInt | Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
@@ -44,7 +44,13 @@ class Beam(Search):
     """Rank by the last step's score, or by the least, the product or the mean of the path's."""
 
     async def __call__(
-        self, tree: Tree, policy: Policy, scorer: Scorer | None = None, *, sampling: Sampling | None = None
+        self,
+        tree: Tree,
+        policy: Policy,
+        scorer: Scorer | None = None,
+        *,
+        sampling: Sampling | None = None,
+        answer: AnswerOf | None = None,
     ) -> None:
         guide = self._guide(scorer)
         frontier = [tree.root]

@@ -10,6 +10,7 @@ from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
+from gradatim.search.selection import AnswerOf
 from gradatim.tree import Tree
 
 
@@ -35,7 +36,13 @@ class Grow(Search):
     """Expand no step whose score is 0 or 1: one whose rollouts are all right or all wrong has no contrast to teach."""
 
     async def __call__(
-        self, tree: Tree, policy: Policy, scorer: Scorer | None = None, *, sampling: Sampling | None = None
+        self,
+        tree: Tree,
+        policy: Policy,
+        scorer: Scorer | None = None,
+        *,
+        sampling: Sampling | None = None,
+        answer: AnswerOf | None = None,
     ) -> None:
         frontier = [tree.root]
         for count in self.branching:

@@ -22,7 +22,7 @@ from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
-from gradatim.search.selection import checked_score
+from gradatim.search.selection import AnswerOf, checked_score
 from gradatim.tree import Node, Tree
 
 Rule = Literal["uct", "puct", "puct_uniform"]
@@ -61,7 +61,13 @@ class Mcts(Search):
     """The constant of the rule: more explores more."""
 
     async def __call__(
-        self, tree: Tree, policy: Policy, scorer: Scorer | None = None, *, sampling: Sampling | None = None
+        self,
+        tree: Tree,
+        policy: Policy,
+        scorer: Scorer | None = None,
+        *,
+        sampling: Sampling | None = None,
+        answer: AnswerOf | None = None,
     ) -> None:
         guide = self._guide(scorer)
         state = _State(self.rule, self.exploration)

@@ -11,6 +11,7 @@ from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
+from gradatim.search.selection import AnswerOf, give_answers
 from gradatim.tree import Node, Tree
 
 
@@ -34,7 +35,13 @@ class IndependentSampling(Search):
     """Score the last step of each solution, or every step (for scores of whole paths, such as the minimum)."""
 
     async def __call__(
-        self, tree: Tree, policy: Policy, scorer: Scorer | None = None, *, sampling: Sampling | None = None
+        self,
+        tree: Tree,
+        policy: Policy,
+        scorer: Scorer | None = None,
+        *,
+        sampling: Sampling | None = None,
+        answer: AnswerOf | None = None,
     ) -> None:
         if self.n is None and tree.budget.limit is None:
             raise GradatimError("sampling has no end: set the number of solutions (n) or a token budget")
@@ -48,6 +55,8 @@ class IndependentSampling(Search):
             if scorer is not None:
                 await scorer.score(_to_score(leaves, self.score))
             done += count
+        if answer is not None:
+            await give_answers(tree, answer)
 
 
 def _to_score(leaves: list[Node], score: Literal["solutions", "steps"]) -> list[Node]:

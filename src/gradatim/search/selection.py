@@ -1,19 +1,23 @@
 """How one solution is chosen from a tree: by score, by vote, or by vote weighted by score.
 
 All rules are deterministic: of equals, the solution that was found first is chosen. The verifier's reward is never
-looked at. A solution that was sampled several times is one candidate with several votes.
+looked at; votes need answers alone (:func:`give_answers`). A solution that was sampled several times is one candidate
+with several votes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from gradatim.errors import GradatimError
-from gradatim.tree import Node, Tree
+from gradatim.event_loop import without_blocking
+from gradatim.tree import Node, Problem, Tree
 
 Aggregate = Literal["last", "min", "product", "mean"]
+AnswerOf = Callable[[Problem, str], str | None]
+"""The final answer of a solution's text: a task's :meth:`~gradatim.tasks.base.Task.answer`."""
 
 
 def solution_score(scores: Sequence[float], aggregate: Aggregate = "last") -> float:
@@ -82,9 +86,9 @@ def majority(tree: Tree) -> Node | None:
         ``None`` if no solution has an answer.
 
     Raises:
-        GradatimError: if no solution was graded, so that their answers are unknown.
+        GradatimError: if the solutions' answers are not known.
     """
-    groups = _by_answer(tree)
+    groups = _known_answers(tree)
     winner = max(groups, key=lambda group: sum(leaf.multiplicity for leaf in group), default=[])
     return max(winner, key=lambda leaf: leaf.multiplicity, default=None)
 
@@ -96,7 +100,7 @@ def weighted_majority(tree: Tree, name: str, *, aggregate: Aggregate = "last") -
     the solutions with the winning answer, the one with the highest score.
 
     Args:
-        tree: a graded tree.
+        tree: a tree whose solutions have their answers.
         name: the scorer's name; scores must not be negative.
         aggregate: how a solution's score is made from its steps' (see :func:`solution_score`).
 
@@ -104,7 +108,7 @@ def weighted_majority(tree: Tree, name: str, *, aggregate: Aggregate = "last") -
         ``None`` if no solution has an answer.
 
     Raises:
-        GradatimError: if no solution was graded, or a score is negative.
+        GradatimError: if the solutions' answers are not known, or a score is negative.
     """
 
     def votes(leaf: Node) -> float:
@@ -116,7 +120,7 @@ def weighted_majority(tree: Tree, name: str, *, aggregate: Aggregate = "last") -
             )
         return score * leaf.multiplicity
 
-    groups = _by_answer(tree)
+    groups = _known_answers(tree)
     winner = max(groups, key=lambda group: math.fsum(votes(leaf) for leaf in group), default=[])
     return max(winner, key=lambda leaf: _rank(leaf, name, aggregate), default=None)
 
@@ -126,14 +130,28 @@ def _rank(leaf: Node, name: str, aggregate: Aggregate) -> float:
     return -math.inf if score is None else score
 
 
-def _by_answer(tree: Tree) -> list[list[Node]]:
+async def give_answers(tree: Tree, answer: AnswerOf) -> None:
+    """Write the answer of every finished solution that has none yet, while the event loop goes on."""
+    for leaf in tree.solutions():
+        if leaf.answer is None:
+            leaf.answer = await without_blocking(answer, tree.problem, leaf.text)
+
+
+def by_answer(tree: Tree) -> list[list[Node]]:
     """The finished solutions grouped by answer, in the order in which they were found; no answer is no group."""
     groups: dict[str, list[Node]] = {}
-    solutions = tree.solutions()
-    ungraded = all(leaf.reward is None and leaf.answer is None for leaf in solutions)
-    if solutions and ungraded and tree.problem.answer is not None:  # without a reference nothing has a reward
-        raise GradatimError(f"the solutions of problem {tree.problem.id!r} have no answers yet; grade the tree first")
-    for leaf in solutions:
+    for leaf in tree.solutions():
         if leaf.answer is not None:
             groups.setdefault(leaf.answer, []).append(leaf)
     return list(groups.values())
+
+
+def _known_answers(tree: Tree) -> list[list[Node]]:
+    groups, solutions = by_answer(tree), tree.solutions()
+    ungraded = not groups and all(leaf.reward is None for leaf in solutions)
+    if solutions and ungraded and tree.problem.answer is not None:  # without a reference nothing has a reward
+        raise GradatimError(
+            f"the solutions of problem {tree.problem.id!r} have no answers yet; grade the tree, or give the search "
+            "the task's answer"
+        )
+    return groups

@@ -1,4 +1,4 @@
-"""Where problems come from, how text divides into steps, and how an answer is verified. One task a file, each a part.
+"""Where problems come from, how text divides into steps, what is answered and what is right. One task a file, a part.
 
 Tasks are imported when they are first asked for.
 """
@@ -6,7 +6,7 @@ Tasks are imported when they are first asked for.
 from typing import TYPE_CHECKING
 
 from gradatim.lazy_names import lazy_names
-from gradatim.tasks.base import Task, Verdict, grade, grade_node
+from gradatim.tasks.base import Task, Verdict, grade, grade_nodes
 
 if TYPE_CHECKING:
     from gradatim.tasks.code import Code
@@ -44,5 +44,5 @@ __all__ = [
     "Verdict",
     "WordProblems",
     "grade",
-    "grade_node",
+    "grade_nodes",
 ]

@@ -1,13 +1,14 @@
-"""What a task is: where problems come from, how text divides into steps, how an answer is verified."""
+"""What a task is: where problems come from, how text divides into steps, what a solution answers and if it is right."""
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
-from gradatim.event_loop import without_blocking
+from gradatim.event_loop import run_to_end, without_blocking
 from gradatim.part import name_of
 from gradatim.tasks.steps import split_at
 from gradatim.text.solution_end import NEVER, SolutionEnd
@@ -23,14 +24,12 @@ class Verdict:
     Attributes:
         reward: 1.0 for a right solution, 0.0 for a wrong one; tasks may give values between. ``None`` where nobody can
             tell, since the problem has no reference answer.
-        answer: the answer that was extracted, in a form that equal answers share; ``None`` where there is none.
         reason: why, in a few words that a person can act on. ``"correct"`` for a right solution.
         correct: whether the solution is right; every table counts by this. A verifier that does not say it means
             rewards above one half, and ``None`` where there is no reward.
     """
 
     reward: float | None
-    answer: str | None
     reason: str
     correct: bool | None = None
 
@@ -39,8 +38,30 @@ class Verdict:
             object.__setattr__(self, "correct", is_right(self.reward))
 
 
+def compare(reference: str | None, answer: str | None, nothing: str = "no final answer") -> Verdict:
+    """The verdict on an answer: right if it is the reference answer, letter by letter.
+
+    Args:
+        reference: the right answer in its normal form; ``None`` where it is not known.
+        answer: the answer in its normal form; ``None`` where there is none.
+        nothing: the reason where there is no answer.
+    """
+    if answer is None:
+        return Verdict(None if reference is None else 0.0, nothing)
+    if reference is None:
+        return Verdict(None, NO_REFERENCE)
+    return Verdict(1.0, "correct") if answer == reference else wrong(answer, reference)
+
+
+def wrong(answer: str, reference: str) -> Verdict:
+    """The verdict on an answer that is not the reference answer."""
+    return Verdict(0.0, f"wrong answer: {answer} instead of {reference}")
+
+
 class Task(ABC):
-    """A source of problems with a verifier; a subclass is a part (:func:`gradatim.part.part`) in a file of its own.
+    """A source of problems that knows what their solutions answer and which are right.
+
+    A subclass is a part (:func:`gradatim.part.part`) in a file of its own.
 
     What a task reads or makes of its options is made when it is first needed, as a :class:`functools.cached_property`;
     so making one is quick and touches no file. What the options alone tell to be wrong is refused at once, in
@@ -86,8 +107,23 @@ class Task(ABC):
         return split_at(text, self.step_end)
 
     @abstractmethod
-    def verify(self, problem: Problem, text: str) -> Verdict:
-        """Judge a whole solution. Deterministic, and never raises on any text."""
+    def answer(self, problem: Problem, text: str) -> str | None:
+        """The final answer of a solution, in the form that equal answers share; ``None`` where it has none.
+
+        A search may vote by it, so it never looks at the reference. Deterministic, and never raises on any text.
+        """
+
+    def check(self, problem: Problem, text: str) -> Verdict:
+        """Judge a whole solution: by default, whether its answer is the problem's. It may block, as one does that runs
+        programs. Deterministic, and never raises on any text."""
+        return compare(problem.answer, self.answer(problem, text))
+
+    async def verify(self, problem: Problem, text: str) -> Verdict:
+        """The truth about a whole solution, which no search asks for: :meth:`check`, while the event loop goes on.
+
+        A task whose verifier is a service of its own waits for it here instead.
+        """
+        return await without_blocking(self.check, problem, text)
 
     def ask(self, text: str) -> Problem:
         """A problem as a person types it; its reference answer is not known unless the task can tell it.
@@ -99,30 +135,35 @@ class Task(ABC):
 
 
 def grade(tree: Tree, task: Task) -> None:
-    """Write the verifier's verdict and the extracted answer to every finished leaf; cut-off leaves get reward 0."""
-    for leaf in tree.leaves():
-        grade_node(leaf, task)
+    """Grade all leaves of a tree (see :func:`grade_nodes`)."""
+    run_to_end(grade_nodes(tree.leaves(), task))
 
 
-async def grade_without_blocking(nodes: Iterable[Node], task: Task) -> None:
-    """As :func:`grade_node` for each of ``nodes``, while the event loop goes on.
+async def grade_nodes(nodes: Iterable[Node], task: Task) -> None:
+    """Write reward, answer and the verdict's reason (``notes["verdict"]``) to leaves that are not graded yet.
 
-    A verification may wait for a sandbox or for computer algebra.
+    A cut-off leaf gets reward 0, an open one nothing. A solution of a problem without a reference answer gets no
+    reward: nothing says that it is wrong.
+
+    Raises:
+        Exception: the first that the task raises; the others are not waited for.
     """
-    for node in nodes:
-        if not node.open and node.reward is None:
-            await without_blocking(grade_node, node, task)
+    waiting = [node for node in dict.fromkeys(nodes) if not node.open and node.reward is None]
+    try:
+        async with asyncio.TaskGroup() as group:
+            for node in waiting:
+                group.create_task(_grade(node, task))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
-def grade_node(node: Node, task: Task) -> None:
-    """Grade one leaf if it is closed and not graded yet.
-
-    A solution of a problem without a reference answer gets its answer and no reward: nothing says that it is wrong.
-    """
-    if node.open or node.reward is not None:
-        return
-    if node.finished:
-        verdict = task.verify(node.tree.problem, node.text)
-        node.reward, node.correct, node.answer = verdict.reward, verdict.correct, verdict.answer
-    else:
+async def _grade(node: Node, task: Task) -> None:
+    if not node.finished:
         node.reward = 0.0
+        return
+    problem, text = node.tree.problem, node.text
+    if node.answer is None:
+        node.answer = await without_blocking(task.answer, problem, text)
+    verdict = await task.verify(problem, text)
+    node.reward, node.correct = verdict.reward, verdict.correct
+    node.notes["verdict"] = verdict.reason

@@ -6,7 +6,7 @@ import re
 from collections import deque
 from collections.abc import Sequence
 
-from gradatim.tasks.base import NO_REFERENCE, Verdict
+from gradatim.tasks.base import Verdict, compare
 from gradatim.tasks.math_answers import boxed_answer
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -41,16 +41,9 @@ def verify_choice(reference: str | None, text: str, choices: Sequence[str] = ())
         text: the solution.
         choices: the options' texts in the order of their letters, where they are known.
     """
-    answer = extract_choice(text, choices)
     right = (reference or "").strip("() .").upper()
-    if answer is None:
-        reason = "no final answer: no 'the answer is (A)' and no last lone letter"
-        return Verdict(0.0 if right else None, None, reason)
-    if not right:
-        return Verdict(None, answer, NO_REFERENCE)
-    if answer == right:
-        return Verdict(1.0, answer, "correct")
-    return Verdict(0.0, answer, f"wrong answer: {answer} instead of {right}")
+    nothing = "no final answer: no 'the answer is (A)' and no last lone letter"
+    return compare(right or None, extract_choice(text, choices), nothing)
 
 
 def extract_choice(text: str, choices: Sequence[str] = ()) -> str | None:

@@ -96,28 +96,38 @@ class Code(RecordTask):
             sandbox_layers()  # now, not at the first solution
         return super().problems(split, count)
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
-        """Run the program in ``text`` (see :func:`extract_program`) against the problem's tests, in the sandbox.
+    def solution(self, problem: Problem, text: str) -> str:
+        return self._templates[problem.data["layout"]].first_solution(problem, text)
 
-        The answer is the program as it was written. A program that asks neither clock nor chance gets the same verdict
-        every time, as long as it stays clear of its limits. Never raises on any text.
+    def answer(self, problem: Problem, text: str) -> str | None:
+        """The program as it was written (see :func:`extract_program`), without what follows a function's body."""
+        return self._program(problem, text)[1]
+
+    def _program(self, problem: Problem, text: str) -> tuple[str, str | None]:
+        """What comes before a solution's program, and the program."""
+        code = extract_program(self.solution(problem, text))
+        return ("", code) if code is None or problem.data["layout"] != "function" else _complete(problem.data, code)
+
+    def check(self, problem: Problem, text: str) -> Verdict:
+        """Run the program in ``text`` against the problem's tests, in the sandbox.
+
+        A program that asks neither clock nor chance gets the same verdict every time, as long as it stays clear of its
+        limits. Never raises on any text.
         """
-        layout = problem.data["layout"]
-        code = extract_program(self._templates[layout].first_solution(problem, text))
+        prefix, code = self._program(problem, text)
         if code is None:
-            return Verdict(0.0, None, "no code")
-        prefix, code = _complete(problem.data, code) if layout == "function" else ("", code)
+            return Verdict(0.0, "no code")
         with _sandbox():
             results = self._run(problem.data, prefix + code)
         reason = results.reason
         if results.syntax_error_line is not None:
             reason = f"syntax error line {max(1, results.syntax_error_line - prefix.count(chr(10)))}"
         if reason == "correct":
-            return Verdict(1.0, code, reason)
+            return Verdict(1.0, reason)
         if self.reward == "all":
-            return Verdict(0.0, code, reason)
+            return Verdict(0.0, reason)
         share = results.passed / results.tests
-        return Verdict(share, code, f"{reason}; {results.passed} of {results.tests} passed", correct=False)
+        return Verdict(share, f"{reason}; {results.passed} of {results.tests} passed", correct=False)
 
     def _run(self, data: Mapping[str, Any], program: str) -> TestResults:
         if data["layout"] == "inputs":

@@ -156,23 +156,22 @@ class Countdown(GeneratedTask):
             left = apply_move(left, moves[-1])
         return numbers, moves if left[0] <= self.largest_target else None
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
-        """Reward 1 for legal steps that end at the target; otherwise 0 and the reason, beginning with a Rejection.
+    def answer(self, problem: Problem, text: str) -> str | None:
+        """The calculation: the steps as they are written, right or wrong, whatever their order. (The number at the end
+        would say nothing, since every solution claims the target.)"""
+        return _calculation(self.split_steps(text))
 
-        The answer is the calculation: the steps as they are written, right or wrong, whatever their order. (The number
-        at the end would say nothing, since every solution claims the target.)
-        """
+    def check(self, problem: Problem, text: str) -> Verdict:
+        """Reward 1 for legal steps that end at the target; otherwise 0 and the reason, beginning with a Rejection."""
         numbers, target = parse_problem(problem)
-        steps = self.split_steps(text)
-        answer = _calculation(steps)
-        left, rejection = _walk(numbers, steps)
+        left, rejection = _walk(numbers, self.split_steps(text))
         if rejection is not None:
-            return Verdict(0.0, answer, rejection)
+            return Verdict(0.0, rejection)
         if len(left) > 1:
-            return Verdict(0.0, answer, f"{Rejection.UNFINISHED}: {_listed(left)} are still left")
+            return Verdict(0.0, f"{Rejection.UNFINISHED}: {_listed(left)} are still left")
         if left[0] != target:
-            return Verdict(0.0, answer, f"{Rejection.TARGET_MISSED}: ended with {left[0]} instead of {target}")
-        return Verdict(1.0, answer, "correct")
+            return Verdict(0.0, f"{Rejection.TARGET_MISSED}: ended with {left[0]} instead of {target}")
+        return Verdict(1.0, "correct")
 
     def ways(self, problem: Problem, text: str) -> int:
         """In how many ways the partial solution ``text`` can be completed rightly: distinct sequences of moves, where

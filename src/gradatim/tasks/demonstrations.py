@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Protocol, runtime_checkable
 
+from gradatim.event_loop import run_to_end
 from gradatim.tasks.base import Task
 from gradatim.tree import Problem
 
@@ -40,10 +41,15 @@ def worked_solutions(task: Task, split: str, count: int, *, behind: int = 0) -> 
         return list(islice(task.demonstrations(split), behind, behind + count))
     problems = task.problems(split)
     order = [*problems[behind:], *reversed(problems[:behind])]
-    found = (
-        (problem, solution)
-        for problem in {problem.id: problem for problem in order}.values()
-        if isinstance(solution := problem.data.get("solution"), str)
-        and task.verify(problem, solution).correct is not False
-    )
-    return list(islice(found, count))
+    shown = ((problem, problem.data.get("solution")) for problem in {each.id: each for each in order}.values())
+    return run_to_end(_right(task, ((problem, text) for problem, text in shown if isinstance(text, str)), count))
+
+
+async def _right(task: Task, found: Iterable[Demonstration], count: int) -> list[Demonstration]:
+    right: list[Demonstration] = []
+    for problem, solution in found:
+        if len(right) == count:
+            break
+        if (await task.verify(problem, solution)).correct is not False:
+            right.append((problem, solution))
+    return right

@@ -13,10 +13,10 @@ from pydantic import Field
 from gradatim.errors import GradatimError
 from gradatim.part import options
 from gradatim.records import Record
-from gradatim.tasks.base import Task
+from gradatim.tasks.base import Task, Verdict
 from gradatim.tasks.problem_source import ProblemSource
 from gradatim.tasks.templates import Template
-from gradatim.tasks.verifiers import ANSWER_ENDS
+from gradatim.tasks.verifiers import Verifier, make_verifier
 from gradatim.text.solution_end import SolutionEnd
 from gradatim.tree import Problem
 
@@ -27,15 +27,14 @@ StepEnd = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_l
 class RecordTask(Task):
     """A task that reads its problems; see :class:`gradatim.tasks.problem_source.ProblemSource` for how.
 
-    A subclass says how a record becomes a problem (:meth:`read`) and how a solution is judged (``verify``), and by
-    :attr:`fields_shown` and :attr:`answers` what its prompt shows and how its answers look.
+    A subclass says how a record becomes a problem (:meth:`read`), and by :attr:`fields_shown` and :attr:`answers` what
+    its prompt shows and how its answers look and are judged.
     """
 
     fields_shown: ClassVar[tuple[str, ...]] = ("question",)
     """The fields that the template has places for."""
     answers: ClassVar[str] = "number"
-    """The verifier whose rule says where a solution has stated its answer (see
-    :data:`gradatim.tasks.verifiers.ANSWER_ENDS`)."""
+    """The verifier's name (see :func:`gradatim.tasks.verifiers.make_verifier`)."""
 
     source: str | None
     """A data set's id on the hub, a folder with a `.jsonl` file for each split, or one `.jsonl` file."""
@@ -71,7 +70,22 @@ class RecordTask(Task):
 
     @cached_property
     def solution_end(self) -> SolutionEnd:
-        return replace(ANSWER_ENDS[self.answers], next_problem=self.prompt_template.next_problem)
+        return replace(self.judge.solution_end, next_problem=self.prompt_template.next_problem)
+
+    @cached_property
+    def judge(self) -> Verifier:
+        """The verifier."""
+        return make_verifier(self.answers)
+
+    def solution(self, problem: Problem, text: str) -> str:
+        """A text up to where the model goes on to ask itself a next problem under the template's heading."""
+        return self.prompt_template.first_solution(problem, text)
+
+    def answer(self, problem: Problem, text: str) -> str | None:
+        return self.judge.answer(self.solution(problem, text))
+
+    def check(self, problem: Problem, text: str) -> Verdict:
+        return self.judge.check(problem.answer, self.solution(problem, text))
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 
 from gradatim.part import part
 from gradatim.records import MalformedRecordError, Record, text_field, text_or_number_field
-from gradatim.tasks.base import Verdict
 from gradatim.tasks.calculator import check_annotations
 from gradatim.tasks.from_records import RecordTask
-from gradatim.tasks.number_answers import extract_answer, verify_number
+from gradatim.tasks.number_answers import extract_answer
 from gradatim.tree import Problem
 
 __all__ = ["Gsm8k", "extract_answer", "TEMPLATE"]
@@ -37,13 +36,6 @@ class Gsm8k(RecordTask):
     """The hub data set's configuration."""
     template: str = TEMPLATE
     """The prompt, with `{question}` in the question's place; text before it may hold worked examples."""
-
-    def verify(self, problem: Problem, text: str) -> Verdict:
-        """Judge a solution by its final answer (see :func:`extract_answer`). Never raises.
-
-        Where a model goes on to ask itself a next question under the template's heading, that part is left out.
-        """
-        return verify_number(problem.answer, self.prompt_template.first_solution(problem, text))
 
     def first_wrong_calculation(self, solution: str | Sequence[str]) -> int | None:
         """Index of the first step with a wrong calculation, or ``None`` where no annotation is wrong.

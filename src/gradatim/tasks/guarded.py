@@ -8,6 +8,7 @@ import traceback
 import types
 import warnings
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from gradatim.tasks.base import Task, Verdict
 from gradatim.tree import Problem
 
 _RECORD = "_gradatim_verifier_record"
+_judging: ContextVar[bool] = ContextVar("a solution is being judged", default=False)
 
 
 @dataclass
@@ -27,12 +29,18 @@ class VerifierRecord:
     Attributes:
         asked: solutions that it was to judge.
         failed: those of them at which it raised an error or gave no verdict.
-        first: what went wrong the first time.
+        first: what went wrong the first time, in an answer or a verdict.
     """
 
     asked: int = 0
     failed: int = 0
     first: str = ""
+
+    def note(self, reason: str) -> None:
+        """Keep and warn of what went wrong, if it is the first time."""
+        if not self.first:
+            self.first = reason
+            warnings.warn(f"{reason}; solutions at which it fails count as wrong", stacklevel=3)
 
     def sentence(self) -> str | None:
         """What a person should know at the end; ``None`` if nothing failed."""
@@ -58,19 +66,24 @@ def guarded(task: Task) -> Task:
     """A task of one's own as one whose failures say where they come from; a task of the package's as it is.
 
     An error in ``problems`` or ``split_steps`` is a :class:`~gradatim.errors.GradatimError` of one sentence. One in
-    ``verify`` does not end a run: that solution counts as wrong for the reason ``the verifier failed``. The first one
-    is warned of, and :func:`verifier_record` counts them.
+    ``verify`` (or ``check``, which it calls) does not end a run: that solution counts as wrong for the reason ``the
+    verifier failed``. The first one is warned of, and :func:`verifier_record` counts them. A solution at which
+    ``answer`` fails has no answer.
 
     Raises:
-        GradatimError: if ``task`` is another part than a task.
+        GradatimError: if ``task`` is another part than a task, or its ``verify`` is not asynchronous.
     """
     cls = type(task)
     if not isinstance(task, Task):
         raise GradatimError(f"{name_of(task)!r} is no task; derive the class from gradatim.tasks.base.Task")
     if cls.__module__.startswith("gradatim."):
         return task
+    if not inspect.iscoroutinefunction(cls.verify):
+        raise GradatimError(f"{cls.__name__}.verify is not asynchronous; call it 'check', or write 'async def verify'")
     record = VerifierRecord()
-    own: dict[str, Callable[..., Any]] = {name: getattr(cls, name) for name in ("problems", "split_steps", "verify")}
+    names = ("problems", "split_steps", "answer", "verify")
+    own: dict[str, Callable[..., Any]] = {name: getattr(cls, name) for name in names}
+    judge = next(name for name in ("verify", "check", "answer") if getattr(cls, name) is not getattr(Task, name))
 
     def problems(self: Any, split: str, count: int | None = None) -> list[Problem]:
         try:
@@ -88,22 +101,35 @@ def guarded(task: Task) -> Task:
         except Exception as error:
             raise GradatimError(f"{_failure(cls, 'split_steps', f'for {text[:60]!r}', error)}; mend it") from error
 
-    def verify(self: Any, problem: Problem, text: str) -> Verdict:
-        record.asked += 1
+    def answer(self: Any, problem: Problem, text: str) -> str | None:
         try:
-            verdict = own["verify"](self, problem, text)
+            found = own["answer"](self, problem, text)
+            if found is None or isinstance(found, str):
+                return found
+            raise TypeError(f"it gave a {type(found).__name__}, neither text nor None")
+        except Exception as error:
+            if _judging.get():
+                raise
+            record.note(_failure(cls, "answer", f"for problem {problem.id!r}", error))
+            return None
+
+    async def verify(self: Any, problem: Problem, text: str) -> Verdict:
+        record.asked += 1
+        judging = _judging.set(True)
+        try:
+            verdict = await own["verify"](self, problem, text)
             if isinstance(verdict, Verdict):
                 return verdict
-            reason = f"{cls.__name__}.verify gave a {type(verdict).__name__} for problem {problem.id!r}, not a Verdict"
+            reason = f"{cls.__name__}.{judge} gave a {type(verdict).__name__} for problem {problem.id!r}, not a Verdict"
         except Exception as error:
-            reason = _failure(cls, "verify", f"for problem {problem.id!r}", error)
+            reason = _failure(cls, judge, f"for problem {problem.id!r}", error)
+        finally:
+            _judging.reset(judging)
         record.failed += 1
-        if record.failed == 1:
-            record.first = reason
-            warnings.warn(f"{reason}; solutions at which it fails count as wrong", stacklevel=2)
-        return Verdict(0.0, None, f"the verifier failed: {reason}")
+        record.note(reason)
+        return Verdict(0.0, f"the verifier failed: {reason}")
 
-    methods = {"problems": problems, "split_steps": split_steps, "verify": verify}
+    methods = {"problems": problems, "split_steps": split_steps, "answer": answer, "verify": verify}
 
     def fill(namespace: dict[str, Any]) -> None:
         # Only methods are added: a class with slots stays as it is.

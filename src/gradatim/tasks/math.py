@@ -16,9 +16,8 @@ from gradatim.errors import GradatimError
 from gradatim.part import part
 from gradatim.records import MalformedRecordError, Record, text_field, text_or_number_field
 from gradatim.suggestions import suggestion
-from gradatim.tasks.base import Verdict
 from gradatim.tasks.from_records import RecordTask, StepEnd
-from gradatim.tasks.math_answers import boxed_answer, verify_math
+from gradatim.tasks.math_answers import boxed_answer
 from gradatim.tasks.problem_source import ProblemSource
 from gradatim.tree import Problem
 
@@ -94,13 +93,6 @@ class Math(RecordTask):
                 f"no {split} problem of {source.source!r} has the chosen levels and subjects; choose more"
             )
         return chosen[:count]
-
-    def verify(self, problem: Problem, text: str) -> Verdict:
-        """Judge a solution by its final answer (see :func:`gradatim.tasks.math_answers.verify_math`). Never raises.
-
-        Where a model goes on to ask itself a next problem under the template's heading, that part is left out.
-        """
-        return verify_math(problem.answer, self.prompt_template.first_solution(problem, text))
 
     def read(self, id: str, record: Record) -> Problem:
         question = text_field(record, "problem")

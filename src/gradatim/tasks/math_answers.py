@@ -6,7 +6,7 @@ import re
 from collections import deque
 from typing import NamedTuple
 
-from gradatim.tasks.base import NO_REFERENCE, Verdict
+from gradatim.tasks.base import Verdict, compare, wrong
 from gradatim.tasks.math_equality import LONGEST_ANSWER, equal_answers, normal_form
 
 _MOST_CANDIDATES = 20
@@ -51,22 +51,28 @@ _SENTENCE = re.compile(r"(?:[^\n.!?]|[.!?](?=[^\s*]))*")
 def verify_math(reference: str | None, text: str) -> Verdict:
     r"""Judge a solution by its final answer, which stands in ``\boxed{}`` (see :func:`extract_math_answer`).
 
-    The verdict's ``answer`` is its :func:`~gradatim.tasks.math_equality.normal_form`. Never raises on any text and ends
-    within seconds, in any thread.
+    Never raises on any text and ends within seconds, in any thread.
 
     Raises:
         GradatimError: if ``math-verify`` is not installed.
     """
     answer = extract_math_answer(text)
-    known = reference is not None and reference.strip()
-    if answer is None:
-        return Verdict(0.0 if known else None, None, "no final answer: nothing in \\boxed{} and no 'answer is'")
-    form = normal_form(answer)
-    if reference is None or not known:
-        return Verdict(None, form, NO_REFERENCE)
+    reference = (reference or "").strip() or None
+    if reference is None or answer is None:
+        return compare(reference, answer, "no final answer: nothing in \\boxed{} and no 'answer is'")
     if equal_answers(reference, answer):
-        return Verdict(1.0, form, "correct")
-    return Verdict(0.0, form, f"wrong answer: {form} instead of {normal_form(reference)}")
+        return Verdict(1.0, "correct")
+    return wrong(normal_form(answer), normal_form(reference))
+
+
+def math_answer(text: str) -> str | None:
+    """The final answer of a solution in its :func:`~gradatim.tasks.math_equality.normal_form`. Never raises.
+
+    Raises:
+        GradatimError: if ``math-verify`` is not installed.
+    """
+    answer = extract_math_answer(text)
+    return None if answer is None else normal_form(answer)
 
 
 def extract_math_answer(text: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from gradatim.part import part
 from gradatim.records import MalformedRecordError, Record, text_field
 from gradatim.tasks.base import Verdict
-from gradatim.tasks.choice_answers import LETTERS, verify_choice
+from gradatim.tasks.choice_answers import LETTERS, extract_choice, verify_choice
 from gradatim.tasks.from_records import RecordTask
 from gradatim.tasks.problem_source import ProblemSource
 from gradatim.tree import Problem
@@ -56,14 +56,12 @@ class MultipleChoice(RecordTask):
         """A question with its options, as a person types it."""
         return Problem("question", text)
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
-        """Judge a solution by the option that it names (see :func:`gradatim.tasks.choice_answers.extract_choice`).
+    def answer(self, problem: Problem, text: str) -> str | None:
+        """The letter of the option that a solution names."""
+        return extract_choice(self.solution(problem, text), problem.data.get("choices", ()))
 
-        Where a model goes on to ask itself a next question under the template's heading, that part is left out. Never
-        raises.
-        """
-        choices = problem.data.get("choices", ())
-        return verify_choice(problem.answer, self.prompt_template.first_solution(problem, text), choices)
+    def check(self, problem: Problem, text: str) -> Verdict:
+        return verify_choice(problem.answer, self.solution(problem, text), problem.data.get("choices", ()))
 
     def read(self, id: str, record: Record) -> Problem:
         question, choices, right = _read(record)

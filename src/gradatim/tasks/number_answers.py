@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from gradatim.tasks.base import NO_REFERENCE, Verdict
+from gradatim.tasks.base import Verdict, compare
 from gradatim.tasks.calculator import UNSIGNED_NUMBER, read_number
 from gradatim.tasks.math_answers import boxed_answer, first_box_end
 from gradatim.tasks.math_notation import plain_number, tidy
@@ -60,19 +60,10 @@ _ANNOTATION = re.compile(r"<<[^<>\n]*(?:>>|(?=\n)|\Z)")
 def verify_number(reference: str | None, text: str) -> Verdict:
     """Judge a solution by its final number (see :func:`extract_answer`), exactly. Never raises."""
     answer = extract_answer(text)
-    if answer is None:
-        reason = "no final answer: no line '#### number' and no single last number"
-        return Verdict(None if reference is None else 0.0, None, reason)
-    if answer == reference:
-        return Verdict(1.0, answer, "correct")
-    if reference is None:
-        return Verdict(None, answer, NO_REFERENCE)
-    expected = extract_answer(f"#### {reference}")
-    if expected is None:
-        return Verdict(0.0, answer, "the problem has no reference answer that is a number")
-    if answer != expected:
-        return Verdict(0.0, answer, f"wrong answer: {answer} instead of {expected}")
-    return Verdict(1.0, answer, "correct")
+    expected = None if reference is None else extract_answer(f"#### {reference}")
+    if answer is not None and expected is None and reference is not None:
+        return Verdict(0.0, "the problem has no reference answer that is a number")
+    return compare(expected or reference, answer, "no final answer: no line '#### number' and no single last number")
 
 
 def is_answer_line(line: str) -> bool:

@@ -79,9 +79,12 @@ class Own(Task):
         """
         return self.described.problems(split, count)
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
+    def answer(self, problem: Problem, text: str) -> str | None:
+        return self.described.answer(problem, text)
+
+    def check(self, problem: Problem, text: str) -> Verdict:
         """Judge a solution by the verifier that the file names. Never raises."""
-        return self.described.verify(problem, text)
+        return self.described.check(problem, text)
 
     def ask(self, text: str) -> Problem:
         return self.described.ask(text)

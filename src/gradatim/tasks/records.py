@@ -17,10 +17,9 @@ from gradatim.errors import GradatimError
 from gradatim.part import name_of, part
 from gradatim.records import MalformedRecordError, Record, text_or_number_field
 from gradatim.suggestions import suggestion
-from gradatim.tasks.base import Verdict
 from gradatim.tasks.from_records import RecordTask
 from gradatim.tasks.templates import Template, fields_of
-from gradatim.tasks.verifiers import ANSWER_ENDS, Verifier, make_verifier
+from gradatim.tasks.verifiers import Verifier, make_verifier
 from gradatim.text.solution_end import SolutionEnd
 from gradatim.tree import Problem
 
@@ -52,7 +51,7 @@ class Records(RecordTask):
     def __post_init__(self) -> None:
         if self.answer_field in self.prompt_template.fields:
             raise GradatimError(f"the template shows the reference answer {{{self.answer_field}}}; leave it out")
-        _ = self._verifier  # one that is not there is refused now
+        _ = self.judge  # one that is not there is refused now
 
     @property
     def name(self) -> str:
@@ -69,21 +68,13 @@ class Records(RecordTask):
 
     @cached_property
     def solution_end(self) -> SolutionEnd:
-        rule = ANSWER_ENDS[self._verifier[0]]
-        return replace(rule, next_problem=self.prompt_template.next_problem, stop=self.stop)
+        return replace(super().solution_end, stop=self.stop)
 
     def held_out_by(self, problem: Problem) -> str:
         return "\n".join(problem.data["fields"].values())
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
-        """Judge a solution by the task's verifier. Never raises.
-
-        Where a model goes on to ask itself a next problem under the template's heading, that part is left out.
-        """
-        return self._verifier[1](problem.answer, self.prompt_template.first_solution(problem, text))
-
     @cached_property
-    def _verifier(self) -> tuple[str, Verifier]:
+    def judge(self) -> Verifier:
         return _verifier_of(self.verifier)
 
     def read(self, id: str, record: Record) -> Problem:
@@ -96,15 +87,14 @@ class Records(RecordTask):
         return Problem(id, prompt, _value(record, self.answer_field), data)
 
 
-def _verifier_of(verifier: str | Mapping[str, Any]) -> tuple[str, Verifier]:
-    """The verifier's name and itself."""
+def _verifier_of(verifier: str | Mapping[str, Any]) -> Verifier:
     if isinstance(verifier, str):
-        return verifier, make_verifier(verifier)
+        return make_verifier(verifier)
     options = dict(verifier)
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise GradatimError("the verifier has no 'name'; write 'verifier: number' or 'verifier: {name: regex, ...}'")
-    return name, make_verifier(name, options)
+    return make_verifier(name, options)
 
 
 def _value(record: Record, field: str) -> str:

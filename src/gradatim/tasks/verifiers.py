@@ -6,14 +6,16 @@ import inspect
 import re
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from gradatim.errors import GradatimError
 from gradatim.suggestions import suggestion
-from gradatim.tasks.base import NO_REFERENCE, Verdict
-from gradatim.tasks.choice_answers import is_choice_line, verify_choice
-from gradatim.tasks.math_answers import first_box_end, is_math_answer_line, verify_math
-from gradatim.tasks.number_answers import is_answer_line, verify_number
+from gradatim.tasks.base import Verdict, compare
+from gradatim.tasks.choice_answers import extract_choice, is_choice_line, verify_choice
+from gradatim.tasks.math_answers import first_box_end, is_math_answer_line, math_answer, verify_math
+from gradatim.tasks.number_answers import extract_answer, is_answer_line, verify_number
 from gradatim.text.solution_end import NEVER, SolutionEnd
 
 _MARK = re.compile(r"(?:####|\banswer[ \t*_]{0,8}(?:is|:|=))[ \t*_:]{0,8}(?P<answer>[^\n]+)", re.IGNORECASE)
@@ -32,26 +34,40 @@ _HEADING = re.compile(
 )
 
 
-class Verifier(Protocol):
-    """Judges a solution by a reference answer. Deterministic, and never raises on any text."""
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """Judges solutions by a reference answer. Deterministic, and never raises on any text.
 
-    def __call__(self, reference: str | None, text: str, /) -> Verdict: ...
+    Attributes:
+        answer: the final answer of a solution's text, in the form that equal answers share; ``None`` without any.
+        check: the verdict on a reference answer and a solution's text.
+        solution_end: how a complete final answer looks.
+    """
+
+    answer: Callable[[str], str | None]
+    check: Callable[[str | None, str], Verdict]
+    solution_end: SolutionEnd = NEVER
 
 
-def verify_exact(reference: str | None, text: str) -> Verdict:
-    """Judge a solution by the words of its final answer; capitals, spaces and a full stop do not count.
+def exact_verifier() -> Verifier:
+    """A verifier by the words of the final answer; capitals, spaces and a full stop do not count.
 
     The final answer is what follows the last "answer is", "Answer:" or ``####`` on its line, else the last line.
     """
-    marked = deque(_MARK.finditer(text), 1)
-    answer = _words(marked[0]["answer"] if marked else text.rstrip().rpartition("\n")[2])
-    return _compare(reference, answer, "no final answer: the last line is empty")
+
+    def answer(text: str) -> str | None:
+        marked = deque(_MARK.finditer(text), 1)
+        return _words(marked[0]["answer"] if marked else text.rstrip().rpartition("\n")[2])
+
+    check = partial(_check_words, answer, "no final answer: the last line is empty")
+    return Verifier(answer, check, SolutionEnd(_states_words))
 
 
 def regex_verifier(pattern: str) -> Verifier:
     """A verifier by what a regular expression finds last: its first group, or all of it where it has none.
 
-    What is found is compared as in :func:`verify_exact`. Long texts take as long as the expression makes them take.
+    What is found is compared as in :func:`exact_verifier`. Long texts take as long as the expression makes them take.
+    Nobody knows whether its first match is the final one, so no match ends a solution.
 
     Raises:
         GradatimError: if the pattern is no regular expression.
@@ -61,21 +77,11 @@ def regex_verifier(pattern: str) -> Verifier:
     except re.error as error:
         raise GradatimError(f"the pattern {pattern!r} is no regular expression: {error}; mend it") from error
 
-    def verify_regex(reference: str | None, text: str) -> Verdict:
+    def answer(text: str) -> str | None:
         found = deque(compiled.finditer(text), 1)
-        answer = _words(found[0][1 if compiled.groups else 0] or "") if found else ""
-        return _compare(reference, answer, f"no final answer: nothing matches {pattern!r}")
+        return _words(found[0][1 if compiled.groups else 0] or "") if found else None
 
-    return verify_regex
-
-
-_FACTORIES: Mapping[str, Callable[..., Verifier]] = {
-    "number": lambda: verify_number,
-    "math": lambda: verify_math,
-    "choice": lambda: verify_choice,
-    "exact": lambda: verify_exact,
-    "regex": regex_verifier,
-}
+    return Verifier(answer, partial(_check_words, answer, f"no final answer: nothing matches {pattern!r}"))
 
 
 def _states_mathematics(line: str) -> bool:
@@ -90,15 +96,13 @@ def _states_words(line: str) -> bool:
     return _ANSWER_LINE.fullmatch(line) is not None and _HEADING.search(line) is None
 
 
-ANSWER_ENDS: Mapping[str, SolutionEnd] = {
-    "number": SolutionEnd(is_answer_line, first_box_end),
-    "math": SolutionEnd(_states_mathematics, first_box_end),
-    "choice": SolutionEnd(is_choice_line, first_box_end),
-    "exact": SolutionEnd(_states_words),
-    "regex": NEVER,
+_FACTORIES: Mapping[str, Callable[..., Verifier]] = {
+    "number": lambda: Verifier(extract_answer, verify_number, SolutionEnd(is_answer_line, first_box_end)),
+    "math": lambda: Verifier(math_answer, verify_math, SolutionEnd(_states_mathematics, first_box_end)),
+    "choice": lambda: Verifier(extract_choice, verify_choice, SolutionEnd(is_choice_line, first_box_end)),
+    "exact": exact_verifier,
+    "regex": regex_verifier,
 }
-"""How a complete final answer looks, for each verifier. Of a regular expression nobody knows whether its first match is
-the final one."""
 
 
 def make_verifier(name: str, options: Mapping[str, Any] | None = None) -> Verifier:
@@ -124,16 +128,9 @@ def make_verifier(name: str, options: Mapping[str, Any] | None = None) -> Verifi
     return factory(**(options or {}))
 
 
-def _compare(reference: str | None, answer: str, nothing: str) -> Verdict:
-    known = reference is not None and _words(reference)
-    if not answer:
-        return Verdict(0.0 if known else None, None, nothing)
-    if reference is None or not known:
-        return Verdict(None, answer, NO_REFERENCE)
-    if answer == _words(reference):
-        return Verdict(1.0, answer, "correct")
-    return Verdict(0.0, answer, f"wrong answer: {answer} instead of {_words(reference)}")
+def _check_words(answer: Callable[[str], str | None], nothing: str, reference: str | None, text: str) -> Verdict:
+    return compare(_words(reference or ""), answer(text), nothing)
 
 
-def _words(text: str) -> str:
-    return " ".join(text.casefold().split()).strip(" .*_\"'`")
+def _words(text: str) -> str | None:
+    return " ".join(text.casefold().split()).strip(" .*_\"'`") or None

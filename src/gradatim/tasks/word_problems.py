@@ -24,7 +24,7 @@ from pydantic import AfterValidator, Field
 
 from gradatim.errors import GradatimError
 from gradatim.part import part
-from gradatim.tasks.base import Verdict
+from gradatim.tasks.base import Verdict, compare
 from gradatim.tasks.generated import GeneratedTask
 from gradatim.tasks.quantities.generation import draw_graph
 from gradatim.tasks.quantities.graph import DependencyGraph
@@ -135,16 +135,16 @@ class WordProblems(GeneratedTask):
                     return problem, write_solution(graph, generator)
         return None
 
-    def verify(self, problem: Problem, text: str) -> Verdict:
-        """Reward 1 if the last line gives the right answer, whatever the lines before it say."""
-        truth = read_problem(problem.prompt).answer
+    def answer(self, problem: Problem, text: str) -> str | None:
+        """The number of the last line, if that states an answer."""
         lines = self.split_steps(text)
         answer = read_step(lines[-1]) if lines else None
-        if not isinstance(answer, Answer):
-            return Verdict(0.0, None, "no answer: the last line is not 'Answer: NUMBER'")
-        if answer.number != truth:
-            return Verdict(0.0, str(answer.number), f"wrong answer: {answer.number} instead of {truth}")
-        return Verdict(1.0, str(answer.number), "correct")
+        return str(answer.number) if isinstance(answer, Answer) else None
+
+    def check(self, problem: Problem, text: str) -> Verdict:
+        """Reward 1 if the last line gives the right answer, whatever the lines before it say."""
+        truth = str(read_problem(problem.prompt).answer)
+        return compare(truth, self.answer(problem, text), "no answer: the last line is not 'Answer: NUMBER'")
 
     def first_error(self, problem: Problem, steps: Sequence[str]) -> int | None:
         """Index of the first step that is not right, or ``None``; a needless step is right."""

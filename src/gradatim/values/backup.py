@@ -21,10 +21,10 @@ def back_up_values(tree: Tree, name: str = VALUE) -> None:
     """Write to every node the expected reward of continuing from it as the policy does, estimated from the tree.
 
     A node's value is the mean of its children's, each weighted by its multiplicity: children are draws from the
-    policy, and a step drawn twice counts twice however few times it was then expanded. (:meth:`Tree.backup` is the
-    plain mean of the leaves instead, in which a much expanded child weighs more.) ``node.counts[name]`` is the number
-    of solutions below. Solutions that ended without an answer are worth 0; open leaves and those that the budget cut
-    off say nothing, and a node with nothing else below it gets no value.
+    policy, and a step drawn twice counts twice however few times it was then expanded. (In a plain mean of the leaves a
+    much expanded child would weigh more.) ``node.counts[name]`` is the number of solutions below. Solutions that ended
+    without an answer are worth 0; open leaves and those that the budget cut off say nothing, and a node with nothing
+    else below it gets no value.
 
     Raises:
         GradatimError: if a finished solution was not graded.

@@ -98,6 +98,9 @@ def _line(node: Node, by: str | None) -> Text:
         line.append(f" (answer: {one_line(node.answer)})", style="dim")  # of a problem whose answer nobody knows
     if node.multiplicity > 1:
         line.append(f" x{node.multiplicity}", style="dim")
+    for name, note in node.notes.items():
+        if name != "verdict":  # of which the sign is enough
+            line.append(f" ({name}: {one_line(str(note))})", style="dim")
     return line
 
 
