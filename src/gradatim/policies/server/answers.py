@@ -137,8 +137,8 @@ class Reading:
         divisions: Sequence[Division],
         *,
         most_tokens: int,
-        unlike: str | None,
-        stop_field: str | None,
+        unlike: str | None = None,
+        stop_field: str | None = None,
     ) -> None:
         self.answers = [Answer(division.fork(), unlike, stop_field) for division in divisions]
         self.usage: Any = None
@@ -185,7 +185,7 @@ class Reading:
         try:
             for choice in self._choices(event):
                 if choice.get("error") or choice.get("finish_reason") in _BROKEN_OFF:
-                    said = _said(choice.get("error") or event)
+                    said = explanation(json.dumps(choice.get("error") or event))
                     raise MalformedError(f"{self._url} broke its answer off ({said})")
                 self._take_choice(choice, again=again)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -248,8 +248,3 @@ class Reading:
 
     def _not_openai(self, what: str) -> MalformedError:
         return MalformedError(f"{self._url} answers in a form that is not OpenAI's ({what})")
-
-
-def _said(value: Any) -> str:
-    """The explanation in an object that reports an error."""
-    return explanation(json.dumps(value))

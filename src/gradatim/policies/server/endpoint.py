@@ -15,7 +15,7 @@ from gradatim.policies.server.client import Client
 from gradatim.policies.server.continuing import Continuing, lost_blanks
 from gradatim.policies.server.division import Division
 from gradatim.policies.server.doubts import ASKED_AGAIN, OF_TEXT, Doubt, Doubts
-from gradatim.policies.server.events import END, Event, Events
+from gradatim.policies.server.events import Events
 from gradatim.policies.server.failures import (
     ContextError,
     DoubtfulError,
@@ -147,40 +147,37 @@ class Endpoint:
 
     async def _counted(self, problem: Problem, solution: str) -> int | None:
         """The tokens of a prompt and a solution as the server counts them, if it does so in a way that can be."""
-        usage = await self._short_answer(problem, solution, 1, _usage)
+        usage = (await self._short_answer(problem, solution, 1)).usage
         prompt = self._format.prompt(problem, solution)
         text = prompt["prompt"] if "prompt" in prompt else "".join(str(each["content"]) for each in prompt["messages"])
         return self._possible(usage, "prompt_tokens", 1, len(text.encode()) + _ADDED_BY_TEMPLATES)
 
-    async def _glimpse(self, problem: Problem, solution: str) -> str:
-        """The likeliest few tokens behind a solution."""
+    async def _short_answer(self, problem: Problem, solution: str, tokens: int) -> Reading:
+        """The likeliest few tokens behind a solution, which no tree holds."""
 
-        def text(events: Sequence[Event]) -> str:
-            choices = [choice for event in events for choice in event.get("choices") or ()]
-            return "".join(piece.text for choice in choices for piece in self._format.pieces(choice))
+        async def read(events: Events) -> Reading:
+            division = Division((), tokens, 1, EndReason.LENGTH)
+            return await self._read(events, Reading(self.client.url, self._format, [division], most_tokens=tokens))
 
-        return await self._short_answer(problem, solution, _GLIMPSE, text)
+        return await self._post(
+            lambda: {**self._format.prompt(problem, solution), self._limit_field: tokens, "temperature": 0}, read
+        )
 
-    async def _short_answer(
-        self, problem: Problem, solution: str, tokens: int, find: Callable[[Sequence[Event]], Result]
-    ) -> Result:
-        """What ``find`` finds in the events of an answer to a solution, of so many tokens, that no tree holds."""
-
-        async def read(events: Events) -> Result:
-            found = [event async for event in events if event is not END]
-            for event in found:
+    async def _read(self, events: Events, reading: Reading, wanted: Callable[[], bool] = lambda: True) -> Reading:
+        """Read what is wanted of an answer. Trouble behind its end does not undo it."""
+        try:
+            async for event in events:
+                if not wanted():
+                    raise UnwantedError("the answer is not wanted any more")
                 self._check_model(event)
-            try:
-                if not any(event.get("choices") for event in found):
-                    raise KeyError("choices")
-                return find(found)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise self._not_openai(error) from error
-
-        def body() -> dict[str, Any]:
-            return {**self._format.prompt(problem, solution), self._limit_field: tokens, "temperature": 0}
-
-        return await self._post(body, read)
+                reading.take(event)
+                if reading.enough:
+                    break  # what is still being written is not wanted
+        except (TemporaryError, RefusedError):
+            if not reading.finished:
+                raise
+        reading.end()
+        return reading
 
     async def ask(self, question: Question, divisions: Sequence[Division]) -> tuple[list[Answer], int | None]:
         """Have the solution continued once for each of ``divisions``, which stay as they are.
@@ -208,18 +205,7 @@ class Endpoint:
                 unlike=unlike,
                 stop_field=stop_field,
             )
-            try:
-                async for event in events:
-                    if not question.wanted():
-                        raise UnwantedError("the answer is not wanted any more")
-                    self._check_model(event)
-                    reading.take(event)
-                    if reading.enough:
-                        break  # what is still being written is not wanted
-            except (TemporaryError, RefusedError):
-                if not reading.finished:
-                    raise
-            reading.end()
+            await self._read(events, reading, question.wanted)
             counted = self._written(reading, question.max_tokens)
             if counted is not None and reading.finished and counted < reading.known_tokens:
                 reading.doubts.add(Doubt.COUNT)
@@ -375,7 +361,8 @@ class Endpoint:
             return
         beginnings = [answer.text + (answer.ended_by if isinstance(answer.ended_by, str) else "") for answer in answers]
         if any(text.startswith(blank) for text in beginnings):
-            without, within = [await self._glimpse(question.problem, text) for text in (bare, solution)]
+            glimpses = [await self._short_answer(question.problem, text, _GLIMPSE) for text in (bare, solution)]
+            without, within = [glimpse.answers[0].text for glimpse in glimpses]
             if without and without == within:
                 raise self._trimmed()
             self._continuing.learn("end", keeps=bool(within))
@@ -386,11 +373,6 @@ class Endpoint:
             "off the ends of a message; use api='completions', or start the server with a template that keeps messages "
             "as they are",
             options=("api='completions'",),
-        )
-
-    def _not_openai(self, error: Exception) -> MalformedError:
-        return MalformedError(
-            f"{self.client.url} answers in a form that is not OpenAI's ({type(error).__name__} {error})"
         )
 
     def _possible(self, usage: Any, name: str, least: int, most: int) -> int | None:
@@ -437,8 +419,3 @@ def _same_model(asked: str, answered: str) -> bool:
     if answered == asked or asked.endswith(f"/{answered}") or answered.endswith(f"/{asked}"):
         return True
     return answered.startswith(asked) and answered[len(asked)] in "-@:"
-
-
-def _usage(events: Sequence[Event]) -> Any:
-    """The last of what a server counted."""
-    return next((event["usage"] for event in reversed(events) if event.get("usage")), None)
