@@ -30,6 +30,7 @@ class FailingServer(ThreadingHTTPServer):
         refuses: fields that are answered with 422.
         shows: which of ``logprobs``, ``usage``, ``stream`` and ``stop`` are honoured, as far as asked for.
         listing: the body of the list of models, if not a proper one.
+        listing_status: its status then.
         answers_as: the name of the model in answers, if not the one that was asked for.
         trims: whether the chat template takes blank characters off the ends of a message.
         continues: whether a partial assistant message is continued; else the answer begins anew with it.
@@ -49,6 +50,7 @@ class FailingServer(ThreadingHTTPServer):
         self.names: list[str] | None = ["model"]
         self.bare_list = False
         self.listing: bytes | None = None
+        self.listing_status = 200
         self.answers_as: str | None = None
         self.trims = False
         self.key: str | None = None
@@ -104,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/models" or self.server.names is None:
             return self.send_object({"detail": "Not Found"}, 404)
         if self.server.listing is not None:
-            return self.send_content(self.server.listing)
+            return self.send_content(self.server.listing, self.server.listing_status)
         records = [{"id": name, "object": "model", "owned_by": self.server.owner} for name in self.server.names]
         return self.send_object(records if self.server.bare_list else {"object": "list", "data": records})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import socket
@@ -24,12 +25,7 @@ from gradatim.policies.base import Policy, Sampling
 from gradatim.policies.server import ServerPolicy, client, is_server_url
 from gradatim.policies.server.division import Division, Piece
 from gradatim.policies.server.failures import explanation
-from gradatim.policies.server.pacing import (
-    LONGEST_WAIT,
-    Pacing,
-    backoff_seconds,
-    retry_after_seconds,
-)
+from gradatim.policies.server.waiting import LONGEST_WAIT, backoff_seconds, retry_after_seconds
 from gradatim.text.prompts import ChatFormat
 from gradatim.tree import EndReason, Node, Step
 
@@ -695,10 +691,17 @@ def test_another_model_of_the_server_s_own_list_is_refused(server: FailingServer
 
 
 @pytest.mark.parametrize(
-    "listing", [b"<html>", b"", b"[", b'{"data": 3}', b'{"data": [3, {"id": 4}]}', b"[[]]", b"null"]
+    ("status", "listing"),
+    [
+        *(
+            (200, listing)
+            for listing in (b"<html>", b"", b"[", b'{"data": 3}', b'{"data": [3, {"id": 4}]}', b"[[]]", b"null")
+        ),
+        *((status, b"{}") for status in (302, 401, 403, 404, 500)),
+    ],
 )
-def test_a_list_of_models_that_cannot_be_read_is_none(server: FailingServer, listing: bytes) -> None:
-    server.listing = listing
+def test_a_list_of_models_that_cannot_be_read_is_none(server: FailingServer, status: int, listing: bytes) -> None:
+    server.listing, server.listing_status = listing, status
     assert len(run(walk(policy_of(server, model="model"), new_tree()))) == 4
     with pytest.raises(GradatimError, match=r"name one (of them )?with model='NAME'"):
         run(policy_of(server).connect())
@@ -865,12 +868,21 @@ def test_urls_are_known_from_names() -> None:
 # When requests are sent
 
 
-def test_requests_are_kept_apart(server: FailingServer, waits: list[float]) -> None:
-    run(policy_of(server, requests_per_minute=30).expand([new_tree().root], 3))
-    assert sum(wait > 1.0 for wait in waits) >= 3
-    pacing = Pacing(60)
-    assert [pacing.reserve(now) for now in (0.0, 0.0, 0.5, 10.0, 10.25)] == [0.0, 1.0, 1.5, 0.0, 0.75]
-    assert [Pacing(None).reserve(now) for now in (0.0, 0.0)] == [0.0, 0.0]
+def test_requests_are_kept_apart() -> None:
+    arrived: list[float] = []
+
+    def noting(text: str, seed: int) -> list[str]:
+        arrived.append(time.monotonic())
+        return writes(text, seed)
+
+    with serving(noting) as server:
+        policy = policy_of(server, requests_per_minute=1200)
+        for _ in range(2):  # in an event loop each
+            run(policy.expand([new_tree().root], 3))
+    arrived.sort()
+    gaps = [later - earlier for earlier, later in itertools.pairwise(arrived)]
+    assert len(gaps) == 7
+    assert sum(gap > 0.03 for gap in gaps) >= 6  # the second loop knows nothing of the first
 
 
 def test_at_most_so_many_requests_are_under_way() -> None:

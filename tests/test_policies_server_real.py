@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import httpx
+import httpx2
 import pytest
 from transformers.utils.import_utils import is_serve_available
 
@@ -75,9 +75,9 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         if process.poll() is not None:
             pytest.fail(f"the server ended with status {process.returncode}: {log.read_text()[-2000:]}")
         try:
-            if httpx.get(url, trust_env=False).status_code == 200:
+            if httpx2.get(url, trust_env=False).status_code == 200:
                 return
-        except httpx.TransportError:
+        except httpx2.TransportError:
             time.sleep(0.2)
     pytest.fail(f"the server did not start within {STARTING_SECONDS} s: {log.read_text()[-2000:]}")
 

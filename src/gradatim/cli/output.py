@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 _LOG_WIDTH = 120
-_LIBRARIES = ("accelerate", "datasets", "filelock", "httpx", "huggingface_hub", "peft", "tokenizers", "torch",
+_LIBRARIES = ("accelerate", "datasets", "filelock", "httpx2", "huggingface_hub", "peft", "tokenizers", "torch",
               "transformers", "urllib3", "vllm")  # fmt: skip
 _QUIET_ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",

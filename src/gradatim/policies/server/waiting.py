@@ -1,4 +1,4 @@
-"""When requests are sent: how far apart, and how long after a failure. Pure arithmetic on times in seconds."""
+"""How long to wait after a failure. Pure arithmetic on times in seconds."""
 
 from __future__ import annotations
 
@@ -8,20 +8,6 @@ from email.utils import parsedate_to_datetime
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
 LONGEST_RETRY_AFTER = 300.0  # a server that wants more is not waited for
-
-
-class Pacing:
-    """Keeps requests at least ``60 / requests_per_minute`` seconds apart."""
-
-    def __init__(self, requests_per_minute: float | None) -> None:
-        self._gap = 0.0 if requests_per_minute is None else 60.0 / requests_per_minute
-        self._next = float("-inf")
-
-    def reserve(self, now: float) -> float:
-        """Take the next free moment for a request; returns the seconds from ``now`` until then."""
-        moment = max(now, self._next)
-        self._next = moment + self._gap
-        return moment - now
 
 
 def backoff_seconds(attempt: int, retry_after: float | None, jitter: float) -> float:
