@@ -33,7 +33,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from gradatim.objectives import StepDpo
-from gradatim.supervision.pairs import StepPair
+from gradatim.supervision.terms import Term, pair
 from gradatim.training import TrainingSettings, TreeTrainer, build_row, plan_rows
 from gradatim.training.settings import training_arguments
 from gradatim.tree import Node, Problem, Step, Tree
@@ -106,16 +106,16 @@ def make_reference(model: LlamaForCausalLM) -> LlamaForCausalLM:
     return reference.eval()
 
 
-def make_pairs(shape: Shape, count: int) -> list[StepPair]:
+def make_pairs(shape: Shape, count: int) -> list[Term]:
     """At least ``count`` step pairs from as many trees as that takes. Lengths vary by a quarter, as in real trees."""
     source = random.Random(0)
-    pairs: list[StepPair] = []
+    pairs: list[Term] = []
     while len(pairs) < count:
         tree = Tree(Problem(str(len(pairs)), ""), prompt_tokens=_tokens(source, shape.prompt))
         node = tree.root
         for _ in range(shape.depth):
             steps = [tree.add(node, Step(_tokens(source, shape.step), "")) for _ in range(shape.branch)]
-            pairs += [StepPair(steps[0], other) for other in steps[1:]]
+            pairs += [pair(steps[0], other) for other in steps[1:]]
             node = steps[0]
     return pairs
 
@@ -124,17 +124,17 @@ def _tokens(source: random.Random, mean: int) -> tuple[int, ...]:
     return tuple(source.randrange(3, VOCABULARY) for _ in range(source.randint(mean - mean // 4, mean + mean // 4)))
 
 
-def reuse(pairs: list[StepPair]) -> float:
+def reuse(pairs: list[Term]) -> float:
     """Tokens that TRL reads for the pairs, without its padding, over tokens in the packed rows."""
-    read = sum(len(pair.chosen.tokens) + len(pair.rejected.tokens) for pair in pairs)
-    rows = plan_rows(StepDpo().examples(pairs), TOKENS_PER_ROW)
+    read = sum(len(node.tokens) for term in pairs for node in term.ends)
+    rows = plan_rows(pairs, TOKENS_PER_ROW)
     return read / sum(build_row(row).input_ids.shape[0] for row in rows)
 
 
 @torch.no_grad()
-def record(pairs: list[StepPair], reference: LlamaForCausalLM) -> None:
+def record(pairs: list[Term], reference: LlamaForCausalLM) -> None:
     """Write the reference's log-probabilities into the trees, one path at a time, as sampling would have."""
-    nodes: dict[int, Node] = {id(node): node for pair in pairs for node in (pair.chosen, pair.rejected)}
+    nodes: dict[int, Node] = {id(node): node for term in pairs for node in term.ends}
     for node in nodes.values():
         ids = torch.tensor([node.tokens])
         start = ids.shape[1] - len(node.step.tokens)
@@ -150,14 +150,13 @@ class TokenizedDPOTrainer(DPOTrainer):
         return dataset
 
 
-def packed_trainer(model: LlamaForCausalLM, pairs: list[StepPair], folder: str) -> TreeTrainer:
+def packed_trainer(model: LlamaForCausalLM, pairs: list[Term], folder: str) -> TreeTrainer:
     settings = TrainingSettings(learning_rate=1e-5, log_every=10, tokens_per_batch=TOKENS_PER_ROW)
-    objective = StepDpo(beta=BETA)
     return TreeTrainer(
         model,
         training_arguments(settings, Path(folder)),
-        objective=objective,
-        examples=objective.examples(pairs),
+        objective=StepDpo(beta=BETA),
+        terms=pairs,
         tokens_per_row=TOKENS_PER_ROW,
     )
 
@@ -165,7 +164,7 @@ def packed_trainer(model: LlamaForCausalLM, pairs: list[StepPair], folder: str) 
 def trl_trainer(
     model: LlamaForCausalLM,
     reference: LlamaForCausalLM,
-    pairs: list[StepPair],
+    pairs: list[Term],
     folder: str,
     *,
     batch: int,
@@ -173,11 +172,11 @@ def trl_trainer(
 ) -> TokenizedDPOTrainer:
     rows = [
         {
-            "prompt_ids": list(pair.chosen.parent.tokens) if pair.chosen.parent else [],
-            "chosen_ids": list(pair.chosen.step.tokens),
-            "rejected_ids": list(pair.rejected.step.tokens),
+            "prompt_ids": list(chosen.parent.tokens) if chosen.parent else [],
+            "chosen_ids": list(chosen.step.tokens),
+            "rejected_ids": list(rejected.step.tokens),
         }
-        for pair in pairs
+        for chosen, rejected in (term.ends for term in pairs)
     ]
     arguments = DPOConfig(
         output_dir=folder,
@@ -217,7 +216,7 @@ def _tokenizer() -> PreTrainedTokenizerFast:
     )  # fmt: skip
 
 
-def difference(model: LlamaForCausalLM, reference: LlamaForCausalLM, pairs: list[StepPair]) -> float:
+def difference(model: LlamaForCausalLM, reference: LlamaForCausalLM, pairs: list[Term]) -> float:
     """The largest difference of the mean loss and of any weight's gradient (relative to the largest) between both."""
     with tempfile.TemporaryDirectory() as folder:
         packed: Any = packed_trainer(copy.deepcopy(model), pairs, folder)
@@ -235,11 +234,11 @@ def difference(model: LlamaForCausalLM, reference: LlamaForCausalLM, pairs: list
     return max([worst] + [float((first - second).abs().max()) / scale for first, second in gradients])
 
 
-def packed_seconds(model: LlamaForCausalLM, pairs: list[StepPair]) -> float:
+def packed_seconds(model: LlamaForCausalLM, pairs: list[Term]) -> float:
     """Seconds for one epoch, packing included."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        for part in plan_rows(StepDpo().examples(pairs), TOKENS_PER_ROW):
+        for part in plan_rows(pairs, TOKENS_PER_ROW):
             build_row(part)
         packing = time.perf_counter() - start
         trainer = packed_trainer(copy.deepcopy(model), pairs, folder)
@@ -249,7 +248,7 @@ def packed_seconds(model: LlamaForCausalLM, pairs: list[StepPair]) -> float:
 
 
 def trl_seconds(
-    model: LlamaForCausalLM, reference: LlamaForCausalLM, pairs: list[StepPair], *, batch: int, precompute: bool
+    model: LlamaForCausalLM, reference: LlamaForCausalLM, pairs: list[Term], *, batch: int, precompute: bool
 ) -> float:
     """Seconds for one epoch, without tokenization and without what was computed beforehand."""
     with tempfile.TemporaryDirectory() as folder:
@@ -291,8 +290,8 @@ def _measure_memory(side: str, nominal: int) -> float:
     return float(peak - before) / len(pairs) / 2**20
 
 
-def _tokens_packed(pairs: list[StepPair]) -> int:
-    return sum(build_row(row).input_ids.shape[0] for row in plan_rows(StepDpo().examples(pairs), 1 << 40))
+def _tokens_packed(pairs: list[Term]) -> int:
+    return sum(build_row(row).input_ids.shape[0] for row in plan_rows(pairs, 1 << 40))
 
 
 def measure(nominal: int, *, pair_count: int, repeats: int, memory: bool) -> dict[str, object]:

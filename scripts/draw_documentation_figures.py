@@ -22,7 +22,7 @@ from gradatim.policies.transformers import TransformersPolicy
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.search import Beam, Grow, IndependentSampling, Mcts
 from gradatim.store.files import atomic_path
-from gradatim.supervision import StepPair, sibling_pairs
+from gradatim.supervision import SiblingPairs, Term
 from gradatim.tasks.base import grade
 from gradatim.tasks.countdown import Countdown, make_problem
 from gradatim.training.packing import PackedRow, pack_row
@@ -133,7 +133,7 @@ def draw_supervision(tree: Tree, path: Path) -> None:
     axes = figure.add_axes((0.0, 0.08, 1.0, 0.92))
     places = _places(tree)
     _edges(axes, tree, places)
-    _pair_arrows(axes, sibling_pairs(tree, value="value", min_gap=0.25), places)
+    _pair_arrows(axes, list(SiblingPairs(min_gap=0.25)(tree)), places)
     for node in tree.nodes:
         _value_dot(axes, node, places[node])
     axes.set_ylim(max(y for _, y in places.values()) + 0.7, -0.7)
@@ -263,9 +263,9 @@ def _curve(axes: Axes, start: tuple[float, float], end: tuple[float, float], col
     axes.add_patch(PathPatch(curve, facecolor="none", edgecolor=color, linewidth=width, zorder=1))
 
 
-def _pair_arrows(axes: Axes, pairs: Sequence[StepPair], places: Mapping[Node, tuple[float, float]]) -> None:
-    for pair in pairs:
-        start, end = places[pair.rejected], places[pair.chosen]
+def _pair_arrows(axes: Axes, pairs: Sequence[Term], places: Mapping[Node, tuple[float, float]]) -> None:
+    for chosen, rejected in (pair.ends for pair in pairs):
+        start, end = places[rejected], places[chosen]
         bend = -0.3 if start[1] > end[1] else 0.3
         axes.add_patch(
             FancyArrowPatch(start, end, connectionstyle=f"arc3,rad={bend}", arrowstyle="-|>", mutation_scale=13,

@@ -26,9 +26,9 @@ from gradatim.engine.branch_batch import BranchBatch
 from gradatim.engine.self_check import checked_tree_model
 from gradatim.engine.tree_model import TreeModel
 from gradatim.errors import GradatimError
-from gradatim.supervision.terms import Example
-from gradatim.training.examples import build_row
+from gradatim.supervision.terms import Group, Term
 from gradatim.training.forward import token_log_probabilities
+from gradatim.training.rows import build_row
 from gradatim.training.self_check import blockwise_attention, check_training
 from gradatim.tree import Node, Problem, Step, Tree
 
@@ -243,7 +243,7 @@ def _training_difference(model: Any, tree: Tree) -> float:
         following = torch.tensor(node.step.tokens)
         distributions = _alone(model, node.tokens)[-len(following) - 1 : -1]
         expected.append(distributions.gather(-1, following[:, None])[:, 0])
-    row = build_row([Example(((node,),)) for node in nodes])
+    row = build_row([Term((Group((node,)),)) for node in nodes])
     with torch.no_grad():
         found = [token_log_probabilities(model, row)]
         with blockwise_attention(model):

@@ -48,7 +48,7 @@ from gradatim.evaluation import (
     tokens_to_reach,
     weighted_majority,
 )
-from gradatim.supervision import path_pairs, right_solutions
+from gradatim.supervision import RightSolutions, SolutionPairs
 from gradatim.tasks import Task, Verdict, grade
 from gradatim.tasks.countdown import Countdown, make_problem
 from gradatim.view.text import mark
@@ -319,9 +319,10 @@ def test_partial_credit_is_right_in_no_table() -> None:
     assert result.pass_at_k[4].value == 1.0
     assert result.majority[4].value == 0.0  # 0.75 has two votes, and is not right
     assert best_of_n([Sample(0.75, "a", 0.9, correct=False), Sample(1.0, "b", 0.1)], 2) == 0.0
-    assert [leaf.text for leaf in right_solutions(tree)] == ["1.0"]
-    assert {pair.chosen.text for pair in path_pairs(tree)} == {"1.0"}
-    assert {pair.rejected.text for pair in path_pairs(tree)} == {"0.75", "0.25"}
+    assert [term.ends[0].text for term in RightSolutions()(tree)] == ["1.0"]
+    chosen, rejected = zip(*(pair.ends for pair in SolutionPairs()(tree)), strict=True)
+    assert {node.text for node in chosen} == {"1.0"}
+    assert {node.text for node in rejected} == {"0.75", "0.25"}
     assert [mark(leaf) for leaf in tree.leaves()] == ["✗", "✓", "✗"]
 
 

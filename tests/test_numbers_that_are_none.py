@@ -15,12 +15,13 @@ import torch
 from gradatim.engine.token_sampling import choose_tokens
 from gradatim.errors import GradatimError
 from gradatim.objectives.process_reward import ProcessReward
-from gradatim.objectives.sft import SupervisedFineTuning
+from gradatim.objectives.sft import Sft
 from gradatim.policies.base import Sampling
 from gradatim.policies.scripted import ScriptedPolicy
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.search import Beam, Mcts, best_of_n, weighted_majority
-from gradatim.training import Example, TrainingSettings, train
+from gradatim.supervision import labelled_step
+from gradatim.training import TrainingSettings, train
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from scripted_countdown import new_tree, random_policy
 from test_policies_exact import make_policy, make_tree
@@ -109,9 +110,9 @@ def test_training_stops_at_a_loss_that_is_no_number(reward: bool) -> None:
     tree = Tree(Problem("a", "p"), prompt_tokens=(5, 6))
     node = tree.add(tree.root, Step((7, 3), "x\n"))
     before = [parameter.clone() for parameter in model.parameters()]
-    objective = ProcessReward() if reward else SupervisedFineTuning()
+    objective = ProcessReward() if reward else Sft()
     with pytest.raises(GradatimError, match="the loss is not a finite number, so training would destroy the model"):
-        train(model, objective, [Example(((node,),), weight=math.nan, target=1.0)], TrainingSettings())
+        train(model, objective, [labelled_step(node, 1.0, weight=math.nan)], TrainingSettings())
     assert all(torch.equal(*each) for each in zip(before, model.parameters(), strict=True))
 
 

@@ -35,7 +35,7 @@ from gradatim.run.evaluating import subset_spending
 from gradatim.run.growing import VALUE
 from gradatim.run.parts import load_scorer
 from gradatim.store import TreeStore, trees
-from gradatim.supervision import sibling_pairs, step_labels
+from gradatim.supervision import SiblingPairs, StepLabels
 from gradatim.tasks.countdown import Countdown
 from gradatim.training.trainer import TreeTrainer
 from gradatim.tree import Tree
@@ -142,8 +142,8 @@ def test_the_commands_that_a_report_names_work(scorer: Any, tmp_path: Path) -> N
 def test_learning_used_the_labels_and_pairs_of_the_trees(whole: Path) -> None:
     forest = stored(whole, "round-1")
     stages = json.loads((whole / "report.json").read_text())["stages"]
-    assert stages["scorer"]["labels"] == sum(len(step_labels(tree, value=VALUE)) for tree in forest)
-    pairs = [pair for tree in forest for pair in sibling_pairs(tree, value=VALUE, min_gap=0.1, mode="all")]
+    assert stages["scorer"]["labels"] == sum(len(StepLabels(value=VALUE)(tree)) for tree in forest)
+    pairs = [pair for tree in forest for pair in SiblingPairs(value=VALUE, min_gap=0.1, pairing="all")(tree)]
     assert stages["policy-1"]["examples"] == len(pairs) > 0
 
 

@@ -16,10 +16,12 @@ from gradatim.engine.query_scale import longest_row
 from gradatim.engine.self_check import checked_tree_model
 from gradatim.engine.tree_attention import SegmentPlan, attending, tree_attention
 from gradatim.errors import GradatimError
+from gradatim.objectives import Sft
 from gradatim.policies.base import Sampling
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.scorers.process_reward import ProcessRewardScorer
-from gradatim.training.fit import train_sft
+from gradatim.supervision import path_term
+from gradatim.training import train
 from gradatim.training.self_check import check_training
 from gradatim.training.settings import TrainingSettings
 from gradatim.tree import Problem, Step, Tree
@@ -134,7 +136,7 @@ def test_refusals_come_before_any_work() -> None:
     for token in (7, 8):
         tree.add(tree.root, Step((token, 9), "", (-1.0, -1.0)))
     with pytest.raises(GradatimError, match="'bloom' cannot be trained on packed trees"):
-        train_sft(model, tree.nodes[1:], SETTINGS)
+        train(model, Sft(), [path_term(node) for node in tree.nodes[1:]], SETTINGS)
 
 
 def test_a_process_without_weights_leaves_the_check_to_the_one_that_has_them() -> None:
@@ -168,7 +170,7 @@ def test_long_rotary_frequencies_end_paths_at_the_original_length() -> None:
         pytest.raises(GradatimError, match="every solution is longer than 24 tokens"),
         pytest.warns(UserWarning, match="are left out"),
     ):
-        train_sft(model, tree.nodes[1:], SETTINGS)
+        train(model, Sft(), [path_term(node) for node in tree.nodes[1:]], SETTINGS)
     policy = TransformersPolicy(model, word_tokenizer(64), sampling=Sampling(max_step_tokens=50, step_end=("never",)))
     node = asyncio.run(policy.rollout([Tree(Problem("p", prompt(*range(5, 25)))).root], 1))[0]
     assert len(node.tokens) <= 24
@@ -186,4 +188,4 @@ def test_queries_that_llama_4_scales_are_scaled_by_place_in_the_path() -> None:
     for token in (7, 8):
         tree.add(tree.root, Step((token,) * 20, "", (-1.0,) * 20))
     with pytest.raises(GradatimError, match="a packed row is longer than 39 tokens"):
-        train_sft(model, tree.nodes[1:], SETTINGS)
+        train(model, Sft(), [path_term(node) for node in tree.nodes[1:]], SETTINGS)

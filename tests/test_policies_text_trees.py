@@ -22,9 +22,10 @@ from gradatim.scorers.layouts import OwnLayout
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.search.mcts import priors
+from gradatim.supervision import pair
 from gradatim.text.prompts import step_tokens
 from gradatim.text.transcript import in_tokens_of, tokenized
-from gradatim.training import Example, TrainingSettings, train
+from gradatim.training import TrainingSettings, train
 from gradatim.training.packing import pack_row
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from test_policies_exact import SHORT, make_policy
@@ -200,11 +201,11 @@ def test_log_probabilities_of_several_policies_are_no_reference() -> None:
         tree.add(tree.root, Step((number, 3), "", (-1.0, -1.0), source=source))
         for number, source in ((8, "one"), (9, "two"))
     )
-    examples = [Example(((chosen,), (rejected,)))]
+    pairs = [pair(chosen, rejected)]
     settings = TrainingSettings(epochs=1, learning_rate=1e-4)
     with pytest.raises(GradatimError, match=r"written by 2 policies \(one, two\).*take the reference from a model"):
-        train(tiny_causal(), StepDpo(), examples, settings)
-    train(tiny_causal(), StepDpo(), examples, settings, reference="initial")
+        train(tiny_causal(), StepDpo(), pairs, settings)
+    train(tiny_causal(), StepDpo(), pairs, settings, reference="initial")
 
 
 def test_a_reopened_step_is_judged_anew() -> None:

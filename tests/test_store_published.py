@@ -24,7 +24,7 @@ from gradatim.store.published import (
     read_published,
     write_published,
 )
-from gradatim.supervision import step_labels
+from gradatim.supervision import StepLabels
 
 GOLDEN = Path(__file__).parent / "golden" / "published"
 FILES = {
@@ -70,9 +70,9 @@ def test_every_golden_file_is_told_by_its_first_row_and_has_labels(format: str) 
     assert [tree.to_json() for tree in trees] == [tree.to_json() for tree in named]
     matching = [name for name, layout in FORMATS.items() if any(map(layout.matches, golden_rows(format)))]
     assert matching == [format]
-    labels = [label for tree in trees for label in step_labels(tree, value=FORMATS[format].score)]
+    labels = [label for tree in trees for label in StepLabels(value=FORMATS[format].score)(tree)]
     assert labels
-    assert all(0 <= label.label <= 1 for label in labels)
+    assert all(0 <= label.targets[0] <= 1 for label in labels)
     assert all(not node.step.tokens for tree in trees for node in tree.nodes)
     assert all(node.step.text.endswith("\n") for tree in trees for node in tree.nodes[:1])
 

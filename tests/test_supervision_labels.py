@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradatim.supervision import has_value, step_labels
+from gradatim.supervision import StepLabels, has_value
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from supervision_trees import VALUE, valued_trees
 
@@ -29,25 +29,28 @@ def test_labels_by_hand() -> None:
     add(tree, 6, 0.0, 1, EndReason.LENGTH)
     add(tree, 7, 0.0, 8, EndReason.BUDGET)
     tree.add(tree.root, Step((8,), "8\n"))
-    soft = {label.node.id: label.label for label in step_labels(tree, value=VALUE, min_count=4)}
+    soft = {label.ends[0].id: label.targets[0] for label in StepLabels(value=VALUE, min_count=4)(tree)}
     assert soft == {1: 0.25, 2: 0.0, 4: 0.75, 5: 1.0, 6: 0.0}
-    hard = {label.node.id: label.label for label in step_labels(tree, value=VALUE, kind="hard")}
+    hard = {label.ends[0].id: label.targets[0] for label in StepLabels(value=VALUE, kind="hard")(tree)}
     assert hard == {1: 1.0, 2: 0.0, 3: 1.0, 4: 1.0, 5: 1.0, 6: 0.0}
-    strict = {label.node.id: label.label for label in step_labels(tree, value=VALUE, kind="hard", threshold=0.25)}
+    strict = {
+        label.ends[0].id: label.targets[0] for label in StepLabels(value=VALUE, kind="hard", threshold=0.25)(tree)
+    }
     assert strict == {1: 0.0, 2: 0.0, 3: 1.0, 4: 1.0, 5: 1.0, 6: 0.0}
 
 
 @given(tree=valued_trees(), min_count=st.integers(1, 8), threshold=st.sampled_from([0.0, 0.25, 0.5]))
 def test_labels_of_any_tree(tree: Tree, min_count: int, threshold: float) -> None:
-    soft = step_labels(tree, value=VALUE, min_count=min_count)
-    hard = step_labels(tree, value=VALUE, min_count=min_count, kind="hard", threshold=threshold)
-    ids = [label.node.id for label in soft]
-    assert ids == sorted(set(ids)) == [label.node.id for label in hard]
+    soft = StepLabels(value=VALUE, min_count=min_count)(tree)
+    hard = StepLabels(value=VALUE, min_count=min_count, kind="hard", threshold=threshold)(tree)
+    ids = [label.ends[0].id for label in soft]
+    assert ids == sorted(set(ids)) == [label.ends[0].id for label in hard]
     assert 0 not in ids
     for one, other in zip(soft, hard, strict=True):
-        assert one.label == one.node.scores[VALUE]
-        assert other.label == (1.0 if one.label > threshold else 0.0)
-        assert one.node.step.end is not EndReason.BUDGET
+        (label,) = one.targets
+        assert label == one.ends[0].scores[VALUE]
+        assert other.targets == (1.0 if label > threshold else 0.0,)
+        assert one.ends[0].step.end is not EndReason.BUDGET
     labelled = set(ids)
     for node in tree.nodes[1:]:
         trusted = not node.open or VALUE not in node.counts or node.counts[VALUE] >= min_count

@@ -18,7 +18,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, TreeTrainer, train_process_reward
+from gradatim.objectives import ProcessReward
+from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, TreeTrainer, fit
 from gradatim.training.checkpoints import CheckpointTrainer, checkpoint_fault, checkpoints, last_checkpoint
 from test_training_trainer import labels, reward_model, weights_of
 from training_models import random_tree
@@ -39,7 +40,7 @@ def train(folder: Path | None, **changes: Any) -> TrainingResult:
             "log_every": 4, "save_every": 3, "evaluate_every": 2, "resume": True, **changes,
         }
     )  # fmt: skip
-    return train_process_reward(reward_model(), labels(TREES), settings, evaluate=jumpy)
+    return fit.train(reward_model(), ProcessReward(), labels(TREES), settings, evaluate=jumpy)
 
 
 def jumpy(model: Any) -> float:

@@ -8,14 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
-from gradatim.supervision.terms import Example
+from gradatim.supervision.terms import Group, Term, labelled_step
 from gradatim.training.attention import BLOCK_ATTENTION, check_attention
-from gradatim.training.examples import build_row, plan_rows
 from gradatim.training.forward import token_log_probabilities
 from gradatim.training.packing import pack_row, scored_tokens
+from gradatim.training.rows import build_row, plan_rows
 from gradatim.training.self_check import blockwise_attention
 from gradatim.tree import Node, Problem, Step, Tree
 from training_models import CONFIGS, path_log_probabilities, random_tree, tiny_model
+
+
+def one_step(node: Node) -> Term:
+    return Term((Group((node,)),))
+
 
 seeds = st.integers(0, 10_000)
 
@@ -47,9 +52,9 @@ def test_packed_log_probabilities_and_gradients_equal_those_of_single_paths(fami
     trees = [random_tree(10 * seed + i, nodes=9) for i in range(2)]
     nodes = [node for tree in trees for node in tree.nodes[1:]]
     weights = torch.randn(len(nodes), generator=torch.Generator().manual_seed(seed))
-    row = build_row([Example(((node,),)) for node in nodes])
+    row = build_row([one_step(node) for node in nodes])
     packed = token_log_probabilities(model, row)
-    sums = row.sum_groups(packed)
+    sums = row.sums(packed)
     (weights * sums).sum().backward()
     packed_gradients = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
@@ -67,7 +72,7 @@ def test_packed_log_probabilities_and_gradients_equal_those_of_single_paths(fami
 def test_random_trees_are_exact_with_windows_and_soft_caps(seed: int) -> None:
     model = tiny_model("gemma2")
     tree = random_tree(seed, nodes=10)
-    row = build_row([Example(((node,),)) for node in tree.nodes[1:]])
+    row = build_row([one_step(node) for node in tree.nodes[1:]])
     with torch.no_grad():
         single = torch.cat([path_log_probabilities(model, node) for node in tree.nodes[1:]])
         torch.testing.assert_close(token_log_probabilities(model, row), single, atol=1e-5, rtol=0)
@@ -75,7 +80,7 @@ def test_random_trees_are_exact_with_windows_and_soft_caps(seed: int) -> None:
 
 def test_eager_and_sdpa_agree() -> None:
     model = tiny_model("llama")
-    row = build_row([Example(((node,),)) for node in random_tree(3).nodes[1:]])
+    row = build_row([one_step(node) for node in random_tree(3).nodes[1:]])
     with torch.no_grad():
         first = token_log_probabilities(model, row)
         model.set_attn_implementation("eager")
@@ -84,7 +89,7 @@ def test_eager_and_sdpa_agree() -> None:
 
 def test_the_packed_row_computes_less_than_the_paths() -> None:
     tree = random_tree(5, nodes=20)
-    row = build_row([Example(((node,),)) for node in tree.nodes[1:]])
+    row = build_row([one_step(node) for node in tree.nodes[1:]])
     needed = sum(len(node.step.tokens) for node in tree.nodes[1:])
     assert row.token_ids.shape[0] == needed
     assert row.predictors.shape[0] < needed  # siblings share the prediction of their first tokens
@@ -104,9 +109,7 @@ def test_observations_condition_but_are_never_scored() -> None:
 @settings(max_examples=30, deadline=None)
 @given(seeds, st.integers(8, 80))
 def test_rows_hold_every_example_once_and_keep_to_the_limit(seed: int, limit: int) -> None:
-    examples = [
-        Example(((node,),)) for i in range(4) for node in random_tree(seed + i, nodes=3 + 7 * (i % 2)).nodes[1:]
-    ]
+    examples = [one_step(node) for i in range(4) for node in random_tree(seed + i, nodes=3 + 7 * (i % 2)).nodes[1:]]
     rows = plan_rows(examples, limit, seed=seed)
     assert Counter(id(example) for row in rows for example in row) == Counter(id(example) for example in examples)
     for row in rows:
@@ -116,25 +119,25 @@ def test_rows_hold_every_example_once_and_keep_to_the_limit(seed: int, limit: in
 def test_a_divided_tree_has_the_same_log_probabilities() -> None:
     model = tiny_model("qwen3")
     tree = random_tree(8, nodes=25)
-    examples = [Example(((node,),)) for node in tree.nodes[1:]]
+    examples = [one_step(node) for node in tree.nodes[1:]]
     rows = plan_rows(examples, 30)
     assert len(rows) > 2
     with torch.no_grad():
         for part in rows:
             row = build_row(part)
-            sums = row.sum_groups(token_log_probabilities(model, row))
+            sums = row.sums(token_log_probabilities(model, row))
             for value, example in zip(sums, part, strict=True):
-                expected = path_log_probabilities(model, example.groups[0][0]).sum()
+                expected = path_log_probabilities(model, example.ends[0]).sum()
                 torch.testing.assert_close(value, expected, atol=1e-5, rtol=0)
 
 
 def test_trees_that_fit_stay_whole() -> None:
     trees = [random_tree(i, nodes=6) for i in range(6)]
-    rows = plan_rows([Example(((node,),)) for tree in trees for node in tree.nodes[1:]], 90)
+    rows = plan_rows([one_step(node) for tree in trees for node in tree.nodes[1:]], 90)
     where: dict[int, set[int]] = {}
     for i, row in enumerate(rows):
         for example in row:
-            where.setdefault(id(example.groups[0][0].tree), set()).add(i)
+            where.setdefault(id(example.ends[0].tree), set()).add(i)
     assert all(len(places) == 1 for places in where.values())
     assert len(rows) < len(trees)
 
@@ -142,11 +145,11 @@ def test_trees_that_fit_stay_whole() -> None:
 def test_prompts_are_refused_as_targets() -> None:
     tree = random_tree(0)
     with pytest.raises(GradatimError, match="prompt is not a step"):
-        build_row([Example(((tree.root,),))])
+        build_row([one_step(tree.root)])
     empty = Tree(Problem("p", ""))
     step = empty.add(empty.root, Step((5,), "a"))
     with pytest.raises(GradatimError, match="prompt without tokens"):
-        build_row([Example(((step,),))])
+        build_row([one_step(step)])
 
 
 def test_models_that_cannot_read_trees_are_refused() -> None:
@@ -161,18 +164,18 @@ def test_models_that_cannot_read_trees_are_refused() -> None:
 
 def test_a_row_survives_its_dictionary() -> None:
     nodes: list[Node] = random_tree(1).nodes[1:]
-    row = build_row([Example(((node,),), weight=2.0, target=0.5) for node in nodes])
+    row = build_row([labelled_step(node, 0.5, weight=2.0) for node in nodes])
     again = type(row)(**row.tensors())
     for name, value in row.tensors().items():
         torch.testing.assert_close(again.tensors()[name], value, equal_nan=True, atol=0, rtol=0)
-    assert row.weights.tolist() == [2.0] * len(nodes)
+    assert row.weight.tolist() == [2.0] * len(nodes)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "gpt2", "gemma", "gemma3"])
 def test_blockwise_attention_is_exact(family: str) -> None:
     model = tiny_model(family)
     nodes = [node for seed in range(8) for node in random_tree(seed, nodes=14).nodes[1:]]
-    row = build_row([Example(((node,),)) for node in nodes])
+    row = build_row([one_step(node) for node in nodes])
     assert len(row.input_ids) > 2 * 128  # several blocks
     dense = token_log_probabilities(model, row)
     dense.square().sum().backward()
@@ -200,7 +203,7 @@ def test_where_a_model_squashes_its_scores_masks_remain() -> None:
 
 def test_a_model_that_knows_no_logits_to_keep_is_read_at_the_right_tokens() -> None:
     model = tiny_model("llama")
-    row = build_row([Example(((node,),)) for node in random_tree(3).nodes[1:]])
+    row = build_row([one_step(node) for node in random_tree(3).nodes[1:]])
     with torch.no_grad():
         expected = token_log_probabilities(model, row)
         forward = model.forward

@@ -12,22 +12,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
+from gradatim.engine.heads import attach_heads
 from gradatim.engine.tree_model import TreeModel
 from gradatim.errors import GradatimError
-from gradatim.objectives import Objective, ProcessReward, StepDpo, SupervisedFineTuning
-from gradatim.supervision.labels import StepLabel
-from gradatim.supervision.pairs import StepPair
+from gradatim.objectives import Dpo, Objective, ProcessReward, Sft, StepDpo, Svpo, Value
+from gradatim.supervision import Term, labelled_step, pair, path_term
 from gradatim.training import (
     LoraSettings,
+    TrainingResult,
     TrainingSettings,
     TreeTrainer,
     build_row,
     check_lora_modules,
     load_process_reward_model,
-    train_dpo,
-    train_process_reward,
-    train_sft,
-    train_step_dpo,
+    train,
 )
 from gradatim.training.forward import step_logits
 from gradatim.training.settings import training_arguments
@@ -47,18 +45,18 @@ def record(model: Any, trees: list[Tree]) -> list[Tree]:
     return trees
 
 
-def sibling_pairs(trees: list[Tree]) -> list[StepPair]:
+def sibling_pairs(trees: list[Tree]) -> list[Term]:
     return [
-        StepPair(node.children[0], other, weight=1.0 + other.id % 2)
+        pair(node.children[0], other, (1.0, 0.25), weight=1.0 + other.id % 2)
         for tree in trees
         for node in tree.nodes
         for other in node.children[1:]
     ]
 
 
-def labels(trees: list[Tree]) -> list[StepLabel]:
+def labels(trees: list[Tree]) -> list[Term]:
     """Labels that the tokens decide, so that they can be learned."""
-    return [StepLabel(node, float(node.step.tokens[-1] > 48)) for tree in trees for node in tree.nodes[1:]]
+    return [labelled_step(node, float(node.step.tokens[-1] > 48)) for tree in trees for node in tree.nodes[1:]]
 
 
 @pytest.fixture
@@ -70,11 +68,26 @@ def weights_of(model: Any) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten().cpu() for parameter in model.parameters()])
 
 
-OBJECTIVES: dict[str, tuple[Any, Any]] = {
-    "sft": (SupervisedFineTuning(), lambda trees: [leaf for tree in trees for leaf in tree.leaves()]),
-    "step_dpo": (StepDpo(beta=0.5, nll_coefficient=0.3), sibling_pairs),
+def solutions(trees: list[Tree]) -> list[Term]:
+    return [path_term(leaf) for tree in trees for leaf in tree.leaves()]
+
+
+OBJECTIVES: dict[str, tuple[Objective, Any]] = {
+    "sft": (Sft(), solutions),
+    "step_dpo": (StepDpo(beta=0.5, nll=0.3), sibling_pairs),
+    "dpo": (Dpo(beta=0.5, nll=0.3, margin=0.5), sibling_pairs),
     "process_reward": (ProcessReward(), labels),
+    "value": (Value(), labels),
+    "svpo": (Svpo(beta=0.5), sibling_pairs),
 }
+
+
+def train_step_dpo(model: Any, pairs: list[Term], settings: TrainingSettings, **options: Any) -> TrainingResult:
+    return train(model, StepDpo(), pairs, settings, **options)
+
+
+def train_process_reward(model: Any, terms: list[Term], settings: TrainingSettings, **options: Any) -> TrainingResult:
+    return train(model, ProcessReward(), terms, settings, **options)
 
 
 def reward_model(seed: int = 0) -> Any:
@@ -86,16 +99,21 @@ def reward_model(seed: int = 0) -> Any:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_accumulation_changes_neither_loss_nor_gradient(name: str, trees: list[Tree], tmp_path: Path) -> None:
-    objective, examples = OBJECTIVES[name]
+    objective, construct = OBJECTIVES[name]
+
+    def fresh() -> Any:
+        model = reward_model() if name == "process_reward" else tiny_model()
+        if name != "process_reward":
+            attach_heads(model, objective.heads)
+        return model
+
     trained = {}
     for rows, accumulation in ((1 << 20, 1), (40, 1000)):
-        model = reward_model() if name == "process_reward" else tiny_model()
+        model = fresh()
         settings = replace(FAST, tokens_per_batch=rows, gradient_accumulation_steps=accumulation, max_grad_norm=1e9)
         arguments = training_arguments(settings, tmp_path)
         arguments.optim = "sgd"  # one plain step: the weights moved by the gradient, times a constant
-        trainer = TreeTrainer(
-            model, arguments, objective=objective, examples=objective.examples(examples(trees)), tokens_per_row=rows
-        )
+        trainer = TreeTrainer(model, arguments, objective=objective, terms=construct(trees), tokens_per_row=rows)
         parts = len(trainer.train_dataset)
         trainer.train()
         assert trainer.state.global_step == 1
@@ -103,7 +121,7 @@ def test_accumulation_changes_neither_loss_nor_gradient(name: str, trees: list[T
     assert trained[1][0] == 1
     assert trained[1000][0] > 4
     assert trained[1][1] == pytest.approx(trained[1000][1], abs=1e-5)
-    before = weights_of(reward_model() if name == "process_reward" else tiny_model())
+    before = weights_of(fresh())
     moved = (trained[1][2] - before).abs().max()
     assert float(moved) > 1e-5
     torch.testing.assert_close(trained[1][2], trained[1000][2], atol=float(moved) * 1e-3, rtol=0)
@@ -121,9 +139,9 @@ def test_step_dpo_learns_the_preferences(trees: list[Tree]) -> None:
 
 def test_dpo_and_sft_learn(trees: list[Tree]) -> None:
     leaves = [list(tree.leaves()) for tree in trees]
-    pairs = [StepPair(ends[0], ends[-1]) for ends in leaves if len(ends) > 1]
-    assert train_dpo(tiny_model(), pairs, replace(FAST, epochs=6)).history[-1]["rewards/margins"] > 0.1
-    history = train_sft(tiny_model(), [ends[0] for ends in leaves], replace(FAST, epochs=6)).history
+    pairs = [pair(ends[0], ends[-1]) for ends in leaves if len(ends) > 1]
+    assert train(tiny_model(), Dpo(), pairs, replace(FAST, epochs=6)).history[-1]["rewards/margins"] > 0.1
+    history = train(tiny_model(), Sft(), [path_term(ends[0]) for ends in leaves], replace(FAST, epochs=6)).history
     assert history[-1]["negative_log_likelihood"] < history[0]["negative_log_likelihood"] - 0.5
 
 
@@ -139,7 +157,7 @@ def test_a_process_reward_model_starts_from_a_language_model_and_reloads(
     assert result.history[-1]["loss"] < 0.4
     model.save_pretrained(tmp_path / "prm")
     again = AutoModelForTokenClassification.from_pretrained(tmp_path / "prm").eval()
-    row = build_row(ProcessReward().examples(labels(trees)))
+    row = build_row(labels(trees))
     torch.testing.assert_close(step_logits(again, row), step_logits(model, row))
     assert again.config.num_labels == load_process_reward_model(tmp_path / "prm").config.num_labels == outputs
     assert "gradatim" not in (tmp_path / "prm" / "config.json").read_text()
@@ -180,7 +198,7 @@ def test_wrong_modules_for_adapters_are_refused_before_there_are_weights(modules
     for right in ("all-linear", ("q_proj", "self_attn.v_proj"), r".*\.(q|v)_proj"):
         check_lora_modules(model, LoraSettings(target_modules=right))
     with pytest.raises(GradatimError, match=re.escape(message)):
-        train_sft(tiny_model(), [], replace(FAST, lora=LoraSettings(target_modules=modules)))
+        train(tiny_model(), Sft(), [], replace(FAST, lora=LoraSettings(target_modules=modules)))
 
 
 def test_every_reference_gives_the_same_when_it_is_the_same_model(trees: list[Tree]) -> None:
@@ -309,21 +327,6 @@ def test_a_resumed_run_remembers_its_best_state(trees: list[Tree], tmp_path: Pat
     torch.testing.assert_close(weights_of(second.model), weights_of(first.model))
 
 
-def test_evaluation_weighs_every_example(trees: list[Tree], tmp_path: Path) -> None:
-    objective = StepDpo(beta=0.5)
-    examples = objective.examples(sibling_pairs(trees))
-    losses = []
-    for limit in (30, 1 << 20):
-        trainer = TreeTrainer(
-            tiny_model(seed=1), training_arguments(FAST, tmp_path), objective=objective,
-            examples=examples, evaluation_examples=examples, tokens_per_row=limit,
-        )  # fmt: skip
-        losses.append(trainer.evaluate())
-    for name in ("eval_loss", "eval_rewards/margins"):
-        assert losses[0][name] == pytest.approx(losses[1][name], abs=1e-4)
-    assert losses[0]["eval_loss"] != pytest.approx(0.6931, abs=1e-3)
-
-
 def test_training_is_reproducible(trees: list[Tree]) -> None:
     first, second = (train_step_dpo(tiny_model(), sibling_pairs(trees), FAST) for _ in range(2))
     assert torch.equal(weights_of(first.model), weights_of(second.model))
@@ -345,12 +348,12 @@ def one_step(tokens: tuple[int, ...], recorded: tuple[float, ...]) -> tuple[Tree
 def test_bad_input_is_refused_in_one_sentence(tmp_path: Path) -> None:
     _, (first, second) = one_step((7,), ())
     with pytest.raises(GradatimError, match="no recorded log-probabilities"):
-        train_step_dpo(tiny_model(), [StepPair(first, second)], FAST)
+        train_step_dpo(tiny_model(), [pair(first, second)], FAST)
     with pytest.raises(GradatimError, match="needs a model with adapters"):
-        train_step_dpo(tiny_model(), [StepPair(first, second)], FAST, reference="base")
+        train_step_dpo(tiny_model(), [pair(first, second)], FAST, reference="base")
     unknown: Any = "teacher"
     with pytest.raises(GradatimError, match="'teacher' is not known"):
-        train_step_dpo(tiny_model(), [StepPair(first, second)], FAST, reference=unknown)
+        train_step_dpo(tiny_model(), [pair(first, second)], FAST, reference=unknown)
     with pytest.raises(GradatimError, match="nothing to learn"):
         train_step_dpo(tiny_model(), [], FAST)
     _, (first, second) = one_step((7,) * 200, (-1.0,) * 201)
@@ -358,10 +361,10 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path: Path) -> None:
         pytest.raises(GradatimError, match="every solution is longer than 128 tokens"),
         pytest.warns(UserWarning, match="are left out"),
     ):
-        train_step_dpo(tiny_model(), [StepPair(first, second)], FAST)
+        train_step_dpo(tiny_model(), [pair(first, second)], FAST)
     _, (first, second) = one_step((1000,), (-1.0,) * 2)
     with pytest.raises(GradatimError, match="token id 1000"):
-        train_step_dpo(tiny_model(), [StepPair(first, second)], FAST)
+        train_step_dpo(tiny_model(), [pair(first, second)], FAST)
     with pytest.raises(GradatimError, match="does not hold a model"):
         load_process_reward_model(tmp_path)
     with pytest.raises(GradatimError, match="output_dir"):
@@ -372,7 +375,7 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path: Path) -> None:
     arguments.per_device_train_batch_size = 4
     objective: Objective = StepDpo()
     with pytest.raises(GradatimError, match="packed row"):
-        TreeTrainer(tiny_model(), arguments, objective=objective, examples=[])
+        TreeTrainer(tiny_model(), arguments, objective=objective, terms=[])
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])

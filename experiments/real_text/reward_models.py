@@ -78,7 +78,7 @@ def train_reward_model(
     result = train(
         new_reward_model(language_model, settings),
         ProcessReward(),
-        ProcessReward().examples(labels),
+        labels,
         TrainingSettings(
             output_dir=folder,
             learning_rate=settings.learning_rate,
@@ -95,7 +95,7 @@ def train_reward_model(
         "trees": {source: len(part) for source, part in trees.items()},
         "tokens": {source: sum(map(packed_tokens, part)) for source, part in trees.items()},
         "labels": len(labels),
-        "right_labels": sum(label.label for label in labels) / len(labels),
+        "right_labels": sum(label.targets[0] for label in labels) / len(labels),
         "final_accuracy": result.history[-1]["accuracy"] if result.history else None,
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from experiments.real_text.documents import Solution
-from gradatim.supervision.labels import StepLabel, step_labels
+from gradatim.supervision import StepLabels, Term, labelled_step
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 
 LABEL = "label"
@@ -41,14 +41,14 @@ def solution_trees(solutions: Sequence[Solution], tokenizer: PreTrainedTokenizer
     return list(trees.values()), ends
 
 
-def process_labels(trees: Iterable[Tree]) -> list[StepLabel]:
+def process_labels(trees: Iterable[Tree]) -> list[Term]:
     """Every labelled step."""
-    return [label for tree in trees for label in step_labels(tree, value=LABEL)]
+    return [label for tree in trees for label in StepLabels(value=LABEL)(tree)]
 
 
-def outcome_labels(trees: Iterable[Tree]) -> list[StepLabel]:
+def outcome_labels(trees: Iterable[Tree]) -> list[Term]:
     """The last step of every solution of known outcome (Cobbe et al., 2021, arXiv:2110.14168)."""
-    return [StepLabel(node, node.reward) for tree in trees for node in tree.nodes if node.reward is not None]
+    return [labelled_step(node, node.reward) for tree in trees for node in tree.nodes if node.reward is not None]
 
 
 def path_tokens(node: Node) -> int:

@@ -15,7 +15,7 @@ from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
     from gradatim.store.trees import TreeStore
-    from gradatim.supervision import StepPair
+    from gradatim.supervision import Construction
     from gradatim.tree import Tree
 
 
@@ -129,8 +129,8 @@ def export(
     skip_damaged: SkipDamagedOption = False,
 ) -> None:
     """Write trees as rows that other trainers read, or in the layout of a published data set."""
-    from gradatim import supervision
     from gradatim.store.export import write_jsonl
+    from gradatim.supervision import unpaired_preference_rows
 
     _check_export(format, hard=hard, soft=soft, pairs=pairs)
     store = open_store(source, trees, skip_damaged=skip_damaged)
@@ -143,20 +143,13 @@ def export(
         result_console().print(f"{output}: {count:,} rows from {len(store):,} trees", highlight=False)
         return
     forest = list(store)
-    rows: list[Any]
-    if format is ExportFormat.PROMPT_COMPLETION:
-        rows = [row for tree in forest for row in supervision.prompt_completion_rows(supervision.right_solutions(tree))]
-    elif pairs is Pairs.SOLUTIONS:
-        rows = [row for tree in forest for row in supervision.preference_rows(supervision.path_pairs(tree))]
-    else:
-        name = _value_name(forest, value)
-        rows = []
-        for tree in forest:
-            if format is ExportFormat.PREFERENCE:
-                rows += supervision.preference_rows(_step_pairs(tree, name, pairs or Pairs.BEST_WORST, min_gap))
-            else:
-                labels = supervision.step_labels(tree, value=name)
-                rows += supervision.unpaired_preference_rows(labels, threshold=_threshold(hard))
+    construction = _construction(format, pairs, forest, value, min_gap)
+    rows: list[Any] = []
+    for tree in forest:
+        if format is ExportFormat.UNPAIRED:
+            rows += unpaired_preference_rows(construction(tree), threshold=_threshold(hard))
+        else:
+            rows += construction.rows(construction(tree))
     write_jsonl(rows, output)
     result_console().print(f"{output}: {len(rows):,} rows from {len(forest):,} trees", highlight=False)
 
@@ -195,12 +188,22 @@ def _threshold(hard: bool) -> float:
     return 0.0 if hard else 0.5
 
 
-def _step_pairs(tree: Tree, value: str, pairs: Pairs, min_gap: float) -> list[StepPair]:
-    from gradatim.supervision import sibling_pairs, step_dpo_pairs
+def _construction(
+    format: ExportFormat, pairs: Pairs | None, forest: list[Tree], value: str | None, min_gap: float
+) -> Construction:
+    """What the rows of a format, and the pairs in them, are made by."""
+    from gradatim.supervision import FirstErrorPairs, RightSolutions, SiblingPairs, SolutionPairs, StepLabels
 
+    if format is ExportFormat.PROMPT_COMPLETION:
+        return RightSolutions()
+    if pairs is Pairs.SOLUTIONS:
+        return SolutionPairs()
+    name = _value_name(forest, value)
+    if format is ExportFormat.UNPAIRED:
+        return StepLabels(value=name)
     if pairs is Pairs.FIRST_ERROR:
-        return step_dpo_pairs(tree, value=value)
-    return sibling_pairs(tree, value=value, min_gap=min_gap, mode="all" if pairs is Pairs.ALL else "best_worst")
+        return FirstErrorPairs(value=name)
+    return SiblingPairs(value=name, min_gap=min_gap, pairing="all" if pairs is Pairs.ALL else "best_worst")
 
 
 def import_trees(

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from gradatim.engine.adapters import load_adapter, merge_adapter
+from gradatim.engine.heads import load_heads
 from gradatim.engine.sources import Source, base_of, find_source, load_from, of_base
 from gradatim.errors import GradatimError
 
@@ -62,7 +63,8 @@ def _bits(quantization: Quantization, dtype: torch.dtype) -> Any:
 def load_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
     """``auto_class.from_pretrained``, for a hub id, a local folder, or ``shipped:NAME``.
 
-    An adapter is loaded onto the base that it names, and switched on; it is called ``"default"`` there.
+    An adapter is loaded onto the base that it names, and switched on; it is called ``"default"`` there. Heads that lie
+    in a local folder are attached (:mod:`gradatim.engine.heads`).
 
     Raises:
         GradatimError: if there is no such model, it cannot be reached, the folder does not hold one, or it lacks
@@ -89,6 +91,8 @@ def load_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype,
             f"{source.name!r} is no {type(model).__name__}: it lacks the weights {', '.join(missing[:3])}; "
             "name a model that was saved as one"
         )
+    if source.is_folder:
+        load_heads(model, Path(source.name))
     return model
 
 

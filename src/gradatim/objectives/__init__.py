@@ -1,21 +1,28 @@
-"""Training objectives: one a file, each a pure function of the quantities of steps."""
+"""Training objectives: one part a file, each a pure function of the quantities of steps."""
 
-from gradatim.objectives.base import Loss, Objective, Quantities, term_sizes
-from gradatim.objectives.dpo import Dpo, dpo_loss
-from gradatim.objectives.process_reward import ProcessReward, process_reward_loss
-from gradatim.objectives.sft import SupervisedFineTuning, sft_loss
+from gradatim.objectives.base import Loss, Objective, Quantities, TermIndex
+from gradatim.objectives.dpo import Dpo
+from gradatim.objectives.preference import Preference, dpo_loss
+from gradatim.objectives.process_reward import ProcessReward
+from gradatim.objectives.sft import Sft
 from gradatim.objectives.step_dpo import StepDpo
+from gradatim.objectives.step_judgement import judgement_loss
+from gradatim.objectives.svpo import Svpo, ranking_loss
+from gradatim.objectives.value import Value
 
 __all__ = [
     "Dpo",
     "Loss",
     "Objective",
+    "Preference",
     "ProcessReward",
     "Quantities",
+    "Sft",
     "StepDpo",
-    "SupervisedFineTuning",
+    "Svpo",
+    "TermIndex",
+    "Value",
     "dpo_loss",
-    "process_reward_loss",
-    "sft_loss",
-    "term_sizes",
+    "judgement_loss",
+    "ranking_loss",
 ]

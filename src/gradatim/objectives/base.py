@@ -2,35 +2,73 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from gradatim.errors import GradatimError
+from gradatim.supervision.terms import Term
+
+Unit = Literal["terms", "tokens"]
 
 
 @dataclass(frozen=True, eq=False)
-class Quantities:
-    """What is known of the terms of a row: ``N`` terms of ``G`` groups of steps in all, as many to a term as it has.
+class TermIndex:
+    """Which tokens make which steps, which steps which groups, and which groups which terms; nothing is padded.
+
+    For ``T`` scored tokens, ``S`` steps, ``M`` memberships of a step in a group, ``G`` groups and ``N`` terms:
 
     Attributes:
-        values (``G``): summed log-probability of each group under the model that is trained, or the reward model's
-            logit at its end; as the objective ``reads``.
-        reference (``G``): summed log-probability under the reference.
-        lengths (``G``): step tokens.
+        token_step (``T``): the step that a token is of, ascending.
+        lengths (``S``): tokens of each step.
+        step_of (``M``), group_of (``M``): step ``step_of[i]`` is in group ``group_of[i]``, ascending; the steps of a
+            group come in the order of its path.
+        step_weight (``M``): how much the step counts in its group.
+        step_target (``M``): what the step is aimed at in its group, NaN where nothing is said.
         group_term (``G``): the term that a group is of, ascending.
-        weights (``N``): how much each term counts, of either sign.
-        targets (``N``): labels, margins or advantages.
+        target (``G``): what the group is aimed at, NaN where nothing is said.
+        weight (``N``): how much each term counts, of either sign.
     """
 
-    values: Tensor
-    reference: Tensor
+    token_step: Tensor
     lengths: Tensor
+    step_of: Tensor
+    group_of: Tensor
+    step_weight: Tensor
+    step_target: Tensor
     group_term: Tensor
-    weights: Tensor
-    targets: Tensor
+    target: Tensor
+    weight: Tensor
+
+    def steps(self, of: Tensor) -> Tensor:
+        """Sum a quantity of tokens, (T,), over each step: (S,)."""
+        return of.new_zeros(self.lengths.shape[0]).index_add(0, self.token_step, of)
+
+    def groups(self, of: Tensor) -> Tensor:
+        """Sum a quantity of steps, (S,), over each group by the steps' weights: (G,)."""
+        members = self.step_weight * of[self.step_of]
+        return members.new_zeros(self.target.shape[0]).index_add(0, self.group_of, members)
+
+    def sums(self, of: Tensor) -> Tensor:
+        """Sum a quantity of tokens, (T,), over each group by the steps' weights: (G,)."""
+        return self.groups(self.steps(of))
+
+    def last(self) -> Tensor:
+        """The membership of each group's last step, (G,)."""
+        groups = torch.arange(self.target.shape[0], device=self.group_of.device)
+        return torch.searchsorted(self.group_of, groups, right=True) - 1
+
+    def ends(self, of: Tensor) -> Tensor:
+        """A quantity of steps, (S, ...), at each group's last step: (G, ...)."""
+        return of[self.step_of[self.last()]]
+
+    def terms(self, of: Tensor) -> Tensor:
+        """Sum a quantity of groups, (G,), over each term: (N,)."""
+        return of.new_zeros(self.weight.shape[0]).index_add(0, self.group_term, of)
 
     def singles(self, of: Tensor) -> Tensor:
         """A quantity of groups, (G,), by terms of one group each: (N,).
@@ -48,8 +86,21 @@ class Quantities:
         """
         return self._by_term(of, 2, "pairs")
 
+    def lists(self, of: Tensor) -> tuple[Tensor, ...]:
+        """A quantity of groups, (G,), for each of the ``N`` terms: as many numbers as it has groups."""
+        return torch.split(of, torch.bincount(self.group_term, minlength=self.weight.shape[0]).tolist())
+
+    def sizes(self, unit: Unit) -> Tensor:
+        """What each term counts in the mean that a loss is, (N,): its absolute weight; for means over tokens, times
+        the tokens of its steps, each by its absolute weight."""
+        sizes = self.weight.abs()
+        if unit == "tokens":
+            tokens = self.step_weight.abs() * self.lengths[self.step_of]
+            sizes = sizes * self.terms(tokens.new_zeros(self.target.shape[0]).index_add(0, self.group_of, tokens))
+        return sizes
+
     def _by_term(self, of: Tensor, groups: int, what: str) -> Tensor:
-        terms = self.weights.shape[0]
+        terms = self.weight.shape[0]
         expected = torch.arange(terms, device=self.group_term.device).repeat_interleave(groups)
         if self.group_term.shape != expected.shape or not torch.equal(self.group_term, expected):
             raise GradatimError(f"the objective learns from {what}, but the examples are of another kind")
@@ -57,54 +108,75 @@ class Quantities:
 
 
 @dataclass(frozen=True, eq=False)
+class Quantities(TermIndex):
+    """What a model says of a row's tokens and steps; nothing is summed beforehand.
+
+    Attributes:
+        log_probabilities (``T``): of each scored token under the model that is trained; empty where the objective does
+            not need them.
+        reference (``T``): the same under the reference; likewise.
+        heads: by name, what a head says at each step's last token, (``S``,), and under ``before:name`` at the token
+            before the step begins, (``S``,); (``S``, outputs) for heads of several outputs.
+    """
+
+    log_probabilities: Tensor
+    reference: Tensor
+    heads: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
 class Loss:
     """What an objective says of every term; the trainer takes the means.
 
     Attributes:
-        per_term (``N``): the loss of each term. What is minimized is ``sum(weight * per_term) / sum(abs(weight) *
-            unit)``, over everything that one update sees: so a batch in parts has the loss and gradient of the batch in
-            one part, and advantages of both signs, given as weights, do not make the sum below vanish.
-        metrics: by name, a number for each term, detached (``N``); their means by the absolute weights are logged.
+        per_term (``N``): the loss of each term. What is minimized is ``sum(weight * per_term) / sum(sizes)``
+            (:meth:`TermIndex.sizes`), over everything that one update sees: so a batch in parts has the loss and
+            gradient of the batch in one part, and advantages of both signs, given as weights, do not make the sum below
+            vanish.
+        metrics: by name, a number for each term, detached (``N``); their means by the sizes are logged.
     """
 
     per_term: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Objective(Protocol):
-    """A loss over the steps of trees.
+class Objective(ABC):
+    """A loss over the steps of trees; a subclass is a part (:func:`gradatim.part.part`) in a file of its own.
 
     Attributes:
-        reads: what the forward pass must give: summed log-probabilities, or a reward model's logits.
-        uses_reference: whether reference log-probabilities are needed.
+        needs: what beside heads is measured: ``"log_probabilities"``, ``"reference"``.
+        heads: the heads that are read, by name, with their numbers of outputs; ``"score"`` is the head of a token
+            classification model.
         unit: what the loss is a mean over: terms, or the tokens of their steps.
+        groups: how many groups a term must have; ``None`` for any number.
+        needs_targets: whether every term must say what it is aimed at.
     """
 
-    @property
-    def reads(self) -> Literal["log_probabilities", "logits"]: ...
+    __slots__ = ()
 
-    @property
-    def uses_reference(self) -> bool: ...
+    needs: ClassVar[frozenset[str]] = frozenset()
+    heads: ClassVar[Mapping[str, int]] = {}
+    unit: ClassVar[Unit] = "terms"
+    groups: ClassVar[int | None] = None
+    needs_targets: ClassVar[bool] = False
 
-    @property
-    def unit(self) -> Literal["terms", "tokens"]: ...
-
+    @abstractmethod
     def loss(self, quantities: Quantities) -> Loss:
         """The loss of every term."""
-        ...
 
+    def prepared(self, term: Term) -> Term:
+        """The term as the loss reads it; the trainer asks once for each.
 
-def term_sizes(objective: Objective, lengths: Tensor, group_term: Tensor, weights: Tensor) -> Tensor:
-    """What each term counts in the mean that a loss is, (N,): its absolute weight, times its tokens where the objective
-    is a mean over tokens.
-
-    Args:
-        objective: says what its loss is a mean over.
-        lengths: (G,) step tokens of each group.
-        group_term: (G,) the term that a group is of.
-        weights: (N,).
-    """
-    sizes = weights.abs()
-    if objective.unit == "tokens":
-        sizes = sizes * torch.zeros_like(weights).index_add(0, group_term, lengths.to(weights.dtype))
-    return sizes
+        Raises:
+            GradatimError: if the objective cannot learn from it.
+        """
+        if self.groups is not None and len(term.groups) != self.groups:
+            what = {1: "one step or solution", 2: "pairs"}.get(self.groups, f"{self.groups} groups of steps")
+            raise GradatimError(
+                f"the objective learns from {what}, but a term has {len(term.groups)} groups; use another construction"
+            )
+        if self.needs_targets and not term.targets:
+            raise GradatimError(
+                "the objective needs targets, but a term has none; use a construction that gives values or labels"
+            )
+        return term

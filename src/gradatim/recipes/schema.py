@@ -192,7 +192,7 @@ class TrainingOptions(Section):
 
 
 class LabelOptions(Section):
-    """See :func:`gradatim.supervision.labels.step_labels`."""
+    """See :class:`gradatim.supervision.step_labels.StepLabels`."""
 
     kind: Literal["soft", "hard"] = "soft"
     """`soft` labels are the values themselves, `hard` ones are 0 or 1."""
@@ -229,8 +229,9 @@ class ProcessRewardOptions(Section):
 
 
 class PairOptions(Section):
-    """Which steps become pairs: ``best_worst`` or ``all`` siblings (:func:`gradatim.supervision.pairs.sibling_pairs`),
-    or ``first_error`` (:func:`gradatim.supervision.pairs.step_dpo_pairs`)."""
+    """Which steps become pairs: ``best_worst`` or ``all`` siblings
+    (:class:`gradatim.supervision.sibling_pairs.SiblingPairs`), or ``first_error``
+    (:class:`gradatim.supervision.first_error_pairs.FirstErrorPairs`)."""
 
     mode: Literal["best_worst", "all", "first_error"] = "best_worst"
     """`best_worst` pairs the best sibling with the worst, `all` any two siblings, `first_error` the first wrong step
@@ -260,7 +261,7 @@ class PolicyTraining(Section):
 
 
 class PreferenceTraining(PolicyTraining):
-    """See :class:`gradatim.objectives.dpo.PairObjective`."""
+    """See :class:`gradatim.objectives.preference.Preference`."""
 
     beta: PositiveFloat = 0.1
     """How strongly the policy is held to the one that it was."""

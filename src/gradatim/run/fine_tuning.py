@@ -8,11 +8,12 @@ from typing import Any
 from gradatim.engine.loading import load_tokenizer
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
-from gradatim.objectives import SupervisedFineTuning
+from gradatim.objectives import Sft
 from gradatim.recipes.schema import Recipe
 from gradatim.run.context import Run
 from gradatim.run.learning import fit_policy, is_done
 from gradatim.run.parts import make_chat
+from gradatim.supervision.terms import path_term
 from gradatim.tasks.base import Task
 from gradatim.tasks.demonstrations import Demonstration, worked_solutions
 from gradatim.text.prompts import ChatFormat, prompt_tokens, solution_tokens
@@ -39,7 +40,7 @@ def fine_tune(run: Run) -> None:
     if shared := sum(problem.id in grown for problem, _ in demonstrations):
         run.progress.line(f"{shared:,} of the problems to fine-tune on are grown too: train has too few others")
     source = resolve_model(run.recipe.policy.model)
-    tokenizer, objective = load_tokenizer(source), SupervisedFineTuning()
+    nodes = solution_nodes(demonstrations, load_tokenizer(source), make_chat(run.recipe.policy))
     fit_policy(
         run,
         stage_name=_STAGE,
@@ -47,8 +48,8 @@ def fine_tune(run: Run) -> None:
         source=source,
         target=run.fine_tuned_path,
         checkpoints=checkpoints,
-        objective=objective,
-        examples=objective.examples(solution_nodes(demonstrations, tokenizer, make_chat(run.recipe.policy))),
+        objective=Sft(),
+        terms=[path_term(node) for node in nodes],
         what="worked solutions",
         options=options,
     )

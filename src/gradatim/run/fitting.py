@@ -12,7 +12,7 @@ import torch
 from gradatim.objectives import Objective
 from gradatim.recipes.schema import TrainingOptions
 from gradatim.run.progress import StageProgress, in_words
-from gradatim.supervision.terms import Example
+from gradatim.supervision.terms import Term
 from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, train
 from gradatim.training.saving import disk_errors
 from gradatim.training.trainer import Reference
@@ -39,7 +39,7 @@ def saved_dtype(options: TrainingOptions) -> torch.dtype | None:
 def fit(
     model: Any,
     objective: Objective,
-    examples: Sequence[Example],
+    terms: Sequence[Term],
     settings: TrainingSettings,
     *,
     stage: StageProgress,
@@ -66,7 +66,7 @@ def fit(
         return train(
             model,
             objective,
-            examples,
+            terms,
             settings,
             evaluate=evaluate,
             reference=reference,

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradatim.errors import GradatimError
-from gradatim.supervision.labels import StepLabel
 from gradatim.supervision.rows import labelled_paths
+from gradatim.supervision.terms import Term
 from gradatim.text.prompts import ChatFormat, question_of
 from gradatim.text.transcript import in_tokens_of
 from gradatim.tree import Node, Tree
@@ -30,7 +30,7 @@ class LabelledData:
         digest: changes with any question, step or label.
     """
 
-    by_question: dict[str, list[StepLabel]] = field(default_factory=dict)
+    by_question: dict[str, list[Term]] = field(default_factory=dict)
     trees: int = 0
     too_long: int = 0
     unreadable: int = 0
@@ -38,7 +38,7 @@ class LabelledData:
     digest: str = ""
 
     @property
-    def labels(self) -> list[StepLabel]:
+    def labels(self) -> list[Term]:
         return [label for labels in self.by_question.values() for label in labels]
 
     def check(self) -> None:
@@ -49,7 +49,7 @@ class LabelledData:
         """
         if not self.trees:
             raise GradatimError("the rows hold no tree at all; check that they are the right ones")
-        kinds = {label.label for label in self.labels}
+        kinds = {label.targets[0] for label in self.labels}
         if not kinds:
             raise GradatimError(f"none of the {self.trees:,} trees has a labelled step to learn from{self._why_none()}")
         if len(kinds) == 1:
@@ -68,7 +68,7 @@ class LabelledData:
 
 def collect(
     trees: Iterable[Tree],
-    labels_of: Callable[[Tree], list[StepLabel]],
+    labels_of: Callable[[Tree], list[Term]],
     tokenizer: Any,
     chat: ChatFormat | None,
     *,
@@ -99,7 +99,10 @@ def collect(
         data.too_long += cut
         if kept:
             data.by_question.setdefault(question_key(tree), []).extend(kept)
-            facts = [question_key(tree), [[len(each.node.tokens), each.node.text, each.label] for each in kept]]
+            facts = [
+                question_key(tree),
+                [[len(each.ends[0].tokens), each.ends[0].text, each.targets[0]] for each in kept],
+            ]
             digest.update(json.dumps(facts).encode())
     data.digest = digest.hexdigest()[:16]
     return data
@@ -121,23 +124,23 @@ def held_out_questions(questions: Collection[str], share: float, seed: int) -> s
     return set(ranked[: min(max(1, round(share * len(ranked))), len(ranked) - 1)])
 
 
-def judged_paths(labels: Sequence[StepLabel]) -> list[list[Node]]:
+def judged_paths(labels: Sequence[Term]) -> list[list[Node]]:
     """The labelled solutions of which it is known where they first go wrong, or that they are right to their end.
 
     A beginning of a solution in which nothing is wrong yet is none of these.
     """
-    wrong = {label.node for label in labels if label.label <= 0.5}
+    wrong = {label.ends[0] for label in labels if label.targets[0] <= 0.5}
     return [path for path in labelled_paths(labels) if path[-1].finished or not wrong.isdisjoint(path)]
 
 
-def _that_fit(labels: Sequence[StepLabel], longest: int) -> tuple[list[StepLabel], int]:
+def _that_fit(labels: Sequence[Term], longest: int) -> tuple[list[Term], int]:
     """The labels of steps that end within ``longest`` tokens, and how many paths of steps were cut."""
     if not labels:
         return [], 0
     ends: dict[int, int] = {}  # tokens of each node's path, its own step included
-    for node in labels[0].node.tree.nodes:  # parents come before their children
+    for node in labels[0].ends[0].tree.nodes:  # parents come before their children
         above = 0 if node.parent is None else ends[node.parent.id] + len(node.parent.step.observation)
         ends[node.id] = above + len(node.step.tokens)
-    long = {label.node for label in labels if ends[label.node.id] > longest}
+    long = {label.ends[0] for label in labels if ends[label.ends[0].id] > longest}
     cut = sum(node.parent not in long for node in long)
-    return [label for label in labels if label.node not in long], cut
+    return [label for label in labels if label.ends[0] not in long], cut

@@ -15,7 +15,8 @@ from gradatim.store.published import Prm800k, read_published
 from gradatim.store.published.base import LABEL, VALUE
 from gradatim.store.trees import TreeStore
 from gradatim.suggestions import suggestion
-from gradatim.supervision.labels import StepLabel, step_labels
+from gradatim.supervision.step_labels import StepLabels
+from gradatim.supervision.terms import Term
 from gradatim.tree import Tree
 
 _STORE_BEGINS = b'{"crc32":'
@@ -68,13 +69,13 @@ def read_labelled_trees(sources: Sequence[str | os.PathLike[str]], options: RowO
     return islice((tree for place in opened for tree in _trees(place, options)), options.limit)
 
 
-def tree_labels(tree: Tree, options: RowOptions, kind: Literal["soft", "hard"], threshold: float) -> list[StepLabel]:
+def tree_labels(tree: Tree, options: RowOptions, kind: Literal["soft", "hard"], threshold: float) -> list[Term]:
     """The labelled steps of a tree that was read, in the order of ``tree.nodes``."""
     names = (LABEL, VALUE) if options.value is None else (options.value,)
-    found: dict[int, StepLabel] = {}
+    found: dict[int, Term] = {}
     for name in names:
-        for label in step_labels(tree, value=name, kind=kind, threshold=threshold):
-            found.setdefault(label.node.id, label)
+        for label in StepLabels(value=name, kind=kind, threshold=threshold)(tree):
+            found.setdefault(label.ends[0].id, label)
     return [found[place] for place in sorted(found)]
 
 

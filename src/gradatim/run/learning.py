@@ -14,24 +14,23 @@ from transformers import AutoModelForCausalLM, set_seed
 from gradatim.engine.loading import load_merged_model, load_tokenizer
 from gradatim.evaluation.steps import Thresholds
 from gradatim.models import resolve_model
-from gradatim.objectives import Dpo, Objective, ProcessReward, StepDpo, SupervisedFineTuning
-from gradatim.recipes.schema import (
-    DpoOptions,
-    ObjectiveOptions,
-    PairOptions,
-    PolicyTraining,
-    StepDpoOptions,
-)
+from gradatim.objectives import Dpo, Objective, ProcessReward, Sft, StepDpo
+from gradatim.recipes.schema import DpoOptions, ObjectiveOptions, PairOptions, PolicyTraining, SftOptions
 from gradatim.run.context import Run
 from gradatim.run.fitting import curve, fit, outcome, reported, saved_dtype, training_settings
 from gradatim.run.growing import VALUE, grow_trees
 from gradatim.run.measures import HeldOutLabels, SampledAccuracy, held_out_thresholds
 from gradatim.run.nothing_learned import no_examples, no_labels, same_labels
 from gradatim.run.parts import make_chat, pick_device
-from gradatim.supervision import path_pairs, right_solutions, sibling_pairs, step_dpo_pairs, step_labels
-from gradatim.supervision.labels import StepLabel
-from gradatim.supervision.pairs import StepPair
-from gradatim.supervision.terms import Example
+from gradatim.supervision import (
+    Construction,
+    FirstErrorPairs,
+    RightSolutions,
+    SiblingPairs,
+    SolutionPairs,
+    StepLabels,
+    Term,
+)
 from gradatim.text.prompts import ChatFormat
 from gradatim.text.transcript import in_tokens_of
 from gradatim.training import TrainingResult
@@ -69,17 +68,16 @@ def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
     labels, validation = _labels(run, own(trees)), _labels(run, held_out_trees)
     if not labels:
         raise no_labels(run.recipe, trees)
-    if len({label.label for label in labels}) == 1:
-        raise same_labels(run.recipe, trees, labels[0].label)
+    if len({label.targets for label in labels}) == 1:
+        raise same_labels(run.recipe, trees, labels[0].targets[0])
     set_seed(run.seed("scorer") % 2**31)
     model = load_process_reward_model(source).to(pick_device(run.recipe.policy.device))
-    objective = ProcessReward()
-    held_out = HeldOutLabels(objective.examples(validation), options.training.tokens_per_batch) if validation else None
+    held_out = HeldOutLabels(validation, options.training.tokens_per_batch) if validation else None
     with run.progress.stage(f"Training the process reward model on {len(labels):,} step labels") as stage:
         result = fit(
             model,
-            objective,
-            objective.examples(labels),
+            ProcessReward(),
+            labels,
             training_settings(options.training, checkpoints, run.recipe.seed),
             stage=stage,
             evaluate=None if held_out is None else reported(stage, held_out.negative_loss, "held-out loss", -1.0),
@@ -113,9 +111,10 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
         # nobody knows which model wrote them: its tokens may be others, and its log-probabilities are no reference
         tokenizer, chat = load_tokenizer(source), make_chat(run.recipe.policy)
         trees, reference = [in_tokens_of(tree, tokenizer, chat) for tree in trees], "initial"
-    objective, examples, what = policy_examples(options, run.recipe.supervision.pairs, trees)
-    if not examples:
-        raise no_examples(run.recipe, trees, what)
+    objective, construction = policy_objective(options, run.recipe.supervision.pairs)
+    terms = [term for tree in trees for term in construction(tree)]
+    if not terms:
+        raise no_examples(run.recipe, trees, construction.what)
     fit_policy(
         run,
         stage_name=f"policy-{round_number}",
@@ -124,8 +123,8 @@ def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
         target=target,
         checkpoints=checkpoints,
         objective=objective,
-        examples=examples,
-        what=f"{what} of trees",
+        terms=terms,
+        what=f"{construction.what} of trees",
         options=options,
         reference=reference,
     )
@@ -140,12 +139,12 @@ def fit_policy(
     target: Path,
     checkpoints: Path,
     objective: Objective,
-    examples: Sequence[Example],
+    terms: Sequence[Term],
     what: str,
     options: PolicyTraining,
     reference: Reference = "tree",
 ) -> None:
-    """Train the policy ``source`` on ``examples`` and save it as ``target``, with its card and the stage's record.
+    """Train the policy ``source`` on ``terms`` and save it as ``target``, with its card and the stage's record.
 
     Where there are validation problems, the state that solves most of them is the one that is kept.
 
@@ -155,8 +154,8 @@ def fit_policy(
         title: what the progress line says.
         source, target: the model before, and the folder of the model after.
         checkpoints: where training leaves what it needs to go on.
-        objective, examples: what is learned.
-        what: what the examples are called, in the plural.
+        objective, terms: what is learned.
+        what: what the terms are called, in the plural.
         options: how.
         reference: where the reference log-probabilities of an objective that has some come from.
     """
@@ -169,81 +168,41 @@ def fit_policy(
     measure = None
     if problems := run.problems("validation"):
         measure = SampledAccuracy(run, tokenizer, problems, options.validation_samples)
-    with run.progress.stage(f"{title}, on {len(examples):,} {what}") as stage:
+    with run.progress.stage(f"{title}, on {len(terms):,} {what}") as stage:
         result = fit(
             model,
             objective,
-            examples,
+            terms,
             training_settings(options.training, checkpoints, run.recipe.seed),
             stage=stage,
             evaluate=None if measure is None else reported(stage, measure, "held-out pass@1", 1.0),
             reference=reference,
         )
-        learned = f"{len(examples):,} {what}"
+        learned = f"{len(terms):,} {what}"
         chat = make_chat(run.recipe.policy)
         card = _card(run, "policy", target.name, run.recipe.policy.model, learned, result, chat)
         save_model(result.model, tokenizer, target, dtype=saved_dtype(options.training), also=card)
         stage.note(outcome(result, "held-out pass@1", 1.0))
-    run.folder.update(stage_name, time.perf_counter() - started, done=True, examples=len(examples), **curve(result))
+    run.folder.update(stage_name, time.perf_counter() - started, done=True, examples=len(terms), **curve(result))
 
 
-def policy_examples(
-    options: ObjectiveOptions, pairs: PairOptions, trees: Sequence[Tree]
-) -> tuple[Objective, list[Example], str]:
-    """The objective, its examples from ``trees``, and what these are called."""
-    if isinstance(options, StepDpoOptions | DpoOptions):
-        settings = {
-            "beta": options.beta,
-            "label_smoothing": options.label_smoothing,
-            "nll_coefficient": options.nll,
-            "margin_coefficient": options.margin,
-        }
-        if isinstance(options, DpoOptions):
-            dpo = Dpo(**settings)
-            whole = [pair for tree in trees for pair in path_pairs(tree, max_pairs=options.max_pairs)]
-            return dpo, dpo.examples(whole), "pairs of solutions"
-        step_dpo = StepDpo(**settings)
-        return step_dpo, step_dpo.examples(step_pairs(pairs, trees)), "pairs of steps"
-    sft = SupervisedFineTuning()
-    return sft, sft.examples(leaf for tree in trees for leaf in right_solutions(tree)), "steps of right solutions"
+def policy_objective(options: ObjectiveOptions, pairs: PairOptions) -> tuple[Objective, Construction]:
+    """The objective, and what makes its terms of trees."""
+    if isinstance(options, SftOptions):
+        return Sft(), RightSolutions()
+    settings = options.model_dump(include={"beta", "label_smoothing", "nll", "margin"})
+    if isinstance(options, DpoOptions):
+        return Dpo(**settings), SolutionPairs(max_pairs=options.max_pairs)
+    shared = pairs.model_dump(exclude={"mode"})
+    if pairs.mode == "first_error":
+        return StepDpo(**settings), FirstErrorPairs(value=VALUE, **shared)
+    return StepDpo(**settings), SiblingPairs(value=VALUE, pairing=pairs.mode, **shared)
 
 
-def step_pairs(options: PairOptions, trees: Sequence[Tree]) -> list[StepPair]:
-    """The step pairs of ``trees``."""
-    found: list[StepPair] = []
-    for tree in trees:
-        if options.mode == "first_error":
-            candidates = [
-                pair
-                for pair in step_dpo_pairs(tree, value=VALUE, min_count=options.min_count)
-                if pair.margin >= options.min_gap
-            ]
-            found += _widest(candidates, options.max_per_parent)
-        else:
-            found += sibling_pairs(
-                tree,
-                value=VALUE,
-                min_gap=options.min_gap,
-                mode=options.mode,
-                max_pairs_per_parent=options.max_per_parent,
-                min_count=options.min_count,
-            )
-    return found
-
-
-def _widest(pairs: Sequence[StepPair], per_parent: int | None) -> list[StepPair]:
-    """The pairs of the widest margin of each parent, in the given order of parents."""
-    by_parent: dict[int, list[StepPair]] = {}
-    for pair in pairs:
-        parent = pair.chosen.parent
-        by_parent.setdefault(-1 if parent is None else parent.id, []).append(pair)
-    return [pair for group in by_parent.values() for pair in sorted(group, key=lambda pair: -pair.margin)[:per_parent]]
-
-
-def _labels(run: Run, trees: Sequence[Tree]) -> list[StepLabel]:
+def _labels(run: Run, trees: Sequence[Tree]) -> list[Term]:
     assert run.recipe.scorer is not None
-    options = run.recipe.scorer.labels
-    return [label for tree in trees for label in step_labels(tree, value=VALUE, **options.model_dump())]
+    labels = StepLabels(value=VALUE, **run.recipe.scorer.labels.model_dump())
+    return [label for tree in trees for label in labels(tree)]
 
 
 def is_done(run: Run, stage: str, target: Path, checkpoints: Path, title: str) -> bool:

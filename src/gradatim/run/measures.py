@@ -10,16 +10,16 @@ from torch import Tensor
 
 from gradatim.evaluation.steps import Thresholds, choose_thresholds, scored_states
 from gradatim.event_loop import run_to_end
-from gradatim.objectives.process_reward import process_reward_loss
+from gradatim.objectives.step_judgement import judgement_loss
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.run.context import Run
 from gradatim.run.parts import make_chat, make_sampling
 from gradatim.search.many import search_many
-from gradatim.supervision.terms import Example
+from gradatim.supervision.terms import Group, Term
 from gradatim.tasks.base import Task, grade
 from gradatim.tasks.truth import state_truth
-from gradatim.training.examples import TrainingRow, build_row, plan_rows
 from gradatim.training.forward import step_logits
+from gradatim.training.rows import TrainingRow, build_row, plan_rows
 from gradatim.tree import Problem, Tree
 
 _HELD_OUT = "held-out"  # the name of a trained scorer's scores in the trees that choose its thresholds
@@ -29,24 +29,24 @@ class HeldOutLabels:
     """How well a process reward model predicts the labels of held-out steps.
 
     Args:
-        examples: the labelled steps.
+        labels: the labelled steps.
         tokens_per_row: packed tokens in one forward pass at most.
     """
 
-    def __init__(self, examples: Sequence[Example], tokens_per_row: int) -> None:
-        parts = plan_rows(examples, tokens_per_row, seed=None)
-        self.examples = [example for part in parts for example in part]
+    def __init__(self, labels: Sequence[Term], tokens_per_row: int) -> None:
+        parts = plan_rows(labels, tokens_per_row, seed=None)
+        self.terms = [term for part in parts for term in part]
         self.rows = [build_row(part) for part in parts]
-        self.labels = torch.tensor([example.target for example in self.examples])
-        self.weights = torch.tensor([example.weight for example in self.examples])
+        self.labels = torch.tensor([term.targets[0] for term in self.terms])
+        self.weights = torch.tensor([term.weight for term in self.terms])
 
     def negative_loss(self, model: Any) -> float:
         """Minus the mean binary cross-entropy."""
-        losses = process_reward_loss(self.logits(model), self.labels)
+        losses = judgement_loss(self.logits(model), self.labels)
         return -float((self.weights * losses).sum() / self.weights.sum())
 
     def logits(self, model: Any) -> Tensor:
-        """The model's logit of every example, (examples,)."""
+        """The model's logit of every step, (terms,)."""
         return _logits(model, self.rows)
 
 
@@ -63,25 +63,25 @@ def held_out_thresholds(model: Any, trees: Sequence[Tree], task: Task, tokens_pe
     """
     if state_truth(task) is None:
         return Thresholds()
-    examples = [Example(((node,),)) for tree in trees for node in tree.nodes[1:]]
-    parts = plan_rows(examples, tokens_per_row, seed=None)
+    terms = [Term((Group((node,)),)) for tree in trees for node in tree.nodes[1:]]
+    parts = plan_rows(terms, tokens_per_row, seed=None)
     if not parts:
         return Thresholds()
     scores = _logits(model, [build_row(part) for part in parts]).sigmoid().tolist()
-    nodes = [example.groups[0][0] for part in parts for example in part]
+    nodes = [term.ends[0] for part in parts for term in part]
     for node, score in zip(nodes, scores, strict=True):
         node.scores[_HELD_OUT] = score
     return choose_thresholds([scored_states(tree, task, _HELD_OUT) for tree in trees])
 
 
 def _logits(model: Any, rows: Sequence[TrainingRow]) -> Tensor:
-    """The model's logit of every example of ``rows``, (examples,)."""
+    """The model's logit of every term of ``rows``, a step each, (terms,)."""
     device = next(model.parameters()).device
     with torch.no_grad():
-        parts = [
-            step_logits(model, TrainingRow(**{name: value.to(device) for name, value in row.tensors().items()}))
-            for row in rows
-        ]
+        parts = []
+        for row in rows:
+            moved = TrainingRow(**{name: value.to(device) for name, value in row.tensors().items()})
+            parts.append(moved.ends(step_logits(model, moved)))
     return torch.cat(parts).cpu()
 
 

@@ -8,7 +8,7 @@ from gradatim.errors import GradatimError
 from gradatim.recipes.schema import Recipe, SftOptions, StepDpoOptions
 from gradatim.run.growing import VALUE
 from gradatim.run.outcomes import BUDGET, CONTEXT, STEP_LENGTH, STEPS, Outcomes, outcomes_of
-from gradatim.supervision.labels import has_value
+from gradatim.supervision.values import has_value
 from gradatim.tree import Tree
 
 _CUT_OFF = {

@@ -28,7 +28,7 @@ from gradatim.run.progress import Progress
 from gradatim.run.training_folder import TrainingFolder
 from gradatim.scorers.loading import LAYOUT_FILE, read_layout_file
 from gradatim.store.published.base import STEP_END
-from gradatim.supervision.labels import StepLabel
+from gradatim.supervision.terms import Term
 from gradatim.text.prompts import ChatFormat
 from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, plan_rows
 from gradatim.training.model_card import write_model_card
@@ -199,7 +199,7 @@ class _Job:
                 on_tree=lambda count: stage.note(f"{count:,} trees"),
             )
         data.check()
-        values = [label.label for label in data.labels]
+        values = [label.targets[0] for label in data.labels]
         right, wrong = values.count(1.0), values.count(0.0)
         between = f", {len(values) - right - wrong:,} in between" if right + wrong < len(values) else ""
         self.progress.line(
@@ -215,15 +215,15 @@ class _Job:
 
     def train(self, data: LabelledData) -> None:
         """Train, measure and save."""
-        options, objective = self.options, ProcessReward()
+        options = self.options
         held_out = held_out_questions(data.by_question, options.validation, options.seed)
         if options.validation and not held_out:
             raise GradatimError(
                 "all rows ask one question, so none can be held out; set validation=0", options=("validation=0",)
             )
         learned = {question: labels for question, labels in data.by_question.items() if question not in held_out}
-        examples = objective.examples(label for labels in learned.values() for label in labels)
-        if len({example.target for example in examples}) == 1:
+        terms = [label for labels in learned.values() for label in labels]
+        if len({term.targets for term in terms}) == 1:
             raise GradatimError(
                 "all labels that are not held out are alike, so there is nothing to tell apart; give more rows, or "
                 "hold out fewer by a lower validation",
@@ -232,17 +232,17 @@ class _Job:
         set_seed(options.seed % 2**31)
         with self.progress.loading("the model"):
             model = load_process_reward_model(self.source).to(self.device)
-        settings = self._settings(model, len(plan_rows(examples, options.tokens_per_batch, seed=options.seed)))
+        settings = self._settings(model, len(plan_rows(terms, options.tokens_per_batch, seed=options.seed)))
         measured = [
-            objective.examples(data.by_question[question]) for question in data.by_question if question in held_out
+            label for question in data.by_question if question in held_out for label in data.by_question[question]
         ]
-        measure = HeldOutLabels([each for part in measured for each in part], options.tokens_per_batch)
-        self._say_held_out(len(held_out), len(measure.examples))
-        with self.progress.stage(f"Training on {len(examples):,} step labels") as stage:
+        measure = HeldOutLabels(measured, options.tokens_per_batch)
+        self._say_held_out(len(held_out), len(measure.terms))
+        with self.progress.stage(f"Training on {len(terms):,} step labels") as stage:
             result = fit(
                 model,
-                objective,
-                examples,
+                ProcessReward(),
+                terms,
                 settings,
                 stage=stage,
                 evaluate=reported(stage, measure.negative_loss, "held-out loss", -1.0) if held_out else None,
@@ -250,14 +250,20 @@ class _Job:
             stage.note(outcome(result, "held-out loss", -1.0))
         qualities = None
         if held_out:
-            scores = dict(zip(_nodes(measure), measure.logits(result.model).sigmoid().tolist(), strict=True))
+            scores = dict(
+                zip(
+                    (term.ends[0] for term in measure.terms),
+                    measure.logits(result.model).sigmoid().tolist(),
+                    strict=True,
+                )
+            )
             questions = [_judged(data.by_question[each], scores) for each in data.by_question if each in held_out]
-            mean = fmean(example.target for example in examples)
+            mean = fmean(term.targets[0] for term in terms)
             qualities = (
                 label_quality(questions, seed=options.seed),
                 constant_quality(questions, mean, seed=options.seed),
             )
-        self._save(result, data, len(examples), qualities)
+        self._save(result, data, len(terms), qualities)
 
     def _chat(self) -> ChatFormat | None:
         """How problems are put."""
@@ -350,25 +356,21 @@ class _Job:
         save_process_reward_model(result.model, self.tokenizer, self.folder.output, self.chat, also=beside)
 
 
-def _nodes(measure: HeldOutLabels) -> list[Any]:
-    return [example.groups[0][-1] for example in measure.examples]
-
-
-def _judged(labels: Sequence[StepLabel], scores: Mapping[Any, float]) -> JudgedQuestion:
-    place = {label.node: index for index, label in enumerate(labels)}
+def _judged(labels: Sequence[Term], scores: Mapping[Any, float]) -> JudgedQuestion:
+    place = {label.ends[0]: index for index, label in enumerate(labels)}
     return JudgedQuestion(
-        labels=tuple(label.label for label in labels),
-        scores=tuple(scores[label.node] for label in labels),
+        labels=tuple(label.targets[0] for label in labels),
+        scores=tuple(scores[label.ends[0]] for label in labels),
         solutions=tuple(
             tuple(place[node] for node in path) for part in _by_tree(labels) for path in judged_paths(part)
         ),
     )
 
 
-def _by_tree(labels: Sequence[StepLabel]) -> list[list[StepLabel]]:
-    trees: dict[int, list[StepLabel]] = {}
+def _by_tree(labels: Sequence[Term]) -> list[list[Term]]:
+    trees: dict[int, list[Term]] = {}
     for label in labels:
-        trees.setdefault(id(label.node.tree), []).append(label)
+        trees.setdefault(id(label.ends[0].tree), []).append(label)
     return list(trees.values())
 
 

@@ -1,7 +1,8 @@
-"""Supervision: what a tree teaches, as pure functions from trees to labels, pairs and rows."""
+"""Supervision: what a tree teaches, as terms of a loss and as rows; each construction is a part in its own file."""
 
-from gradatim.supervision.labels import StepLabel, has_value, step_labels
-from gradatim.supervision.pairs import StepPair, path_pairs, sibling_pairs, step_dpo_pairs
+from gradatim.supervision.base import Construction
+from gradatim.supervision.first_error_pairs import FirstErrorPairs
+from gradatim.supervision.right_solutions import RightSolutions
 from gradatim.supervision.rows import (
     PreferenceRow,
     PromptCompletionRow,
@@ -10,27 +11,36 @@ from gradatim.supervision.rows import (
     labelled_paths,
     preference_rows,
     prompt_completion_rows,
-    right_solutions,
     stepwise_rows,
     unpaired_preference_rows,
 )
+from gradatim.supervision.sibling_pairs import SiblingPairs
+from gradatim.supervision.solution_pairs import SolutionPairs
+from gradatim.supervision.step_labels import StepLabels
+from gradatim.supervision.terms import Group, Term, labelled_step, margin, pair, path_term
+from gradatim.supervision.values import has_value
 
 __all__ = [
+    "Construction",
+    "FirstErrorPairs",
+    "Group",
     "PreferenceRow",
     "PromptCompletionRow",
-    "StepLabel",
-    "StepPair",
+    "RightSolutions",
+    "SiblingPairs",
+    "SolutionPairs",
+    "StepLabels",
     "StepwiseRow",
+    "Term",
     "UnpairedPreferenceRow",
     "has_value",
     "labelled_paths",
-    "path_pairs",
+    "labelled_step",
+    "margin",
+    "pair",
+    "path_term",
     "preference_rows",
     "prompt_completion_rows",
-    "right_solutions",
-    "sibling_pairs",
-    "step_dpo_pairs",
-    "step_labels",
     "stepwise_rows",
     "unpaired_preference_rows",
 ]

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypedDict
 
-from gradatim.supervision.labels import StepLabel
-from gradatim.supervision.pairs import StepPair
-from gradatim.tree import Node, Tree
+from gradatim.supervision.terms import Term
+from gradatim.tree import Node
 
 
 class StepwiseRow(TypedDict):
@@ -46,27 +45,27 @@ class PromptCompletionRow(TypedDict):
     completion: str
 
 
-def labelled_paths(labels: Iterable[StepLabel]) -> Iterator[list[Node]]:
+def labelled_paths(labels: Iterable[Term]) -> Iterator[list[Node]]:
     """The paths of labelled steps, root left out, as many as are needed to show every one of them.
 
     A step that several paths share is in each of them, and no path is the beginning of another. A path ends before its
     first unlabelled step; what lies below that is left out.
     """
-    labelled = {label.node: None for label in labels}
+    labelled = {term.ends[0]: None for term in labels}
     for node in labelled:
         path = node.path()[1:]
         if labelled.keys().isdisjoint(node.children) and labelled.keys() >= set(path):
             yield path
 
 
-def stepwise_rows(labels: Iterable[StepLabel], *, threshold: float | None = 0.5) -> list[StepwiseRow]:
+def stepwise_rows(labels: Iterable[Term], *, threshold: float | None = 0.5) -> list[StepwiseRow]:
     """One row per path of labelled steps (see :func:`labelled_paths`), since the format knows only whole paths.
 
     Labels are booleans, as the format has them: good if the label is above ``threshold``. With ``None`` they stay
     numbers, for trainers that take soft labels.
     """
     labels = list(labels)
-    by_node = {label.node: label.label for label in labels}
+    by_node = {term.ends[0]: term.targets[0] for term in labels}
     return [
         stepwise_row(path, [by_node[step] for step in path], threshold=threshold) for path in labelled_paths(labels)
     ]
@@ -81,47 +80,38 @@ def stepwise_row(path: Sequence[Node], labels: Sequence[float], *, threshold: fl
     )
 
 
-def preference_rows(pairs: Iterable[StepPair]) -> list[PreferenceRow]:
+def preference_rows(pairs: Iterable[Term]) -> list[PreferenceRow]:
     """One row per pair; the prompt goes as far as the two paths are one.
 
     So the completions of siblings are one step each, and those of whole solutions begin with the first step in which
     they differ.
     """
     rows: list[PreferenceRow] = []
-    for pair in pairs:
-        fork = _fork(pair.chosen, pair.rejected)
+    for chosen, rejected in (term.ends for term in pairs):
+        fork = _fork(chosen, rejected)
         rows.append(
-            PreferenceRow(
-                prompt=_prompt(fork), chosen=_text_after(fork, pair.chosen), rejected=_text_after(fork, pair.rejected)
-            )
+            PreferenceRow(prompt=_prompt(fork), chosen=_text_after(fork, chosen), rejected=_text_after(fork, rejected))
         )
     return rows
 
 
-def unpaired_preference_rows(labels: Iterable[StepLabel], *, threshold: float = 0.5) -> list[UnpairedPreferenceRow]:
+def unpaired_preference_rows(labels: Iterable[Term], *, threshold: float = 0.5) -> list[UnpairedPreferenceRow]:
     """One row per labelled step after the text before it; good if its label is above ``threshold``."""
     return [
         UnpairedPreferenceRow(
-            prompt=_prompt(label.node.parent),
-            completion=_text_after(label.node.parent, label.node),
-            label=label.label > threshold,
+            prompt=_prompt(node.parent), completion=_text_after(node.parent, node), label=label > threshold
         )
-        for label in labels
-        if label.node.parent is not None
+        for node, label in ((term.ends[0], term.targets[0]) for term in labels)
+        if node.parent is not None
     ]
 
 
-def prompt_completion_rows(solutions: Iterable[Node]) -> list[PromptCompletionRow]:
+def prompt_completion_rows(solutions: Iterable[Term]) -> list[PromptCompletionRow]:
     """One row per solution, from the problem's prompt to its end."""
     return [
         PromptCompletionRow(prompt=leaf.tree.problem.prompt, completion=_text_after(leaf.tree.root, leaf))
-        for leaf in solutions
+        for leaf in (term.ends[0] for term in solutions)
     ]
-
-
-def right_solutions(tree: Tree) -> list[Node]:
-    """The finished right solutions, each once: what rejection sampling keeps."""
-    return [leaf for leaf in tree.solutions() if leaf.correct]
 
 
 def _fork(first: Node, second: Node) -> Node:

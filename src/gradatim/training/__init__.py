@@ -1,17 +1,15 @@
 """Training on trees: packing, objectives, and a trainer."""
 
-from gradatim.supervision.terms import Example
 from gradatim.training.adapters import check_lora_modules
-from gradatim.training.examples import TrainingRow, build_row, plan_rows
-from gradatim.training.fit import TrainingResult, train, train_dpo, train_process_reward, train_sft, train_step_dpo
+from gradatim.training.fit import TrainingResult, train
 from gradatim.training.packing import PackedRow, pack_row
 from gradatim.training.process_reward_model import load_process_reward_model
+from gradatim.training.rows import TrainingRow, build_row, plan_rows
 from gradatim.training.saving import save_model, save_process_reward_model
 from gradatim.training.settings import LoraSettings, TrainingSettings
 from gradatim.training.trainer import TreeTrainer
 
 __all__ = [
-    "Example",
     "LoraSettings",
     "PackedRow",
     "TrainingResult",
@@ -26,8 +24,4 @@ __all__ = [
     "save_model",
     "save_process_reward_model",
     "train",
-    "train_dpo",
-    "train_process_reward",
-    "train_sft",
-    "train_step_dpo",
 ]

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from gradatim.engine.heads import head_modules, heads_of
 from gradatim.errors import GradatimError
+from gradatim.training.forward import is_token_classifier
 from gradatim.training.settings import LoraSettings
 
 _HEADS = ("score", "classifier")  # a reward model's head is trained whole
 _ADAPTABLE = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 
 
-def add_adapters(model: Any, settings: LoraSettings, *, for_logits: bool = False) -> Any:
-    """The model with trainable low-rank adapters; its own weights are frozen, a reward model's head is trained.
+def add_adapters(model: Any, settings: LoraSettings, *, heads: Collection[str] = ()) -> Any:
+    """The model with trainable low-rank adapters; its own weights are frozen, and heads are trained whole.
+
+    Args:
+        model: a causal language model with those heads, or a token classification model.
+        settings: of the adapters.
+        heads: the heads to train, by name.
 
     Raises:
         GradatimError: as :func:`check_lora_modules`.
@@ -25,12 +33,14 @@ def add_adapters(model: Any, settings: LoraSettings, *, for_logits: bool = False
 
     check_lora_modules(model, settings)
     targets = settings.target_modules if isinstance(settings.target_modules, str) else list(settings.target_modules)
+    for_logits = is_token_classifier(model)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets,
-        exclude_modules=list(_HEADS) if for_logits else None,
+        exclude_modules=[*_HEADS, *head_modules(model)] if for_logits or heads_of(model) else None,
+        modules_to_save=[name for name in head_modules(model) if name.split(".")[-1] in heads] or None,
         task_type=TaskType.TOKEN_CLS if for_logits else TaskType.CAUSAL_LM,
     )
     return get_peft_model(model, config)

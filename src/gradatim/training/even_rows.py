@@ -12,13 +12,13 @@ from dataclasses import replace
 import torch
 from torch.utils.data import RandomSampler, Sampler
 
-from gradatim.training.examples import TrainingRow
+from gradatim.training.rows import TrainingRow
 
 
 def evened(rows: list[TrainingRow], processes: int) -> list[TrainingRow]:
     """The rows, and behind them as many of no weight as make their number a multiple of ``processes``."""
     missing = -len(rows) % processes
-    return [*rows, *[replace(rows[-1], weights=torch.zeros_like(rows[-1].weights))] * missing] if rows else rows
+    return [*rows, *[replace(rows[-1], weight=torch.zeros_like(rows[-1].weight))] * missing] if rows else rows
 
 
 class EvenSampler(Sampler[int]):

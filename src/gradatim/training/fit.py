@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from gradatim.objectives import Dpo, Objective, ProcessReward, StepDpo, SupervisedFineTuning
-from gradatim.supervision.labels import StepLabel
-from gradatim.supervision.pairs import StepPair
-from gradatim.supervision.terms import Example
+from gradatim.engine.heads import attach_heads, heads_of
+from gradatim.objectives.base import Objective
+from gradatim.supervision.terms import Term
 from gradatim.training.adapters import add_adapters
 from gradatim.training.attention import check_attention
 from gradatim.training.checkpoints import last_checkpoint, remove_checkpoints
+from gradatim.training.forward import is_token_classifier
 from gradatim.training.selection import BestState, Evaluate
 from gradatim.training.settings import TrainingSettings, training_arguments
 from gradatim.training.trainer import Reference, TreeTrainer
-from gradatim.tree import Node
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +54,7 @@ class _ReportUpdates(TrainerCallback):
 def train(
     model: Any,
     objective: Objective,
-    examples: Sequence[Example],
+    terms: Sequence[Term],
     settings: TrainingSettings,
     *,
     reference: Reference = "tree",
@@ -68,9 +67,10 @@ def train(
     attention is replaced, and what is cached of it would no longer be its own. Load a second copy to train.
 
     Args:
-        model: a causal language model, or a token classification model for objectives that read logits.
+        model: a causal language model, which gets the heads that the objective reads, or a token classification model
+            for objectives that read its score.
         objective: the loss.
-        examples: from ``objective.examples(...)``.
+        terms: what to learn from, as constructions give it.
         settings: how.
         reference: where reference log-probabilities come from; see :class:`~gradatim.training.trainer.TreeTrainer`.
         evaluate: a held-out measure of the model, higher is better; the best state is what remains.
@@ -81,8 +81,12 @@ def train(
             see :class:`~gradatim.training.trainer.TreeTrainer`.
     """
     check_attention(model.config)
+    if not is_token_classifier(model):
+        attach_heads(model, objective.heads)
+    for name, head in heads_of(model).items():
+        head.requires_grad_(name in objective.heads)
     if settings.lora is not None:
-        model = add_adapters(model, settings.lora, for_logits=objective.reads == "logits")
+        model = add_adapters(model, settings.lora, heads=objective.heads)
     selection = None
     callbacks: list[TrainerCallback] = [] if on_update is None else [_ReportUpdates(on_update)]
     if evaluate is not None:
@@ -100,7 +104,7 @@ def train(
             model,
             training_arguments(settings, folder),
             objective=objective,
-            examples=examples,
+            terms=terms,
             tokens_per_row=settings.tokens_per_batch,
             reference=reference,
             callbacks=callbacks,
@@ -126,55 +130,3 @@ def _checkpoint(settings: TrainingSettings, selection: BestState | None, *, remo
     if folder is not None and settings.save_every is not None and remove:
         remove_checkpoints(folder)
     return None
-
-
-def train_sft(
-    model: Any,
-    nodes: Iterable[Node],
-    settings: TrainingSettings,
-    *,
-    whole_paths: bool = True,
-    evaluate: Evaluate | None = None,
-) -> TrainingResult:
-    """Imitate the solutions that end in ``nodes`` (or, without ``whole_paths``, those steps alone)."""
-    objective = SupervisedFineTuning()
-    return train(model, objective, objective.examples(nodes, whole_paths=whole_paths), settings, evaluate=evaluate)
-
-
-def train_process_reward(
-    model: Any, labels: Iterable[StepLabel], settings: TrainingSettings, *, evaluate: Evaluate | None = None
-) -> TrainingResult:
-    """Teach step labels to a token classification model.
-
-    :func:`~gradatim.training.process_reward_model.load_process_reward_model` makes one of any decoder.
-    """
-    objective = ProcessReward()
-    return train(model, objective, objective.examples(labels), settings, evaluate=evaluate)
-
-
-def train_step_dpo(
-    model: Any,
-    pairs: Iterable[StepPair],
-    settings: TrainingSettings,
-    *,
-    objective: StepDpo | None = None,
-    reference: Reference = "tree",
-    evaluate: Evaluate | None = None,
-) -> TrainingResult:
-    """Prefer steps to their siblings."""
-    objective = objective or StepDpo()
-    return train(model, objective, objective.examples(pairs), settings, reference=reference, evaluate=evaluate)
-
-
-def train_dpo(
-    model: Any,
-    pairs: Iterable[StepPair],
-    settings: TrainingSettings,
-    *,
-    objective: Dpo | None = None,
-    reference: Reference = "tree",
-    evaluate: Evaluate | None = None,
-) -> TrainingResult:
-    """Prefer whole solutions to others of the same problem."""
-    objective = objective or Dpo()
-    return train(model, objective, objective.examples(pairs), settings, reference=reference, evaluate=evaluate)

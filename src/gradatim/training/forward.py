@@ -7,15 +7,41 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradatim.engine.heads import heads_of, plain_model, reading_heads
+from gradatim.objectives.base import Objective, Quantities
 from gradatim.training.attention import RowMasks, check_attention, reading
-from gradatim.training.examples import TrainingRow
+from gradatim.training.rows import TrainingRow
 
 
-def token_log_probabilities(model: nn.Module, row: TrainingRow) -> Tensor:
-    """Log-probability of every scored token given its path, (M,), in float32.
+def measured(model: nn.Module, row: TrainingRow, objective: Objective) -> Quantities:
+    """What an objective reads of a row, in one forward pass.
 
     The output layer runs only where a prediction is needed (``logits_to_keep``).
     """
+    attached = [name for name in objective.heads if name in heads_of(model)]
+    with reading_heads(model, attached) as found:
+        if "log_probabilities" in objective.needs:
+            log_probabilities = token_log_probabilities(model, row)
+        else:
+            whole = len(attached) < len(objective.heads)  # the outputs of a token classification model are a head
+            logits = _logits(model, row, **({} if whole else {"logits_to_keep": row.predictors[:1]}))
+            log_probabilities = logits.new_zeros(0)
+    values = {name: found[name][0] for name in attached}
+    if len(attached) < len(objective.heads):
+        values["score"] = _score(logits)
+    heads = {name: of[row.step_ends] for name, of in values.items()}
+    heads |= {f"before:{name}": of[row.step_befores] for name, of in values.items()}
+    reference = row.reference if "reference" in objective.needs else row.reference[:0]
+    return Quantities(**row.index(), log_probabilities=log_probabilities, reference=reference, heads=heads)
+
+
+def is_token_classifier(model: Any) -> bool:
+    """Whether a model's own outputs judge tokens, which is the head ``score``."""
+    return type(plain_model(model)).__name__.endswith("ForTokenClassification")
+
+
+def token_log_probabilities(model: nn.Module, row: TrainingRow) -> Tensor:
+    """Log-probability of every scored token given its path, (T,), in float32."""
     logits = _logits(model, row, logits_to_keep=row.predictors)
     if logits.shape[0] != row.predictors.shape[0]:  # the model knows no such option and gives the outputs of all tokens
         logits = logits[row.predictors]
@@ -25,12 +51,17 @@ def token_log_probabilities(model: nn.Module, row: TrainingRow) -> Tensor:
 
 
 def step_logits(model: nn.Module, row: TrainingRow) -> Tensor:
-    """A reward model's logit at the last token of every group, (G,), in float32.
+    """A reward model's logit at the last token of every step, (S,), in float32."""
+    return _score(_logits(model, row))[row.step_ends]
+
+
+def _score(logits: Tensor) -> Tensor:
+    """The logit of "right" at every token, (L,), of a token classification model's outputs.
 
     A head with two labels gives the difference of "right" (1) and "wrong" (0), so that the sigmoid is the probability
     of "right" either way.
     """
-    logits = _logits(model, row)[row.group_ends].float()
+    logits = logits.float()
     return logits[:, 0] if logits.shape[-1] == 1 else logits[:, 1] - logits[:, 0]
 
 

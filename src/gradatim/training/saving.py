@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from gradatim.engine.heads import save_heads, without_heads
 from gradatim.engine.loading import load_config
 from gradatim.errors import GradatimError
 from gradatim.scorers.loading import write_layout_file
@@ -47,7 +48,8 @@ def save_model(
     dtype: torch.dtype | None = None,
     also: Callable[[Path], None] | None = None,
 ) -> None:
-    """Save a model and its tokenizer; the folder appears whole or not at all. Adapters are merged into the weights.
+    """Save a model, its heads and its tokenizer; the folder appears whole or not at all. Adapters are merged into the
+    weights.
 
     What is in the folder already and is no model's stays.
 
@@ -66,7 +68,9 @@ def save_model(
         model = model.merge_and_unload()
     with disk_errors(Path(folder)), atomic_folder(folder, keep=_is_no_weights) as partial:
         with _weights_as(model, stored_dtype(model) if dtype is None else dtype):
-            model.save_pretrained(partial)
+            with without_heads(model):
+                model.save_pretrained(partial)
+            save_heads(model, partial)
         tokenizer.save_pretrained(partial)
         if also is not None:
             also(partial)

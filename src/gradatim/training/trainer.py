@@ -12,17 +12,18 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
+from gradatim.engine.heads import heads_of
 from gradatim.engine.path_length import longest_path
 from gradatim.engine.query_scale import longest_row
 from gradatim.errors import GradatimError
-from gradatim.objectives.base import Objective, Quantities, term_sizes
-from gradatim.supervision.terms import Example
+from gradatim.objectives.base import Objective
+from gradatim.supervision.terms import Term
 from gradatim.training.checkpoints import CheckpointTrainer
 from gradatim.training.even_rows import EvenSampler, evened
-from gradatim.training.examples import TrainingRow, build_row, plan_rows
-from gradatim.training.forward import step_logits, token_log_probabilities
+from gradatim.training.forward import is_token_classifier, measured, token_log_probabilities
 from gradatim.training.packing import token_count
 from gradatim.training.precision import mixed_precision_removed
+from gradatim.training.rows import TrainingRow, build_row, plan_rows
 from gradatim.training.self_check import blockwise_attention, check_training
 from gradatim.tree import Node
 
@@ -32,17 +33,17 @@ Reference = Literal["tree", "initial", "base"] | nn.Module
 class TreeTrainer(CheckpointTrainer):
     """A :class:`transformers.Trainer` whose batches are packed rows of trees.
 
-    The examples are divided into rows once (:func:`~gradatim.training.examples.plan_rows`); the order of the rows is
-    shuffled anew in every epoch. An update's loss is the sum over its examples divided by their total weight, however
-    many rows and devices they are spread over. Everything else (mixed precision, checkpoints, resuming, adapters,
+    The terms are divided into rows once (:func:`~gradatim.training.rows.plan_rows`); the order of the rows is shuffled
+    anew in every epoch. An update's loss is the sum over its terms divided by their total size, however many rows and
+    devices they are spread over. Everything else (mixed precision, checkpoints, resuming, adapters,
     distributed training) is the base class's.
 
     Args:
-        model: a causal language model, or a token classification model for objectives that read logits.
+        model: a causal language model that has the objective's heads, or a token classification model for objectives
+            that read its score.
         args: with a batch size of 1, since a batch is one row; its other settings apply as they are.
         objective: the loss.
-        examples: what to learn from.
-        evaluation_examples: what :meth:`evaluate` computes the loss on.
+        terms: what to learn from.
         tokens_per_row: packed tokens in one row at most.
         reference: where reference log-probabilities come from. ``"tree"``: recorded when the steps were sampled, by
             one policy for all of them;
@@ -51,9 +52,10 @@ class TreeTrainer(CheckpointTrainer):
         callbacks: as in the base class.
 
     Raises:
-        GradatimError: if there are no examples, the trees hold no log-probabilities that ``reference`` needs or hold
-            those of several policies, the tokens do not fit the model, or the model reads packed rows as something else
-            than their paths (see :mod:`gradatim.training.self_check`).
+        GradatimError: if there are no terms or the objective cannot learn from one, the model lacks a head, the trees
+            hold no log-probabilities that ``reference`` needs or hold those of several policies, the tokens do not fit
+            the model, or the model reads packed rows as something else than their paths (see
+            :mod:`gradatim.training.self_check`).
     """
 
     control: Any
@@ -65,49 +67,39 @@ class TreeTrainer(CheckpointTrainer):
         args: TrainingArguments,
         *,
         objective: Objective,
-        examples: Sequence[Example],
-        evaluation_examples: Sequence[Example] | None = None,
+        terms: Sequence[Term],
         tokens_per_row: int = 2048,
         reference: Reference = "tree",
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         if args.per_device_train_batch_size != 1:
             raise GradatimError("a batch is one packed row: set per_device_train_batch_size to 1, and tokens_per_row")
-        if not examples:
-            raise GradatimError("there is nothing to learn from: the list of training examples is empty")
+        if not terms:
+            raise GradatimError("there is nothing to learn from: the list of terms is empty")
+        _check_heads(model, objective)
         self.objective = objective
         self._metric_sums: dict[str, Tensor] = {}
         self._metric_weight: Tensor | float = 0.0
-        examples = _readable(model, examples)
-        evaluation_examples = _readable(model, evaluation_examples or ())
-        if not examples:
+        terms = _readable(model, [objective.prepared(term) for term in terms])
+        if not terms:
             raise GradatimError(
                 f"every solution is longer than {longest_path(model.config):,} tokens, which the model reads at most; "
                 "use shorter prompts or a model with a longer context"
             )
-        rows = [build_row(part) for part in plan_rows(examples, tokens_per_row, seed=args.seed)]
-        held_out = [build_row(part) for part in plan_rows(evaluation_examples or (), tokens_per_row, seed=None)]
-        _check_fit(model, rows + held_out)
-        if objective.uses_reference:
+        rows = [build_row(part) for part in plan_rows(terms, tokens_per_row, seed=args.seed)]
+        _check_fit(model, rows)
+        needs_reference = "reference" in objective.needs
+        if needs_reference:
             disable_dropout(model)
-        super().__init__(
-            model=model,
-            args=args,
-            data_collator=_collate,
-            train_dataset=rows,
-            eval_dataset=held_out or None,
-            callbacks=callbacks,
-        )
+        super().__init__(model=model, args=args, data_collator=_collate, train_dataset=rows, callbacks=callbacks)
         check_training(self.model)
         self.remove_callback(PrinterCallback)  # the history has every entry; whoever calls decides what is shown
-        if objective.uses_reference:
+        if needs_reference:
             if reference == "tree":
-                _check_one_source([*examples, *(evaluation_examples or ())])
-            self.train_dataset = self._with_reference(rows, reference)
-            self.eval_dataset = self._with_reference(held_out, reference) or None
+                _check_one_source(terms)
+            rows = self._with_reference(rows, reference)
         self._rows = len(rows)
-        self.train_dataset = evened(self.train_dataset, self.accelerator.num_processes)
-        self.eval_dataset = evened(self.eval_dataset or [], self.accelerator.num_processes) or None
+        self.train_dataset = evened(rows, self.accelerator.num_processes)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         """The base class's, whose order rows of no weight do not change."""
@@ -129,12 +121,11 @@ class TreeTrainer(CheckpointTrainer):
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
         """One forward pass over a row, and the objective; ``num_items_in_batch`` is the update's normalizer."""
         row = TrainingRow(**inputs)
-        sizes = term_sizes(self.objective, row.lengths, row.group_term, row.weights)
+        sizes = row.sizes(self.objective.unit)
         own = sizes.sum()
-        found = self.objective.loss(self._measure(model, row))
+        found = self.objective.loss(measured(model, row, self.objective))
         normalizer = own if num_items_in_batch is None else num_items_in_batch
-        loss = (row.weights * found.per_term).sum() / normalizer.clamp(min=1e-12)
-        metrics = {name: (value * sizes).sum() / own.clamp(min=1e-12) for name, value in found.metrics.items()}
+        loss = (row.weight * found.per_term).sum() / normalizer.clamp(min=1e-12)
         if not bool(loss.isfinite()):
             raise GradatimError(
                 "the loss is not a finite number, so training would destroy the model; lower the learning rate, or "
@@ -142,34 +133,11 @@ class TreeTrainer(CheckpointTrainer):
             )
         if model.training:
             self._metric_weight = self._metric_weight + own
-            for name, value in metrics.items():
-                self._metric_sums[name] = self._metric_sums.get(name, 0.0) + value * own
+            for name, value in found.metrics.items():
+                self._metric_sums[name] = self._metric_sums.get(name, 0.0) + (value * sizes).sum()
             if num_items_in_batch is not None:
                 loss = loss * self.accelerator.num_processes  # gradients are averaged over processes, not summed
-        return (loss, metrics) if return_outputs else loss
-
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Loss and metrics over held-out rows, every example by its weight."""
-        loader = self.get_eval_dataloader(eval_dataset)
-        model = self._wrap_model(self.model, training=False)
-        model.eval()
-        totals: dict[str, Tensor] = {}
-        with torch.no_grad(), self.accelerator.autocast(), blockwise_attention(self.model):
-            for inputs in loader:
-                inputs = self._prepare_inputs(inputs)
-                weight = self._normalizer(inputs)
-                loss, metrics = self.compute_loss(model, inputs, return_outputs=True)
-                for name, value in {"loss": loss, **metrics}.items():
-                    totals[name] = totals.get(name, 0.0) + value * weight
-                totals["weight"] = totals.get("weight", 0.0) + weight
-        totals = self.accelerator.reduce(totals)
-        weight = totals.pop("weight").clamp(min=1e-12)
-        result = {f"{metric_key_prefix}_{name}": float(value / weight) for name, value in totals.items()}
-        self.log(result)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, result)
-        return result
+        return (loss, found.metrics) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the objective's metrics since the last entry, of all processes, beside the loss."""
@@ -202,21 +170,9 @@ class TreeTrainer(CheckpointTrainer):
         """The normalizer of one update, over all its rows and all processes."""
         if not batch_samples:
             return None
-        sizes = [self._normalizer(row).float() for row in batch_samples]
+        sizes = [TrainingRow(**row).sizes(self.objective.unit).sum() for row in batch_samples]
         total = torch.stack(sizes).sum().to(device)
         return self.accelerator.gather(total).sum() if self.accelerator.num_processes > 1 else total
-
-    def _normalizer(self, row: Mapping[str, Tensor]) -> Tensor:
-        """What the loss of a row is divided by, a scalar."""
-        return term_sizes(self.objective, row["lengths"], row["group_term"], row["weights"]).sum()
-
-    def _measure(self, model: nn.Module, row: TrainingRow) -> Quantities:
-        if self.objective.reads == "logits":
-            values = step_logits(model, row)
-        else:
-            values = row.sum_groups(token_log_probabilities(model, row))
-        reference = row.sum_groups(row.reference) if self.objective.uses_reference else torch.zeros_like(values)
-        return Quantities(values, reference, row.lengths, row.group_term, row.weights, row.targets)
 
     def _with_reference(self, rows: list[TrainingRow], reference: Reference) -> list[TrainingRow]:
         if reference == "tree":
@@ -240,9 +196,25 @@ class TreeTrainer(CheckpointTrainer):
         return result
 
 
-def _check_one_source(examples: Sequence[Example]) -> None:
+def _check_heads(model: Any, objective: Objective) -> None:
+    """Refuse a model that lacks what the objective reads."""
+    if is_token_classifier(model):
+        missing = set(objective.heads) - {"score"} or objective.needs
+        if missing:
+            raise GradatimError(
+                "a token classification model judges tokens and gives no log-probabilities or values; train a causal "
+                "language model by this objective"
+            )
+    elif lacking := [name for name in objective.heads if name not in heads_of(model)]:
+        raise GradatimError(
+            f"the model lacks the head {lacking[0]!r}, which the objective reads; attach it "
+            "(gradatim.engine.heads.attach_heads) or load a model that has it"
+        )
+
+
+def _check_one_source(terms: Sequence[Term]) -> None:
     """Refuse recorded log-probabilities of several policies as one reference."""
-    nodes = (node for example in examples for group in example.groups for node in group)
+    nodes = (node for term in terms for group in term.groups for node in group.nodes)
     sources = sorted({node.step.source for node in nodes})
     if len(sources) > 1:
         names = ", ".join(source or "an unknown one" for source in sources)
@@ -294,17 +266,13 @@ def _collate(rows: list[TrainingRow]) -> dict[str, Tensor]:
     return rows[0].tensors()
 
 
-def _readable(model: Any, examples: Sequence[Example]) -> list[Example]:
-    """The examples whose paths are no longer than the model reads; a warning tells how many are left out."""
+def _readable(model: Any, terms: Sequence[Term]) -> list[Term]:
+    """The terms whose paths are no longer than the model reads; a warning tells how many are left out."""
     limit = longest_path(model.config)
-    kept = [
-        example
-        for example in examples
-        if all(_path_length(node) <= limit for group in example.groups for node in group[-1:])
-    ]
-    if left_out := len(examples) - len(kept):
+    kept = [term for term in terms if all(_path_length(node) <= limit for node in term.ends)]
+    if left_out := len(terms) - len(kept):
         warnings.warn(
-            f"{left_out:,} of {len(examples):,} training examples are left out, since their solutions are longer than "
+            f"{left_out:,} of {len(terms):,} training examples are left out, since their solutions are longer than "
             f"the {limit:,} tokens that the model reads at most",
             stacklevel=3,
         )

@@ -23,7 +23,7 @@ from gradatim.store.published.base import (
     step_text,
 )
 from gradatim.store.published.source_rows import other_fields
-from gradatim.supervision.labels import has_value
+from gradatim.supervision.values import has_value
 from gradatim.tree import EndReason, Node, Step, Tree
 
 _METADATA = "omegaprm"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from gradatim.records import MalformedRecordError, Record, list_field, text_field
 from gradatim.store.published.base import LABEL, Question, TreeBuilder, optional_text, question_text, step_text
 from gradatim.store.published.source_rows import other_fields
-from gradatim.supervision.labels import has_value
+from gradatim.supervision.values import has_value
 from gradatim.tree import Node, Tree
 
 RATING = "rating"

@@ -39,7 +39,7 @@ def read_published(
     """Read a published data set of process supervision as trees of text steps, one tree at a time.
 
     Hard labels and human judgements are in ``node.scores["label"]``, estimated values in ``node.scores["value"]``;
-    ``step_labels(tree, value=...)`` reads them. Each step that another can follow ends in a line end, and so does the
+    ``StepLabels(value=...)`` reads them. Each step that another can follow ends in a line end, and so does the
     prompt. Steps that end a solution are finished, with ``node.reward`` and ``node.answer`` where the data tell them.
 
     The id of a problem is a hash of its question, the same whatever file it stands in.

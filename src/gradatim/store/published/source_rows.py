@@ -13,8 +13,8 @@ from statistics import fmean
 from typing import Any
 
 from gradatim.records import Record
-from gradatim.supervision.labels import step_labels
 from gradatim.supervision.rows import labelled_paths
+from gradatim.supervision.step_labels import StepLabels
 from gradatim.tree import Node, Tree
 
 _METADATA = "published"
@@ -67,7 +67,7 @@ def labelled_solutions(tree: Tree, value: str, format: str) -> Iterator[Labelled
     if read and _means(read) == {node.id: node.scores[value] for node in tree.nodes[1:] if value in node.scores}:
         yield from read
         return
-    for path in labelled_paths(step_labels(tree, value=value)):
+    for path in labelled_paths(StepLabels(value=value)(tree)):
         yield LabelledSolution(path, [node.scores[value] for node in path])
 
 

@@ -1,0 +1,122 @@
+"""Heads on a causal language model: what else it says of a token than which one comes next.
+
+A head is a linear layer on the decoder's last hidden state. Heads are trained with the model and saved in its folder in
+a file of their own, so that any other program loads the folder as the language model that it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+HEADS_FILE = "heads.safetensors"
+_ATTRIBUTE = "gradatim_heads"
+
+
+def attach_heads(model: Any, outputs: Mapping[str, int]) -> None:
+    """Add heads to a causal language model; those that it has stay.
+
+    A new head is all zeros, so it says one half of every step (the sigmoid of 0), and training is the same each time.
+
+    Args:
+        model: the model.
+        outputs: how many numbers each head gives, by its name.
+    """
+    inner = plain_model(model)
+    like = inner.get_output_embeddings().weight
+    heads = heads_of(model)
+    for name, count in outputs.items():
+        if name not in heads:
+            head = nn.Linear(like.shape[-1], count, device=like.device, dtype=_dtype(inner))
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+            heads[name] = head
+    setattr(inner, _ATTRIBUTE, nn.ModuleDict(heads))
+
+
+def heads_of(model: Any) -> dict[str, nn.Module]:
+    """The heads that a model has, by name."""
+    return dict(getattr(plain_model(model), _ATTRIBUTE, {}).items())
+
+
+def head_modules(model: Any) -> list[str]:
+    """The names of a model's heads among its modules, as adapters need them to train heads whole."""
+    return [f"{_ATTRIBUTE}.{name}" for name in heads_of(model)]
+
+
+def plain_model(model: Any) -> Any:
+    """The transformers model within what training laid around it: a distributed wrapper, peft's adapters."""
+    inner = getattr(model, "module", model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
+def head_values(head: nn.Module, hidden: Tensor) -> Tensor:
+    """What a head says of hidden states, (..., width): (...) or (..., outputs) in float32, whatever else is computed in
+    lower precision."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        weight = next(head.parameters())
+        values: Tensor = head(hidden.to(weight)).float()
+    return values.squeeze(-1)
+
+
+@contextmanager
+def reading_heads(model: Any, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """Note what heads say during a forward pass.
+
+    Yields a dictionary that holds, after the pass, the values of each head at every token, (batch, tokens) or (batch,
+    tokens, outputs). The heads are run within the model's own forward pass, as whatever divides a model among devices
+    expects.
+    """
+    heads = {name: heads_of(model)[name] for name in names}
+    found: dict[str, Tensor] = {}
+
+    def note(module: nn.Module, given: Any, output: Any) -> None:
+        found.update((name, head_values(head, output[0])) for name, head in heads.items())
+
+    hook = plain_model(model).base_model.register_forward_hook(note) if heads else None
+    try:
+        yield found
+    finally:
+        if hook is not None:
+            hook.remove()
+
+
+@contextmanager
+def without_heads(model: Any) -> Iterator[None]:
+    """The model without its heads, as ``save_pretrained`` should see it, while this lasts."""
+    inner = plain_model(model)
+    heads = getattr(inner, _ATTRIBUTE, None)
+    if heads is not None:
+        delattr(inner, _ATTRIBUTE)
+    try:
+        yield
+    finally:
+        if heads is not None:
+            setattr(inner, _ATTRIBUTE, heads)
+
+
+def save_heads(model: Any, folder: Path) -> None:
+    """Write a model's heads into its folder; nothing where it has none."""
+    heads = heads_of(model)
+    if heads:
+        save_file(nn.ModuleDict(heads).state_dict(), folder / HEADS_FILE)
+
+
+def load_heads(model: Any, folder: Path) -> None:
+    """Attach the heads that a model's folder holds, if it does."""
+    if not (folder / HEADS_FILE).is_file():
+        return
+    weights = load_file(folder / HEADS_FILE)
+    attach_heads(model, {name.removesuffix(".bias"): len(each) for name, each in weights.items() if each.ndim == 1})
+    getattr(plain_model(model), _ATTRIBUTE).load_state_dict(weights)
+
+
+def _dtype(model: Any) -> torch.dtype:
+    """That of the model's weights; of quantized ones, that of what is computed."""
+    return next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)

@@ -1,0 +1,82 @@
+"""What objectives that judge steps share: a head's loss at every step that is aimed at something."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gradatim.errors import GradatimError
+from gradatim.objectives.base import Loss, Quantities
+from gradatim.supervision.terms import Term
+
+Kind = Literal["cross_entropy", "squared"]
+
+
+def judgement_loss(logits: Tensor, targets: Tensor, kind: Kind = "cross_entropy") -> Tensor:
+    r"""The loss of a judgement, of which the sigmoid is a probability or a value between 0 and 1.
+
+    .. math:: L_i = -y_i \log \sigma(z_i) - (1 - y_i) \log \sigma(-z_i) \quad\text{or}\quad (\sigma(z_i) - y_i)^2
+
+    Cross-entropy of hard labels is that of Lightman et al., "Let's Verify Step by Step" (2023); of soft ones, the
+    share of rollouts that succeed from the step on, that of Wang et al., "Math-Shepherd" (2023).
+
+    Args:
+        logits: (N,) of a head.
+        targets: (N,) between 0 and 1.
+        kind: which of the two.
+
+    Returns:
+        (N,) one loss for each, in nats or squared.
+    """
+    if kind == "squared":
+        return (torch.sigmoid(logits) - targets).square()
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+def step_targets(quantities: Quantities) -> Tensor:
+    """What each membership of a step in a group is aimed at, (M,), NaN where nothing is said: its own target, else that
+    of the group for the group's last step."""
+    own, last = quantities.step_target, quantities.last()
+    at_end = torch.full_like(own, float("nan")).index_put((last,), quantities.target.to(own.dtype))
+    return torch.where(own.isnan(), at_end, own)
+
+
+def judged(quantities: Quantities, head: str, kind: Kind) -> Loss:
+    """The loss of a head at the steps of each term that are aimed at something: their mean, by the steps' weights."""
+    logits, targets = quantities.heads[head][quantities.step_of], step_targets(quantities)
+    known = ~targets.isnan()
+    targets = targets.nan_to_num()
+    weights = quantities.step_weight * known
+    terms = quantities.group_term[quantities.group_of]
+
+    def mean(of: Tensor) -> Tensor:
+        sums = torch.stack([of * weights, weights.abs()]).to(of.dtype)
+        found = sums.new_zeros(2, quantities.weight.shape[0]).index_add(1, terms, sums)
+        return found[0] / found[1].clamp(min=1e-12)
+
+    values = torch.sigmoid(logits.detach())
+    metrics = {
+        "accuracy": mean(((values > 0.5) == (targets > 0.5)).to(values.dtype)),
+        "mean_score": mean(values),
+        "mean_label": mean(targets),
+    }
+    return Loss(mean(judgement_loss(logits, targets, kind)), metrics)
+
+
+def check_targets(term: Term) -> None:
+    """Check that a term says what its steps are worth.
+
+    Raises:
+        GradatimError: if it does not, or something is not between 0 and 1.
+    """
+    given = [*term.targets, *(target for group in term.groups for target in group.targets)]
+    if not given:
+        raise GradatimError(
+            "a step that is to be judged has no label; use a construction that gives labels or values of steps"
+        )
+    for target in given:
+        if not (0 <= target <= 1 or target != target):
+            raise GradatimError(f"a step label must be between 0 and 1, got {target}; rescale the scores")

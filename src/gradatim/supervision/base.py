@@ -1,0 +1,35 @@
+"""What a construction is: what a tree teaches, as terms of a loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from gradatim.supervision.terms import Term
+from gradatim.tree import Tree
+
+
+class Construction(ABC):
+    """A pure function from a tree to terms; a subclass is a part (:func:`gradatim.part.part`) in a file of its own.
+
+    Attributes:
+        what: what its terms are called, in the plural.
+        groups: how many groups each term has: 1 for steps and solutions, 2 for pairs.
+        has_targets: whether its terms say what each group is aimed at.
+    """
+
+    __slots__ = ()
+
+    what: ClassVar[str]
+    groups: ClassVar[int]
+    has_targets: ClassVar[bool]
+
+    @abstractmethod
+    def __call__(self, tree: Tree) -> Iterable[Term]:
+        """The terms that ``tree`` gives, in a fixed order."""
+
+    @staticmethod
+    @abstractmethod
+    def rows(terms: Iterable[Term], /) -> list[Any]:
+        """Its terms as rows of a standard format (:mod:`gradatim.supervision.rows`)."""

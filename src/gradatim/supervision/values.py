@@ -1,0 +1,40 @@
+"""Values of steps that can be learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import PositiveInt
+
+from gradatim.part import options
+from gradatim.tree import EndReason, Node
+
+
+def has_value(node: Node, value: str, min_count: int = 1) -> bool:
+    """Whether a node has a value that can be learned from.
+
+    It needs ``node.scores[value]``, and at least ``min_count`` in ``node.counts[value]`` unless the value is exact: a
+    step that is not open has the verifier's value, and a score without a count is no estimate. A step that the budget
+    cut off is a fragment that nothing should be learned from.
+    """
+    if value not in node.scores or node.step.end is EndReason.BUDGET:
+        return False
+    return not node.open or node.counts.get(value, min_count) >= min_count
+
+
+@options
+class StepValues:
+    """Which values constructions read."""
+
+    value: str = "value"
+    """The score that says what a step is worth."""
+    min_count: PositiveInt = 1
+    """Rollouts or visits that the value of an open step must rest on."""
+
+    def has_value(self, node: Node) -> bool:
+        """Whether the node has such a value; see :func:`has_value`."""
+        return has_value(node, self.value, self.min_count)
+
+    def valued(self, nodes: Iterable[Node]) -> list[Node]:
+        """Those of the nodes that have such a value."""
+        return [node for node in nodes if self.has_value(node)]
