@@ -187,10 +187,13 @@ class TestTrees:
         assert [[node.step.text for node in end.path()[1:]] for end in ends] == [
             ["a\n", x] for x in ("b\n", "c\n", "d\n")
         ]
-        assert {label.node.step.text: label.label for label in process_labels(trees)} == {
+        assert {label.ends[0].step.text: label.targets[0] for label in process_labels(trees)} == {
             "a\n": pytest.approx(2 / 3), "b\n": 1.0, "c\n": 0.0, "d\n": 0.0,
         }  # fmt: skip
-        assert {label.node.step.text: label.label for label in outcome_labels(trees)} == {"b\n": 1.0, "c\n": 0.0}
+        assert {label.ends[0].step.text: label.targets[0] for label in outcome_labels(trees)} == {
+            "b\n": 1.0,
+            "c\n": 0.0,
+        }
 
     @given(st.lists(st.text(alphabet="ab 19<=>*$.é\t'", max_size=12), min_size=1, max_size=5))
     def test_the_tokens_of_the_steps_are_those_of_the_text(self, lines: list[str]) -> None:

@@ -342,9 +342,11 @@ def test_svpo_is_its_formula(options: dict[str, float]) -> None:
     found = objective.loss(quantities(model, objective, pairs))
     for i, term in enumerate(pairs):
         chosen, rejected = (sigmoid(float(values_alone(model, node)[0])) for node in term.ends)
-        value = float(expected[i]) + objective.ranking * max(0.0, objective.gap - (chosen - rejected))
+        value = float(expected[i].detach()) + objective.ranking * max(0.0, objective.gap - (chosen - rejected))
         errors = [(v - q) ** 2 for v, q in zip((chosen, rejected), term.targets, strict=True)]
-        assert float(found.per_term[i]) == pytest.approx(value + objective.regression * sum(errors) / 2, abs=1e-5)
+        assert float(found.per_term[i].detach()) == pytest.approx(
+            value + objective.regression * sum(errors) / 2, abs=1e-5
+        )
         assert float(found.metrics["values/accuracies"][i]) == float(chosen > rejected)
 
 
