@@ -187,7 +187,8 @@ class TestTrees:
         assert [[node.step.text for node in end.path()[1:]] for end in ends] == [
             ["a\n", x] for x in ("b\n", "c\n", "d\n")
         ]
-        assert {label.ends[0].step.text: label.targets[0] for label in process_labels(trees)} == {
+        labels = {term.ends[0].step.text: term.targets[0] for term in process_labels(trees)}
+        assert labels == {
             "a\n": pytest.approx(2 / 3), "b\n": 1.0, "c\n": 0.0, "d\n": 0.0,
         }  # fmt: skip
         assert {label.ends[0].step.text: label.targets[0] for label in outcome_labels(trees)} == {
