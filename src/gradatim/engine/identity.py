@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _ENDS = 8  # weights of each tensor that are looked at, from either end: training changes all of them
 

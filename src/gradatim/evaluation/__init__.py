@@ -54,8 +54,8 @@ from gradatim.evaluation.steps import (
 )
 
 __all__ = [
-    "Cost",
     "BestOfNResult",
+    "Cost",
     "Estimate",
     "FirstErrorScore",
     "Measurement",
