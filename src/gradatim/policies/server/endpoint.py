@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from gradatim.errors import GradatimError, ProblemError
 from gradatim.policies.base import Sampling
@@ -32,7 +32,6 @@ from gradatim.text.prompts import ChatFormat
 from gradatim.tree import EndReason, Problem, Step
 
 Api = Literal["auto", "completions", "chat"]
-Result = TypeVar("Result")
 
 _DISPENSABLE = ("logprobs", "stream_options", "seed")  # a server that refuses one of these is asked without it
 _TELLING = 32  # characters; an answer does not begin with so long a solution by chance
@@ -196,13 +195,12 @@ class Endpoint:
         asked: list[Doubt] = []
 
         async def read(events: Events) -> Reading:
-            unlike = question.solution if self._repeats(question.solution) else None
             reading = Reading(
                 self.client.url,
                 self._format,
                 divisions,
                 most_tokens=question.max_tokens,
-                unlike=unlike,
+                unlike=question.solution if self._repeats(question.solution) else None,
                 stop_field=stop_field,
             )
             await self._read(events, reading, question.wanted)
@@ -291,8 +289,8 @@ class Endpoint:
         return {name: value for name, value in body.items() if name not in self._refused}
 
     async def _post(
-        self, make_body: Callable[[], dict[str, Any]], read: Callable[[Events], Awaitable[Result]]
-    ) -> Result:
+        self, make_body: Callable[[], dict[str, Any]], read: Callable[[Events], Awaitable[Reading]]
+    ) -> Reading:
         """Post, in what is left of the API after all that the server refuses."""
         while True:
             asked, body = self._format, {"model": self.model} | make_body()
