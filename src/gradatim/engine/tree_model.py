@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 
 from gradatim.budget import Account
 from gradatim.engine.key_value_store import KeyValueStore, NodeState, with_room
-from gradatim.engine.tree_attention import TREE_ATTENTION, AttentionPlan, SegmentPlan, attending
+from gradatim.engine.lending import replace_attention
+from gradatim.engine.tree_attention import AttentionPlan, SegmentPlan, attending
 from gradatim.errors import GradatimError
 from gradatim.tree import Node, Tree
 
@@ -78,13 +79,7 @@ class TreeModel:
     def activate(self) -> None:
         """Set the model to tree attention and evaluation mode."""
         self.model.eval()
-        try:
-            self.model.set_attn_implementation(TREE_ATTENTION)
-        except (ValueError, AttributeError, ImportError) as error:
-            raise GradatimError(
-                f"{type(self.model).__name__} does not let its attention be replaced ({error}); "
-                "use a decoder that supports transformers' attention interface"
-            ) from error
+        replace_attention(self.model)
 
     def refresh(self) -> None:
         """Forget all cached keys and values and set the model up again, after its weights were trained."""

@@ -63,8 +63,8 @@ def train(
 ) -> TrainingResult:
     """Train ``model`` in place.
 
-    The model of a :class:`~gradatim.policies.transformers.TransformersPolicy` (or of a scorer) cannot be trained: its
-    attention is replaced, and what is cached of it would no longer be its own. Load a second copy to train.
+    The model of a policy, scorer or reader is trained within :func:`gradatim.engine.lending.trainable`: while one runs
+    it, its attention is replaced, and what is cached of it would no longer be its own.
 
     Args:
         model: a causal language model, which gets the heads that the objective reads, or a token classification model

@@ -65,7 +65,7 @@ def save_model(
         GradatimError: if the disk is full or the folder cannot be written.
     """
     if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
+        model = model.merge_and_unload().requires_grad_()  # it may be trained again
     with disk_errors(Path(folder)), atomic_folder(folder, keep=_is_no_weights) as partial:
         with _weights_as(model, stored_dtype(model) if dtype is None else dtype):
             with without_heads(model):

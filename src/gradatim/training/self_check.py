@@ -12,7 +12,7 @@ from torch import Tensor
 from gradatim.engine.self_check import TRAINED, Probe, check, check_configuration
 from gradatim.engine.tree_model import input_device
 from gradatim.errors import GradatimError
-from gradatim.training.attention import BLOCK_ATTENTION, check_attention
+from gradatim.training.attention import check_attention, quicker_attention
 from gradatim.training.forward import packed_outputs
 from gradatim.training.packing import PackedRow, pack_row
 from gradatim.tree import Node
@@ -31,29 +31,27 @@ def check_training(model: Any) -> None:
 
 @contextmanager
 def blockwise_attention(model: Any) -> Iterator[None]:
-    """Let the model read packed rows while this lasts, block by block where that is faster and the same.
-
-    That is on a CPU, for models that use transformers' scaled dot-product attention and leave the mask to it. On
-    accelerators one masked call is quicker than many small ones.
+    """Let the model read packed rows while this lasts, by what is quicker (see
+    :func:`gradatim.training.attention.quicker_attention`) where that computes the same.
 
     Raises:
         GradatimError: see :func:`check_training`.
     """
     check_training(model)
-    config = model.config.get_text_config()
-    if config._attn_implementation != "sdpa" or next(model.parameters()).device.type != "cpu":
+    own, quicker = model.config.get_text_config()._attn_implementation, quicker_attention(model)
+    if quicker is not None:
+        try:
+            _check(model, quicker)
+        except GradatimError:  # it does something with its masks, which blocks are none of
+            quicker = None
+    if quicker is None:
         yield
         return
-    try:
-        _check(model, BLOCK_ATTENTION)
-    except GradatimError:  # it does something with its masks, which blocks are none of
-        yield
-        return
-    model.set_attn_implementation(BLOCK_ATTENTION)
+    model.set_attn_implementation(quicker)
     try:
         yield
     finally:
-        model.set_attn_implementation("sdpa")
+        model.set_attn_implementation(own)
 
 
 def _check(model: Any, implementation: str) -> None:
