@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -53,7 +54,7 @@ def new_policy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 def follows(policy: Any, before: list[int], node: Node, upper: Node) -> float:
     """How far a path's recorded log-probabilities below ``upper`` are from those of the model after ``before``."""
-    whole = policy._transcript.counterpart(node).tokens
+    whole = policy._as_read(node).tokens
     assert whole[: len(before)] == before
     recorded = torch.tensor(
         [value for each in node.path()[len(upper.path()) :] for value in each.step.log_probabilities]
@@ -88,6 +89,29 @@ def test_a_tree_of_text_is_continued_from_its_text(new_policy: Callable[[], Any]
     assert follows(policy, policy._transcript.counterpart(deeper).tokens, leaf, deeper) < 1e-5
     policy.release(tree)
     assert asyncio.run(policy.expand([first], 1))
+
+
+def test_an_observation_is_read_once_and_conditions_what_follows(new_policy: Callable[[], Any]) -> None:
+    """Of a tree of text and of one in tokens, whether the environment spoke before or after the step was continued."""
+    tokenizer = word_tokenizer()
+    texts, first, second = text_tree()
+    tokens = tokenized(texts, tokenizer)
+    for tree in (texts, tokens):
+        policy = new_policy()
+        first, second = tree.nodes[1:3]
+        asyncio.run(policy.expand([second], 2))
+        paid = tree.budget.read("policy")
+        assert paid == len(PROMPT) + len(_tokens(first)) + len(_tokens(second))
+        child = next(child for child in second.children if child.open)
+        seen = (13, 14, 15)
+        observed = {} if not child.step.tokens else {"observation": seen}
+        child.step = replace(child.step, observation_text=prompt(*seen), **observed)
+        for _ in range(2):
+            leaves = asyncio.run(policy.expand([child], 2))
+            assert tree.budget.read("policy") == paid + len(seen)
+        read = policy._as_read(child).tokens
+        assert read[-len(seen) :] == list(seen)
+        assert all(follows(policy, read, leaf, child) < 1e-5 for leaf in leaves)
 
 
 def test_rollouts_of_imported_steps_are_sampled_from_those_steps() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from gradatim.errors import GradatimError
-from gradatim.scorers.layouts import DialogueLayout, OwnLayout, SeparatorLayout, StepTagLayout, StepTokenLayout
+from gradatim.scorers.layouts import (
+    DialogueLayout,
+    OwnLayout,
+    SeparatorLayout,
+    StepTagLayout,
+    StepTokenLayout,
+    ValueHeadLayout,
+)
 from gradatim.scorers.loading import (
     LAYOUT_FILE,
     LAYOUTS,
@@ -27,7 +35,7 @@ from gradatim.scorers.loading import (
 )
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.text.prompts import ChatFormat
-from gradatim.text.transcript import Transcript
+from gradatim.text.transcript import Transcript, own_tokens, tokenized
 from gradatim.training.adapters import add_adapters
 from gradatim.training.saving import save_process_reward_model
 from gradatim.training.settings import LoraSettings
@@ -241,7 +249,7 @@ def test_a_model_trained_here_reads_text_as_it_reads_its_own_tokens(tmp_path: Pa
     texts = text_tree()
     found = score(scorer, texts)
 
-    prompt = scorer.layout.path_tokens(texts.problem, (), finished=False)
+    prompt = scorer.layout.path_tokens(texts.problem, ())
     tree = Tree(texts.problem, prompt_tokens=prompt)
     for node in texts.nodes[1:]:
         tokens = tokenizer.encode(node.step.text) + ([tokenizer.eos_token_id] if node.finished else [])
@@ -257,18 +265,72 @@ def test_a_model_trained_here_reads_text_as_it_reads_its_own_tokens(tmp_path: Pa
 def test_a_path_that_is_no_continuation_is_read_anew() -> None:
     """A layout whose tokens change with what follows is still read exactly."""
 
-    def path_tokens(problem: Problem, steps: Any, *, finished: bool) -> list[int]:
-        return [4, *(10 + len(step) % 7 for step in steps), len(steps)]  # the last token is another each time
+    def path_tokens(problem: Problem, steps: Any) -> list[int]:
+        return [4, *(10 + len(step.text) % 7 for step in steps), len(steps)]  # the last token is another each time
 
     tree = text_tree()
     transcript = Transcript(path_tokens)
     for node in tree.nodes:
         counterpart: Node = transcript.counterpart(node)
-        steps = [each.step.text for each in node.path()[1:]]
-        assert counterpart.tokens == path_tokens(tree.problem, steps, finished=False)
+        assert counterpart.tokens == path_tokens(tree.problem, [each.step for each in node.path()[1:]])
         assert counterpart.tree.budget is tree.budget
     assert len(transcript.forget(tree)) > 1
     assert transcript.forget(tree) == []
+
+
+def observed_tree() -> Tree:
+    """As :func:`text_tree`, and the environment answers each step but one, the first twice in the same way."""
+    tree = Tree(Problem("p", f"{QUESTION}\n", data={"question": QUESTION}))
+    first = tree.add(tree.root, Step((), STEPS[0], observation_text="3 = 3\n"))
+    right = tree.add(first, Step((), STEPS[1], observation_text="3 + 4 = 7\n"))
+    tree.add(right, Step((), STEPS[2], end=EndReason.END_OF_TEXT, observation_text="right\n"))
+    wrong = tree.add(first, Step((), OTHER))
+    tree.add(wrong, Step((), STEPS[2], end=EndReason.END_OF_TEXT, observation_text="wrong\n"))
+    return tree
+
+
+LAYOUTS_MADE: dict[str, Callable[[], Any]] = {
+    "own": lambda: OwnLayout(chat_tokenizer()),
+    "step-token": lambda: StepTokenLayout(chat_tokenizer("<extra_0>")),
+    "step-tag": lambda: StepTagLayout(sentence_piece_tokenizer()),
+    "separator": lambda: SeparatorLayout(chat_tokenizer()),
+    "dialogue": lambda: DialogueLayout(chat_tokenizer()),
+    "value-head": lambda: ValueHeadLayout(chat_tokenizer()),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS_MADE)
+def test_a_step_is_read_before_its_observation_and_followed_with_it(name: str) -> None:
+    layout, tree = LAYOUTS_MADE[name](), observed_tree()
+    transcript = Transcript(layout.path_tokens)
+    for node in reversed(tree.nodes):
+        steps = [each.step for each in node.path()[1:]]
+        bare = [*steps[:-1], *(replace(step, observation_text="") for step in steps[-1:])]
+        assert transcript.counterpart(node).tokens == layout.path_tokens(tree.problem, bare)
+        assert transcript.followed(node).tokens == layout.path_tokens(tree.problem, steps)
+    for node in tree.nodes:
+        if node.parent is not None and name == "own":
+            assert transcript.counterpart(node).parent is transcript.followed(node.parent), "each token is there once"
+
+
+def test_what_the_environment_writes_later_is_followed() -> None:
+    layout, tree = OwnLayout(chat_tokenizer()), observed_tree()
+    transcript = Transcript(layout.path_tokens)
+    wrong = tree.nodes[4]
+    before = transcript.followed(wrong)
+    wrong.step = replace(wrong.step, observation_text="3 + 4 = 7\n")
+    assert transcript.followed(wrong).parent is before is transcript.counterpart(wrong)
+    assert transcript.followed(wrong).tokens == layout.path_tokens(
+        tree.problem, [each.step for each in wrong.path()[1:]]
+    )
+
+
+def test_a_transcript_and_a_copy_in_tokens_are_the_same() -> None:
+    tokenizer, tree = chat_tokenizer(), observed_tree()
+    transcript, copy = Transcript(own_tokens(tokenizer)), tokenized(tree, tokenizer)
+    for node, other in zip(tree.nodes, copy.nodes, strict=True):
+        assert transcript.counterpart(node).tokens == other.tokens_before_observation
+        assert transcript.followed(node).tokens == other.tokens
 
 
 def test_clear_errors(tmp_path: Path) -> None:
@@ -304,8 +366,8 @@ def test_clear_errors(tmp_path: Path) -> None:
 def test_steps_that_are_numbered_already_keep_their_numbers() -> None:
     layout = StepTagLayout(sentence_piece_tokenizer())
     problem = Problem("p", QUESTION)
-    numbered = layout.path_tokens(problem, ["Step 1: She begins.", "Step 2: 7."], finished=True)
-    assert numbered == layout.path_tokens(problem, ["She begins.\n", "7.\n"], finished=True)
+    numbered = layout.path_tokens(problem, [Step((), "Step 1: She begins."), Step((), "Step 2: 7.")])
+    assert numbered == layout.path_tokens(problem, [Step((), "She begins.\n"), Step((), "7.\n")])
 
 
 @pytest.mark.parametrize("adapted", [False, True])
@@ -314,7 +376,7 @@ def test_a_saved_model_scores_as_it_did(tmp_path: Path, chat: ChatFormat | None,
     tokenizer = chat_tokenizer()
     model: Any = tiny_classifier("llama", vocabulary=len(tokenizer))
     if adapted:
-        model = add_adapters(model, LoraSettings(rank=2), for_logits=True).eval()
+        model = add_adapters(model, LoraSettings(rank=2)).eval()
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)  # as if it had been trained
@@ -323,7 +385,7 @@ def test_a_saved_model_scores_as_it_did(tmp_path: Path, chat: ChatFormat | None,
     places, expected = [], []
     for leaf in tree.leaves():
         path = leaf.path()[1:]
-        tokens = layout.path_tokens(tree.problem, [node.step.text for node in path], finished=True)
+        tokens = layout.path_tokens(tree.problem, [node.step for node in path])
         with torch.no_grad():
             logit = model(input_ids=torch.tensor([tokens])).logits[0, -1, 0]
         places.append(leaf.id)

@@ -75,7 +75,7 @@ class Step:
             A text step has those that its server told, one for each of the server's tokens.
         end: why the step ended.
         observation: ids that the environment, not the policy, wrote after the step. They condition what follows and
-            never enter a loss.
+            never enter a loss. Models read a step at its own last token, before them, and they do not tell steps apart.
         observation_text: the text of ``observation``.
         source: who wrote the step, a policy's own name for itself; empty where that is unknown. The log-probabilities
             are this policy's. It does not tell steps apart: one that a second policy writes again is the first's.
@@ -94,6 +94,16 @@ class Step:
             raise ValueError(
                 f"a step has {len(self.tokens)} tokens but {len(self.log_probabilities)} log-probabilities"
             )
+
+    @property
+    def tokens_with_observation(self) -> tuple[int, ...]:
+        """What stands before the tokens of the next step."""
+        return self.tokens + self.observation
+
+    @property
+    def text_with_observation(self) -> str:
+        """What stands before the text of the next step."""
+        return self.text + self.observation_text
 
 
 class Node:
@@ -205,12 +215,17 @@ class Node:
     @property
     def text(self) -> str:
         """The solution so far: the text of all steps and observations from below the root to here."""
-        return "".join(node.step.text + node.step.observation_text for node in self.path()[1:])
+        return "".join(node.step.text_with_observation for node in self.path()[1:])
 
     @property
     def tokens(self) -> list[int]:
-        """All token ids from the prompt to here, observations included."""
-        return [token for node in self.path() for token in (*node.step.tokens, *node.step.observation)]
+        """All token ids from the prompt to here, observations included: what a next step follows."""
+        return [token for node in self.path() for token in node.step.tokens_with_observation]
+
+    @property
+    def tokens_before_observation(self) -> list[int]:
+        """The token ids from the prompt to the last one of the step itself, at which scorers and training read it."""
+        return [*(() if self.parent is None else self.parent.tokens), *self.step.tokens]
 
     def __repr__(self) -> str:
         return f"Node({self.id}, depth={self.depth}, text={self.step.text!r}, scores={self.scores})"
@@ -285,9 +300,9 @@ class Tree:
     def add(self, parent: Node, step: Step, *, key: int | None = None) -> Node:
         """Add ``step`` below ``parent``, or find it there: identical steps are one node.
 
-        Returns the new node, or the sibling with the same tokens (text, for text steps) and observation after
-        counting it once more in its ``multiplicity``. A step that was cut off before and now ended at a boundary can go
-        on: its scores, reward, answer and notes, which judged the cut-off solution, are taken back.
+        Returns the new node, or the sibling with the same tokens (text, for text steps) after counting it once more in
+        its ``multiplicity``; the sibling's observation stays. A step that was cut off before and now ended at a
+        boundary can go on: its scores, reward, answer and notes, which judged the cut-off solution, are taken back.
         """
         if parent.tree is not self:
             raise ValueError("the parent belongs to another tree")
@@ -434,15 +449,14 @@ def _node_from_json(tree: Tree, record: Mapping[str, Any]) -> None:
     tree._append(node)
 
 
-_Place = tuple[int, tuple[int, ...], str, bool, tuple[int, ...], str]
+_Place = tuple[int, tuple[int, ...], str, bool]
 
 
 def _place(parent: Node, step: Step) -> _Place:
-    """What makes a step one with another: the same tokens and observation below the same parent; where there are no
-    tokens, the same text and whether it ends the solution, which tokens show by their end token."""
+    """What makes a step one with another: the same tokens below the same parent; where there are no tokens, the same
+    text and whether it ends the solution, which tokens show by their end token."""
     text, finished = ("", False) if step.tokens else (step.text, step.end is EndReason.END_OF_TEXT)
-    observed = "" if step.observation else step.observation_text
-    return parent.id, step.tokens, text, finished, step.observation, observed
+    return parent.id, step.tokens, text, finished
 
 
 def _mix(value: int) -> int:

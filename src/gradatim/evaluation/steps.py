@@ -144,7 +144,7 @@ def scored_states(tree: Tree, task: Any, scorer: str) -> ScoredStates:
     for leaf in tree.leaves():
         path = leaf.path()[1:]
         if isinstance(task, StepTruth) and leaf.finished and all(scorer in node.scores for node in path):
-            texts = [node.step.text + node.step.observation_text for node in path]
+            texts = [node.step.text_with_observation for node in path]
             solutions.append((tuple(node.scores[scorer] for node in path), task.first_error(problem, texts)))
     return ScoredStates(
         labels=tuple(truth.holds(problem, node.text) for node in nodes),

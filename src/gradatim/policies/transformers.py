@@ -205,7 +205,7 @@ class TransformersPolicy:
     def _as_read(self, node: Node) -> Node:
         """The node in the tokens that the model reads; see :meth:`encode` for errors."""
         if node.tree.has_text_steps:
-            return self._transcript.counterpart(node)
+            return self._transcript.followed(node)
         self.encode(node.tree)
         return node
 

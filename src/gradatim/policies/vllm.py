@@ -282,7 +282,7 @@ class VllmPolicy:
         """
         tree = node.tree
         if tree.has_text_steps:
-            return self._transcript.counterpart(node)
+            return self._transcript.followed(node)
         take_up(tree, self.tokenizer, self.chat, self._text.text)
         return node
 

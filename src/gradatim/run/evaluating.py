@@ -198,8 +198,8 @@ def _scored_share(tree: Tree, n: int, of: int) -> float:
 def _read_lengths(tree: Tree) -> list[int]:
     """How long each step is, in tokens, or in bytes where a tree has no tokens."""
     if tree.root.step.tokens:
-        return [len(node.step.tokens) + len(node.step.observation) for node in tree.nodes]
-    return [len((node.step.text + node.step.observation_text).encode()) for node in tree.nodes]
+        return [len(node.step.tokens_with_observation) for node in tree.nodes]
+    return [len(node.step.text_with_observation.encode()) for node in tree.nodes]
 
 
 def policy_tokens(tree: Tree) -> int:

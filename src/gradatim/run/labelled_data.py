@@ -137,10 +137,6 @@ def _that_fit(labels: Sequence[Term], longest: int) -> tuple[list[Term], int]:
     """The labels of steps that end within ``longest`` tokens, and how many paths of steps were cut."""
     if not labels:
         return [], 0
-    ends: dict[int, int] = {}  # tokens of each node's path, its own step included
-    for node in labels[0].ends[0].tree.nodes:  # parents come before their children
-        above = 0 if node.parent is None else ends[node.parent.id] + len(node.parent.step.observation)
-        ends[node.id] = above + len(node.step.tokens)
-    long = {label.ends[0] for label in labels if ends[label.ends[0].id] > longest}
+    long = {label.ends[0] for label in labels if len(label.ends[0].tokens_before_observation) > longest}
     cut = sum(node.parent not in long for node in long)
     return [label for label in labels if label.ends[0] not in long], cut

@@ -10,7 +10,7 @@ from torch import Tensor
 from gradatim.errors import GradatimError
 from gradatim.text.prompts import ChatFormat, prompt_tokens, question_of
 from gradatim.text.transcript import own_tokens
-from gradatim.tree import Problem
+from gradatim.tree import Problem, Step
 
 STEP_TAG = "ки"
 """Math-Shepherd's mark of a step's end."""
@@ -25,11 +25,8 @@ class Layout(Protocol):
 
     name: str
 
-    def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
-        """The model's input for a partial solution; its output at the last token judges the last step.
-
-        ``finished`` says that the last step ended the solution.
-        """
+    def path_tokens(self, problem: Problem, steps: Sequence[Step]) -> list[int]:
+        """The model's input for a partial solution; its output at the last token judges the last step."""
         ...
 
     def probability(self, output: Tensor) -> Tensor:
@@ -52,8 +49,8 @@ class OwnLayout:
         self.chat = chat
         self._path_tokens = own_tokens(tokenizer, chat)
 
-    def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
-        return self._path_tokens(problem, steps, finished=finished)
+    def path_tokens(self, problem: Problem, steps: Sequence[Step]) -> list[int]:
+        return self._path_tokens(problem, steps)
 
     def probability(self, output: Tensor) -> Tensor:
         return label_probability(output)
@@ -88,10 +85,10 @@ class StepTokenLayout:
         self.step_token = _one_token(tokenizer, step_token)
         self.chat = ChatFormat(system)
 
-    def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
+    def path_tokens(self, problem: Problem, steps: Sequence[Step]) -> list[int]:
         tokens = prompt_tokens(self.tokenizer, problem, self.chat)
-        for step in steps:
-            tokens += [*self.tokenizer.encode(step.strip(), add_special_tokens=False), self.step_token]
+        for text in _texts(steps):
+            tokens += [*self.tokenizer.encode(text.strip(), add_special_tokens=False), self.step_token]
         return tokens
 
     def probability(self, output: Tensor) -> Tensor:
@@ -119,8 +116,8 @@ class StepTagLayout:
         self.tag = tag
         self.tag_token, self.good, self.bad = (_spaced_token(tokenizer, mark) for mark in (tag, "+", "-"))
 
-    def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
-        lines = [f"{_numbered(step.strip(), number)} {self.tag}" for number, step in enumerate(steps, 1)]
+    def path_tokens(self, problem: Problem, steps: Sequence[Step]) -> list[int]:
+        lines = [f"{_numbered(text.strip(), number)} {self.tag}" for number, text in enumerate(_texts(steps), 1)]
         text = f"{question_of(problem).strip()} " + "\n".join(lines)
         tokens = list(self.tokenizer(text)["input_ids"])
         if not steps:
@@ -151,9 +148,9 @@ class DialogueLayout:
         self.tokenizer = tokenizer
         self.good, self.bad = (_last_token(tokenizer, mark) for mark in ("+", "-"))
 
-    def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
+    def path_tokens(self, problem: Problem, steps: Sequence[Step]) -> list[int]:
         question = question_of(problem).strip()
-        texts = [step.strip() for step in steps]
+        texts = [text.strip() for text in _texts(steps)]
         turns = [f"{question} {texts[0]}", *texts[1:]] if texts else [question]
         messages = []
         for turn in turns:
@@ -181,10 +178,10 @@ class SeparatorLayout:
         self.separator = list(tokenizer.encode(separator, add_special_tokens=False))
         self.begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
 
-    def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
+    def path_tokens(self, problem: Problem, steps: Sequence[Step]) -> list[int]:
         tokens = [*self.begin, *self.tokenizer.encode(problem.prompt, add_special_tokens=False)]
-        for step in steps:
-            tokens += [*self.tokenizer.encode(step.rstrip("\n"), add_special_tokens=False), *self.separator]
+        for text in _texts(steps):
+            tokens += [*self.tokenizer.encode(text.rstrip("\n"), add_special_tokens=False), *self.separator]
         return tokens
 
     def probability(self, output: Tensor) -> Tensor:
@@ -206,12 +203,12 @@ class ValueHeadLayout:
         self.step_end = step_end
         self.step_token = _last_token(tokenizer, step_end)
 
-    def path_tokens(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
+    def path_tokens(self, problem: Problem, steps: Sequence[Step]) -> list[int]:
         begin = self.tokenizer.bos_token or ""
         question = question_of(problem).strip()
         tokens = list(self.tokenizer.encode(f"{begin}{question}\n", add_special_tokens=False))
-        for step in steps:
-            tokens += [*self.tokenizer.encode(step.strip(self.step_end), add_special_tokens=False), self.step_token]
+        for text in _texts(steps):
+            tokens += [*self.tokenizer.encode(text.strip(self.step_end), add_special_tokens=False), self.step_token]
         return tokens
 
     def probability(self, output: Tensor) -> Tensor:
@@ -232,6 +229,10 @@ def has_step_tag(tokenizer: Any) -> bool:
     except GradatimError:
         return False
     return True
+
+
+def _texts(steps: Sequence[Step]) -> list[str]:
+    return [step.text_with_observation for step in steps]
 
 
 def _numbered(step: str, number: int) -> str:

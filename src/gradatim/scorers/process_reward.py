@@ -178,7 +178,7 @@ class ProcessRewardScorer:
             return True
         if not isinstance(self.layout, OwnLayout) or not tree.root.step.tokens:
             return False
-        prompt = self.layout.path_tokens(tree.problem, (), finished=False)
+        prompt = self.layout.path_tokens(tree.problem, ())
         return is_in_tokens_of(tree, self.layout.tokenizer, prompt)
 
     async def _run(self) -> None:

@@ -135,4 +135,4 @@ def _text_after(ancestor: Node, node: Node) -> str:
 
 
 def _step_text(node: Node, *, last: bool) -> str:
-    return node.step.text if last else node.step.text + node.step.observation_text
+    return node.step.text if last else node.step.text_with_observation

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from gradatim.engine.identity import tokenizer_identity
 from gradatim.text.prompts import ChatFormat, continuation_tokens, prompt_tokens, step_tokens
-from gradatim.tree import EndReason, Node, Problem, Tree, grown_with_another
+from gradatim.tree import EndReason, Node, Problem, Step, Tree, grown_with_another
 
 _STEPS_LOOKED_AT = 8  # of a tree whose tokenizer was not noted
 
@@ -18,8 +18,8 @@ _STEPS_LOOKED_AT = 8  # of a tree whose tokenizer was not noted
 class PathTokens(Protocol):
     """Writes a partial solution as a model reads it."""
 
-    def __call__(self, problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
-        """The tokens of a problem and its steps so far; ``finished`` if the last step ends in the end token."""
+    def __call__(self, problem: Problem, steps: Sequence[Step]) -> list[int]:
+        """The tokens of a problem and its steps so far, with their observations, whatever their own tokens are."""
         ...
 
 
@@ -31,55 +31,97 @@ class Transcript:
     as a continuation of any path before it (a tokenizer that merges across a step boundary), the path is written anew
     as a tree of its own: always exact, and incremental wherever it can be.
 
+    What an environment wrote after a step is a node of its own below the step's, where steps follow; or, where a layout
+    does not write it behind what it writes of the step alone (it closes each step with a mark), the step is there
+    twice: without its observation, where it is read, and with it, where it is followed.
+
     Args:
         path_tokens: the layout.
     """
 
     def __init__(self, path_tokens: PathTokens) -> None:
         self._path_tokens = path_tokens
-        self._counterparts: weakref.WeakKeyDictionary[Tree, dict[int, Node]] = weakref.WeakKeyDictionary()
+        self._read: weakref.WeakKeyDictionary[Tree, dict[int, Node]] = weakref.WeakKeyDictionary()
+        self._followed: weakref.WeakKeyDictionary[Tree, dict[tuple[int, str], Node]] = weakref.WeakKeyDictionary()
 
     def counterpart(self, node: Node) -> Node:
-        """The node whose path, in the model's tokens, is the path of ``node``. It spends the same budget."""
-        known = self._counterparts.setdefault(node.tree, {})
-        for each in node.path():
-            if each.id not in known:
-                known[each.id] = self._write(each, known)
+        """The node at whose end, in the model's tokens, the step of ``node`` ends. It spends the same budget."""
+        known = self._read.setdefault(node.tree, {})
+        if node.id not in known:
+            known[node.id] = self._write(node, replace(node.step, observation_text=""))
         return known[node.id]
+
+    def followed(self, node: Node) -> Node:
+        """The node whose path is what a next step below ``node`` follows, its observation included."""
+        known = self._followed.setdefault(node.tree, {})
+        for each in node.path():
+            if (each.id, each.step.observation_text) not in known:
+                known[each.id, each.step.observation_text] = self._with_observation(each)
+        return known[node.id, node.step.observation_text]
 
     def note(self, node: Node, counterpart: Node) -> None:
         """Note that ``node`` is written as ``counterpart``, since a model wrote it in these very tokens."""
-        self._counterparts.setdefault(node.tree, {}).setdefault(node.id, counterpart)
+        self._read.setdefault(node.tree, {}).setdefault(node.id, counterpart)
 
     def forget(self, tree: Tree) -> list[Tree]:
         """Drop what is kept of a tree that is done; returns the trees of tokens that stood for it."""
-        nodes = self._counterparts.pop(tree, {})
-        return list({id(node.tree): node.tree for node in nodes.values()}.values())
+        nodes = [*self._read.pop(tree, {}).values(), *self._followed.pop(tree, {}).values()]
+        return list({id(node.tree): node.tree for node in nodes}.values())
 
-    def _write(self, node: Node, known: dict[int, Node]) -> Node:
-        path = node.path()
-        tokens = self._path_tokens(node.tree.problem, step_texts(path), finished=ended_by_policy(node))
-        for ancestor in reversed(path[:-1]):
-            before = known[ancestor.id]
+    def _with_observation(self, node: Node) -> Node:
+        counterpart, observation = self.counterpart(node), node.step.observation_text
+        if node.is_root or not observation:
+            return counterpart
+        before = self._tokens(node, replace(node.step, observation_text=""))
+        tokens = self._tokens(node, node.step)
+        if tokens[: len(before)] != before:
+            return self._write(node, node.step)
+        return _below(counterpart, tokens[len(before) :], Step((), observation))
+
+    def _write(self, node: Node, last: Step) -> Node:
+        """The path of a node, of which the last step is written as ``last``."""
+        tokens = self._tokens(node, last)
+        for ancestor in reversed(node.path()[:-1]):
+            before = self.followed(ancestor)
             prefix = before.tokens
             if tokens[: len(prefix)] == prefix:
-                rest = tuple(tokens[len(prefix) :])
-                return (
-                    before.tree.add(before, replace(node.step, tokens=rest, log_probabilities=())) if rest else before
-                )
+                return _below(before, tokens[len(prefix) :], last)
         return Tree(node.tree.problem, prompt_tokens=tokens, seed=node.tree.seed, budget=node.tree.budget).root
+
+    def _tokens(self, node: Node, last: Step) -> list[int]:
+        steps = [] if node.is_root else [*(each.step for each in node.path()[1:-1]), last]
+        return self._path_tokens(node.tree.problem, steps)
+
+
+def _below(node: Node, tokens: Sequence[int], step: Step) -> Node:
+    """The node below ``node`` that has the step in these tokens; the node itself, where there are none."""
+    made = replace(step, tokens=tuple(tokens), log_probabilities=(), observation=(), observation_text="")
+    return node.tree.add(node, made) if tokens else node
 
 
 def own_tokens(tokenizer: Any, chat: ChatFormat | None = None) -> PathTokens:
     """The layout in which a policy with this tokenizer writes: the prompt, then the steps as they are."""
 
-    def path_tokens(problem: Problem, steps: Sequence[str], *, finished: bool) -> list[int]:
+    def path_tokens(problem: Problem, steps: Sequence[Step]) -> list[int]:
         tokens = prompt_tokens(tokenizer, problem, chat)
-        for number, step in enumerate(steps, 1):
-            tokens += step_tokens(tokenizer, step, finished=finished and number == len(steps))
+        for step in steps:
+            written = in_own_tokens(tokenizer, step)
+            tokens += written.tokens_with_observation
         return tokens
 
     return path_tokens
+
+
+def in_own_tokens(tokenizer: Any, step: Step) -> Step:
+    """A step with its observation in the tokens of ``tokenizer``, without log-probabilities.
+
+    A solution that the policy ended itself ends in the tokenizer's end token. One that ended with its answer does not,
+    as in the tokens of a policy that went on; one that ended without any further text has nothing else.
+    """
+    ended = step.end is EndReason.END_OF_TEXT or (step.end.finishes and not step.text)
+    tokens = step_tokens(tokenizer, step.text, finished=ended)
+    observation = continuation_tokens(tokenizer, step.observation_text) if step.observation_text else ()
+    return replace(step, tokens=tuple(tokens), log_probabilities=(), observation=tuple(observation))
 
 
 def take_up(
@@ -115,20 +157,6 @@ def is_in_tokens_of(tree: Tree, tokenizer: Any, prompt: Sequence[int]) -> bool:
     return tree.tokenizer is None or tree.tokenizer == tokenizer_identity(tokenizer)
 
 
-def ended_by_policy(node: Node) -> bool:
-    """Whether a model's own writing of the node's step ends in its end token.
-
-    A solution that ended with its answer has none, as in the tokens of a policy that went on; one that ended without
-    any further text has nothing else.
-    """
-    return node.step.end is EndReason.END_OF_TEXT or (node.finished and not node.step.text)
-
-
-def step_texts(path: Sequence[Node]) -> list[str]:
-    """The texts of the steps of a path from the root, each with what the environment wrote after it."""
-    return [node.step.text + node.step.observation_text for node in path[1:]]
-
-
 def in_tokens_of(tree: Tree, tokenizer: Any, chat: ChatFormat | None = None) -> Tree:
     """The tree itself if it is in the tokens of ``tokenizer``, else its copy in them.
 
@@ -143,8 +171,7 @@ def tokenized(tree: Tree, tokenizer: Any, chat: ChatFormat | None = None) -> Tre
     """A copy of a tree with every step in ``tokenizer``'s tokens, for training a model on what others wrote.
 
     The copy has the same nodes, scores, counts and rewards, and no log-probabilities. Each step has the tokens that it
-    has at a step boundary, whatever came before it. A solution that the policy ended itself ends in the tokenizer's
-    end token.
+    has at a step boundary, whatever came before it (see :func:`in_own_tokens`).
 
     Args:
         tree: any tree; its own tokens, if it has any, are not looked at.
@@ -158,8 +185,7 @@ def tokenized(tree: Tree, tokenizer: Any, chat: ChatFormat | None = None) -> Tre
     value["tokenizer"] = tokenizer_identity(tokenizer)
     value["nodes"][0]["tokens"] = prompt_tokens(tokenizer, tree.problem, chat)
     for node, record in zip(tree.nodes[1:], value["nodes"][1:], strict=True):
-        record["tokens"] = step_tokens(tokenizer, node.step.text, finished=ended_by_policy(node))
-        if node.step.observation_text:
-            record["observation"] = continuation_tokens(tokenizer, node.step.observation_text)
+        step = in_own_tokens(tokenizer, node.step)
+        record |= {"tokens": list(step.tokens), "observation": list(step.observation)}
         record.pop("log_probabilities", None)
     return Tree.from_json(value)

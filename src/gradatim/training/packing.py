@@ -77,7 +77,7 @@ def pack_row(nodes: Iterable[Node]) -> PackedRow:
     """Lay the given nodes and all their ancestors, of one tree or several, in one row.
 
     Trees follow one another in the order of their first node. The observation of a node below which nothing was asked
-    for conditions nothing, so it is left out.
+    for conditions nothing, so it is left out: a step is read at its own last token, as scorers read it.
 
     Raises:
         GradatimError: if a step has no tokens.
@@ -102,7 +102,7 @@ def pack_row(nodes: Iterable[Node]) -> PackedRow:
             )
         parent = -1 if node.parent is None else index[id(node.parent)]
         step = node.step
-        tokens = step.tokens + step.observation if id(node) in has_children else step.tokens
+        tokens = step.tokens_with_observation if id(node) in has_children else step.tokens
         depth = 0 if parent < 0 else depths[parent]
         previous.append(-1 if parent < 0 else lasts[parent])
         starts.append(len(input_ids))
@@ -159,11 +159,6 @@ def scored_tokens(row: PackedRow, nodes: Sequence[int]) -> ScoredTokens:
     before = torch.where(positions == starts[node_of], previous[node_of], positions - 1)
     predictors, predictor_of = torch.unique(before, return_inverse=True)
     return ScoredTokens(predictors, predictor_of, row.input_ids[positions], node_of, row.recorded[positions])
-
-
-def token_count(node: Node) -> int:
-    """Row tokens that a node takes when something is packed below it."""
-    return len(node.step.tokens) + len(node.step.observation)
 
 
 def _depth_first(nodes: Iterable[Node]) -> list[Node]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradatim.objectives.base import TermIndex
 from gradatim.supervision.terms import Term
-from gradatim.training.packing import pack_row, scored_tokens, token_count
+from gradatim.training.packing import pack_row, scored_tokens
 from gradatim.tree import Node
 
 _OPEN_ROWS = 32  # rows that are kept open for a tree that still fits; more would make planning quadratic
@@ -158,7 +158,7 @@ def _add(term: Term, present: set[int]) -> int:
             node: Node | None = start
             while node is not None and id(node) not in present:
                 present.add(id(node))
-                tokens += token_count(node)
+                tokens += len(node.step.tokens_with_observation)
                 node = node.parent
     return tokens
 

@@ -21,11 +21,9 @@ from gradatim.supervision.terms import Term
 from gradatim.training.checkpoints import CheckpointTrainer
 from gradatim.training.even_rows import EvenSampler, evened
 from gradatim.training.forward import is_token_classifier, measured, token_log_probabilities
-from gradatim.training.packing import token_count
 from gradatim.training.precision import mixed_precision_removed
 from gradatim.training.rows import TrainingRow, build_row, plan_rows
 from gradatim.training.self_check import blockwise_attention, check_training
-from gradatim.tree import Node
 
 Reference = Literal["tree", "initial", "base"] | nn.Module
 
@@ -269,7 +267,7 @@ def _collate(rows: list[TrainingRow]) -> dict[str, Tensor]:
 def _readable(model: Any, terms: Sequence[Term]) -> list[Term]:
     """The terms whose paths are no longer than the model reads; a warning tells how many are left out."""
     limit = longest_path(model.config)
-    kept = [term for term in terms if all(_path_length(node) <= limit for node in term.ends)]
+    kept = [term for term in terms if all(len(node.tokens_before_observation) <= limit for node in term.ends)]
     if left_out := len(terms) - len(kept):
         warnings.warn(
             f"{left_out:,} of {len(terms):,} training examples are left out, since their solutions are longer than "
@@ -277,11 +275,6 @@ def _readable(model: Any, terms: Sequence[Term]) -> list[Term]:
             stacklevel=3,
         )
     return kept
-
-
-def _path_length(node: Node) -> int:
-    """Tokens from the prompt to the end of the node's step."""
-    return sum(map(token_count, node.path()[:-1])) + len(node.step.tokens)
 
 
 def _check_fit(model: Any, rows: list[TrainingRow]) -> None:

@@ -154,7 +154,7 @@ def question_text(tree: Tree) -> str:
 
 def step_text(node: Node) -> str:
     """A step as it is published: without its boundary, with what an environment wrote after it if steps follow."""
-    text = node.step.text + (node.step.observation_text if node.children else "")
+    text = node.step.text_with_observation if node.children else node.step.text
     return text.removesuffix(STEP_END) if node.open else text
 
 
