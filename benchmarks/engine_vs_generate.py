@@ -91,7 +91,8 @@ def run(quick: bool = False) -> list[dict[str, object]]:
 async def _expand(policy: TransformersPolicy, prefix: Sequence[int]) -> list[Node]:
     """Branches of a fresh tree's root, sampled."""
     tree = Tree(Problem("bench", ""), prompt_tokens=prefix)
-    children = await policy.expand([tree.root], BRANCHES, Sampling(max_step_tokens=NEW, step_end=("never",)))
+    await policy.extend([tree.root], BRANCHES, sampling=Sampling(max_step_tokens=NEW, step_end=("never",)))
+    children = tree.root.children
     policy.release(tree)
     return children
 
@@ -124,7 +125,7 @@ def _assert_same_greedy_tokens(policy: TransformersPolicy, model: Any, batching_
     tree = Tree(Problem("bench", ""), prompt_tokens=prefix)
     heads = [tree.add(tree.root, Step((prompt[-1],), "")) for prompt in prompts]
     sampling = Sampling(temperature=0, max_step_tokens=NEW, step_end=("never",))
-    ours = [list(child.step.tokens) for child in asyncio.run(policy.expand(heads, 1, sampling))]
+    ours = [list(child.step.tokens) for child in asyncio.run(policy.extend(heads, sampling=sampling))]
     for theirs in (
         _generate(model, prompts, do_sample=False),
         _generate_batch(batching_model, prompts, do_sample=False),

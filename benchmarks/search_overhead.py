@@ -87,7 +87,7 @@ async def _search(policy: TransformersPolicy, seed: int, problems: int) -> list[
     async def beam(tree: Tree) -> None:
         frontier = [tree.root]
         for _ in range(DEPTH):
-            children = await policy.expand(frontier, WIDTH * BRANCH // len(frontier))
+            children = list(dict.fromkeys(await policy.extend(frontier, WIDTH * BRANCH // len(frontier))))
             frontier = [child for child in children if child.open][-WIDTH:]
             if not frontier:
                 return

@@ -29,7 +29,7 @@ async def likeliest_path(policy: Policy, problem: Problem, sampling: Sampling) -
     """The nodes of the likeliest steps below the root."""
     node = Tree(problem).root
     while node.open and node.depth < sampling.max_steps:
-        [node] = await policy.expand([node], 1, sampling)
+        [node] = await policy.extend([node], sampling=sampling)
     return node.path()[1:]
 
 

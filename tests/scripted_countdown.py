@@ -6,8 +6,9 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 
-from gradatim.budget import POLICY, SCORER, Budget
-from gradatim.policies.base import Policy, Sampling
+from gradatim.budget import SCORER, Account, Budget
+from gradatim.policies.base import Sampling
+from gradatim.policies.draws import draws_below
 from gradatim.policies.scripted import Distribution, ScriptedPolicy, ScriptedStep, step_tokens
 from gradatim.tasks.base import grade
 from gradatim.tasks.countdown import Countdown, Move, Numbers, apply_move, legal_moves, make_problem, render_step
@@ -53,49 +54,47 @@ def random_policy(noise: float = 0.0) -> ScriptedPolicy:
     return ScriptedPolicy(random_moves(noise))
 
 
-class ListingPolicy:
+class ListingPolicy(ScriptedPolicy):
     """Proposes the first ``n`` possible steps of a distribution, once each, without chance."""
 
-    def __init__(self, distribution: Distribution) -> None:
-        self.distribution = distribution
-
-    async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
+    async def extend(
+        self,
+        nodes: Sequence[Node],
+        n: int | Sequence[int] = 1,
+        *,
+        steps: int | None = 1,
+        sampling: Sampling | None = None,
+        account: Account | None = None,
+    ) -> list[Node]:
+        assert steps == 1
         children = []
-        for node in nodes:
-            for step in self.distribution(node)[:n] if node.open else []:
+        for node, count in draws_below(nodes, n, steps):
+            for step in self.distribution(node)[:count]:
                 tokens = step_tokens(step)
-                if node.tree.budget.take(POLICY, written=len(tokens)):
+                if node.tree.budget.take(account or self.account, written=len(tokens)):
                     children.append(node.tree.add(node, Step(tokens, step.text, (), step.end)))
         return children
 
-    async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
-        frontier = list(nodes)
-        while any(node.open for node in frontier):
-            children = await self.expand(frontier, 1)
-            if not children:
-                break
-            frontier = children
-        return frontier
 
+class DelayedPolicy(ScriptedPolicy):
+    """Writes after a random number of turns of the event loop: results must not depend on it."""
 
-class DelayedPolicy:
-    """Another policy, after a random number of turns of the event loop: results must not depend on it."""
-
-    def __init__(self, policy: Policy, seed: int) -> None:
-        self.policy = policy
+    def __init__(self, distribution: Distribution, seed: int) -> None:
+        super().__init__(distribution)
         self.generator = random.Random(seed)
 
-    async def _wait(self) -> None:
+    async def extend(
+        self,
+        nodes: Sequence[Node],
+        n: int | Sequence[int] = 1,
+        *,
+        steps: int | None = 1,
+        sampling: Sampling | None = None,
+        account: Account | None = None,
+    ) -> list[Node]:
         for _ in range(self.generator.randrange(6)):
             await asyncio.sleep(0)
-
-    async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
-        await self._wait()
-        return await self.policy.expand(nodes, n, sampling)
-
-    async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
-        await self._wait()
-        return await self.policy.rollout(nodes, n, sampling)
+        return await super().extend(nodes, n, steps=steps, sampling=sampling, account=account)
 
 
 class FunctionScorer:
@@ -133,7 +132,7 @@ def exact_values(problem: Problem, distribution: Distribution) -> dict[str, floa
     tree = new_tree(problem)
     frontier = [tree.root]
     while frontier:
-        frontier = asyncio.run(ListingPolicy(distribution).expand(frontier, 10_000))
+        frontier = asyncio.run(ListingPolicy(distribution).extend(frontier, 10_000))
     grade(tree, TASK)
     values: dict[Node, float] = {}
     for node in reversed(tree.nodes):

@@ -147,7 +147,7 @@ def ticks_during(work: Callable[[], Awaitable[object]]) -> int:
 
 def test_the_loop_goes_on_while_a_verification_runs() -> None:
     task, tree = SlowTask(), new_tree()
-    asyncio.run(random_policy().rollout([tree.root], 3))
+    asyncio.run(random_policy().extend([tree.root], 3, steps=None))
     leaves = [leaf for leaf in tree.leaves() if not leaf.open]
     assert ticks_during(lambda: grade_nodes(leaves, task)) > 5 * len(leaves)
     assert all(leaf.reward is not None for leaf in leaves)

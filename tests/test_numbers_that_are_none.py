@@ -63,7 +63,7 @@ def test_a_model_that_has_diverged_ends_its_searches() -> None:
         policy.model.lm_head.weight.fill_(math.nan)
     tree = make_tree()
     with pytest.raises(GradatimError, match="try dtype='float32'"):
-        asyncio.run(policy.expand([tree.root], 3))
+        asyncio.run(policy.extend([tree.root], 3))
     assert len(tree) == 1
 
 
@@ -134,7 +134,7 @@ def test_beam_search_does_not_pay_to_score_what_is_cut_off() -> None:
 def test_a_cache_does_not_outlive_its_policy_nor_its_tree() -> None:
     tree, other = make_tree(1), make_tree(2)
     policy = make_policy()
-    asyncio.run(policy.expand([tree.root, other.root], 3))
+    asyncio.run(policy.extend([tree.root, other.root], 3))
     store = weakref.ref(policy.tree_model.store)
     before = policy.tree_model.store.used_bytes
     gone = weakref.ref(other)

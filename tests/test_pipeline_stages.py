@@ -406,7 +406,7 @@ class Twice(Search):
     async def __call__(
         self, tree: Any, policy: Any, scorer: Any = None, *, sampling: Any = None, answer: Any = None
     ) -> None:
-        await policy.rollout([tree.root], 2 * self.n, sampling)
+        await policy.extend([tree.root], 2 * self.n, steps=None, sampling=sampling)
 '''
 
 

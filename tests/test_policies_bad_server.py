@@ -53,9 +53,9 @@ def trees(count: int) -> list[Tree]:
 
 async def search(policy: ServerPolicy, tree: Tree) -> None:
     """Steps, and solutions below one of them."""
-    children = await policy.expand([tree.root], 2)
-    await policy.expand(children[:1], 1)
-    await policy.rollout(children[-1:], 2)
+    children = list(dict.fromkeys(await policy.extend([tree.root], 2)))
+    await policy.extend(children[:1])
+    await policy.extend(children[-1:], 2, steps=None)
 
 
 def grow(server: BadServer, count: int, **options: Any) -> tuple[list[Tree], dict[str, ProblemError]]:

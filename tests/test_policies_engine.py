@@ -61,8 +61,8 @@ def test_no_budget_is_exceeded(limit: int, seed: int, branches: int) -> None:
 def test_a_budget_of_zero_gives_no_children() -> None:
     tree = limited(0)
     policy = make_policy()
-    assert asyncio.run(policy.expand([tree.root], 4)) == []
-    assert asyncio.run(policy.rollout([tree.root], 4)) == []
+    assert asyncio.run(policy.extend([tree.root], 4)) == []
+    assert asyncio.run(policy.extend([tree.root], 4, steps=None)) == []
     assert len(tree) == 1
     assert tree.budget.total == 0
     assert policy.statistics.passes == 0
@@ -74,22 +74,22 @@ def test_a_budget_that_ends_inside_a_step_cuts_it_off() -> None:
     policy.encode(tree)
     tree.budget.limit = len(tree.root.step.tokens) + 3
     never = Sampling(temperature=0, step_end=("never",), max_step_tokens=50)
-    (child,) = asyncio.run(policy.expand([tree.root], 1, never))
+    (child,) = asyncio.run(policy.extend([tree.root], sampling=never))
     assert len(child.step.tokens) == 3
     assert child.step.end is EndReason.BUDGET
     assert not child.open
     assert tree.budget.spent
-    assert asyncio.run(policy.expand([tree.root], 2)) == []
+    assert asyncio.run(policy.extend([tree.root], 2)) == []
 
 
 def test_every_token_is_charged_once() -> None:
     policy = make_policy(max_branches=5)
     tree = make_tree(3)
-    asyncio.run(policy.expand([tree.root], 6))
-    asyncio.run(policy.expand([node for node in tree.nodes[1:] if node.open], 3))
-    asyncio.run(policy.expand([tree.root], 2))
+    asyncio.run(policy.extend([tree.root], 6))
+    asyncio.run(policy.extend([node for node in tree.nodes[1:] if node.open], 3))
+    asyncio.run(policy.extend([tree.root], 2))
     policy.tree_model.store.clear()  # what is read again for lack of memory is not charged again
-    asyncio.run(policy.expand([node for node in tree.nodes if node.open], 1))
+    asyncio.run(policy.extend([node for node in tree.nodes if node.open]))
     assert tree.budget.read("policy") == len(tree.root.step.tokens)
     assert tree.budget.written("policy") == written(tree)
     assert tree.budget.read("scorer") == tree.budget.written("scorer") == 0
@@ -97,10 +97,10 @@ def test_every_token_is_charged_once() -> None:
 
 def test_steps_written_by_another_are_charged_as_read() -> None:
     tree, first, second = make_tree(), make_policy(), make_policy()
-    children = asyncio.run(first.expand([tree.root], 3))
+    children = list(dict.fromkeys(asyncio.run(first.extend([tree.root], 3))))
     before = tree.budget.read("policy")
     node = next(child for child in children if child.open)
-    asyncio.run(second.expand([node], 1))
+    asyncio.run(second.extend([node]))
     assert tree.budget.read("policy") == before + len(node.tokens)
 
 
@@ -143,7 +143,7 @@ def test_steps_end_at_the_first_boundary(ends: tuple[str, ...]) -> None:
 def test_a_boundary_of_several_tokens_is_noticed() -> None:
     policy = make_policy(sampling=Sampling(step_end=("1 2",), max_step_tokens=40))
     tree = make_tree()
-    children = asyncio.run(policy.expand([tree.root], 60))
+    children = list(dict.fromkeys(asyncio.run(policy.extend([tree.root], 60))))
     ended = [child for child in children if child.open]
     assert ended
     for child in children:
@@ -154,7 +154,7 @@ def test_a_boundary_of_several_tokens_is_noticed() -> None:
 def test_a_rollout_runs_to_the_end_and_leaves_its_steps_in_the_tree() -> None:
     policy = make_policy()
     tree = make_tree(1)
-    leaves = asyncio.run(policy.rollout([tree.root], 12))
+    leaves = asyncio.run(policy.extend([tree.root], 12, steps=None))
     assert len(leaves) == 12
     assert all(not leaf.open and leaf.is_leaf for leaf in leaves)
     assert any(leaf.depth > 1 for leaf in leaves)
@@ -167,8 +167,8 @@ def test_closed_nodes_are_passed_over() -> None:
     tree, policy = make_tree(), make_policy()
     policy.encode(tree)
     ended = tree.add(tree.root, Step((7, END), "", (), EndReason.END_OF_TEXT))
-    assert asyncio.run(policy.expand([ended], 2)) == []
-    assert asyncio.run(policy.rollout([ended], 2)) == []
+    assert asyncio.run(policy.extend([ended], 2)) == []
+    assert asyncio.run(policy.extend([ended], 2, steps=None)) == []
     assert ended.is_leaf
 
 
@@ -176,9 +176,9 @@ def test_paths_end_at_the_models_last_position() -> None:
     model = tiny_causal("gpt2", positions=24)
     policy = TransformersPolicy(model, word_tokenizer(), sampling=SHORT)
     tree = Tree(Problem("a", prompt(*range(4, 20), BOUNDARY)))
-    asyncio.run(policy.rollout([tree.root], 8))
+    asyncio.run(policy.extend([tree.root], 8, steps=None))
     for _ in range(4):
-        asyncio.run(policy.expand([node for node in tree.nodes if node.open], 2))
+        asyncio.run(policy.extend([node for node in tree.nodes if node.open], 2))
     lengths = [len(node.tokens) for node in tree.nodes]
     assert max(lengths) == 24
     for node, length in zip(tree.nodes, lengths, strict=True):
@@ -197,13 +197,13 @@ def test_a_prompt_that_is_too_long_stays_unexpanded_and_ends_nothing() -> None:
     assert policy.too_long.count == 2
     assert [len(tree) > 1 for tree in trees] == [False, True, False]
     assert trees[0].budget.total == 0
-    assert len(asyncio.run(policy.rollout([tree.root for tree in trees], 2))) == 2
+    assert len(asyncio.run(policy.extend([tree.root for tree in trees], 2, steps=None))) == 2
 
 
 @pytest.mark.parametrize(("text", "complaint"), [("", "empty prompt"), (" 5 what", "no tokens for part")])
 def test_prompts_that_cannot_be_read(text: str, complaint: str) -> None:
     with pytest.raises(GradatimError, match=complaint):
-        asyncio.run(make_policy().expand([Tree(Problem("a", text)).root], 1))
+        asyncio.run(make_policy().extend([Tree(Problem("a", text)).root]))
 
 
 # Text
@@ -219,10 +219,10 @@ def test_text_is_that_of_the_tokens_and_never_tokenized_again(monkeypatch: pytes
     monkeypatch.setattr(type(tokenizer), "__call__", None)
     monkeypatch.setattr(type(tokenizer), "encode", None)
     for tree in trees:
-        asyncio.run(policy.rollout([tree.root], 6, ends))
+        asyncio.run(policy.extend([tree.root], 6, steps=None, sampling=ends))
         source = random.Random(0)
         for _ in range(3):
-            asyncio.run(policy.expand([source.choice([node for node in tree.nodes if node.open])], 3, ends))
+            asyncio.run(policy.extend([source.choice([node for node in tree.nodes if node.open])], 3, sampling=ends))
     several = 0
     for tree in trees:
         prompt_text = tokenizer.decode(tree.root.tokens)
@@ -241,7 +241,7 @@ def test_a_character_of_several_tokens_can_end_a_step() -> None:
     policy = TransformersPolicy(tiny_causal(vocabulary=len(tokenizer)), tokenizer)
     _force(policy, [*tokens, tokens[0]])
     tree = Tree(Problem("a", "plain"))
-    (child,) = asyncio.run(policy.expand([tree.root], 1, Sampling(temperature=0, step_end=("語",))))
+    (child,) = asyncio.run(policy.extend([tree.root], sampling=Sampling(temperature=0, step_end=("語",))))
     assert child.step.text == "a語"
     assert child.step.tokens == tuple(tokens[:4])
 
@@ -292,7 +292,7 @@ def test_an_exception_in_the_model_reaches_all_callers(failing_pass: int) -> Non
     async def together() -> list[Any]:
         unlooked: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unlooked.append(context))
-        calls = [policy.expand([tree.root], 3) for tree in trees]
+        calls = [policy.extend([tree.root], 3) for tree in trees]
         results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), timeout=20)
         assert unlooked == []
         return results
@@ -300,10 +300,10 @@ def test_an_exception_in_the_model_reaches_all_callers(failing_pass: int) -> Non
     results = asyncio.run(together())
     assert [str(result) for result in results] == ["out of memory"] * 4
     for number, tree in enumerate(trees):
-        asyncio.run(policy.expand([tree.root], 3))
+        asyncio.run(policy.extend([tree.root], 3))
         assert len(tree) > 1
         fresh = make_tree(number)
-        asyncio.run(policy.expand([fresh.root], 3))
+        asyncio.run(policy.extend([fresh.root], 3))
     assert_exact(tiny_causal(), trees)
 
 
@@ -312,9 +312,9 @@ def test_a_request_that_the_budget_cannot_pay_for_waits_for_nobody() -> None:
     rich, poor = make_tree(1), limited(0, 2)
 
     async def together() -> None:
-        first = asyncio.create_task(policy.expand([rich.root], 2))
+        first = asyncio.create_task(policy.extend([rich.root], 2))
         await asyncio.sleep(0)
-        assert await policy.expand([poor.root], 2) == []
+        assert await policy.extend([poor.root], 2) == []
         assert not first.done()
         assert await first
 
@@ -325,7 +325,7 @@ def test_a_policy_outlives_its_event_loop() -> None:
     policy, tree = make_policy(), make_tree()
 
     async def interrupted() -> None:
-        task = asyncio.create_task(policy.expand([tree.root], 5))
+        task = asyncio.create_task(policy.extend([tree.root], 5))
         for _ in range(3):
             await asyncio.sleep(0)
         assert not task.done()
@@ -334,7 +334,7 @@ def test_a_policy_outlives_its_event_loop() -> None:
         warnings.simplefilter("error")
         asyncio.run(interrupted())
     fresh = make_tree()
-    asyncio.run(policy.expand([fresh.root], 5))
+    asyncio.run(policy.extend([fresh.root], 5))
     assert len(fresh) > 1
     assert_exact(tiny_causal(), [fresh])
 
@@ -343,14 +343,14 @@ def test_releasing_a_tree_frees_its_memory() -> None:
     policy = make_policy()
     trees = [make_tree(1), make_tree(2)]
     for tree in trees:
-        asyncio.run(policy.expand([tree.root], 4))
+        asyncio.run(policy.extend([tree.root], 4))
     policy.release(trees[0])
     remaining = policy.tree_model.store.used_bytes
     assert remaining > 0
     policy.release(trees[1])
     assert policy.tree_model.store.used_bytes == 0
     child = next(node for node in trees[0].nodes[1:] if node.open)
-    asyncio.run(policy.expand([child], 2))
+    asyncio.run(policy.extend([child], 2))
     assert_exact(tiny_causal(), trees)
 
 

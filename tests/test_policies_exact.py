@@ -51,16 +51,16 @@ def assert_exact(model: Any, trees: list[Tree], tolerance: float = 1e-5) -> None
 
 
 async def work(policy: TransformersPolicy, tree: Tree, seed: int) -> None:
-    """Expand and roll out nodes of one tree in a random order, old ones again and several at once."""
+    """Extend nodes of one tree in a random order by some steps or all, old ones again and several at once."""
     source = random.Random(seed)
-    await policy.expand([tree.root], 4)
+    await policy.extend([tree.root], 4)
     for _ in range(5):
         open_nodes = [node for node in tree.nodes if node.open]
         chosen = source.sample(open_nodes, min(3, len(open_nodes)))
         if source.random() < 0.3:
-            await policy.rollout(chosen, source.randint(1, 2))
+            await policy.extend(chosen, source.randint(1, 2), steps=None)
         else:
-            await policy.expand(chosen, source.randint(1, 4))
+            await policy.extend(chosen, source.randint(1, 4), steps=source.choice([1, 1, 2, 3]))
 
 
 async def grow(policy: TransformersPolicy, count: int = 4) -> list[Tree]:
@@ -116,8 +116,8 @@ def test_wide_trees(family: str) -> None:
     trees = [make_tree(number) for number in range(3)]
 
     async def widen(tree: Tree, count: int) -> None:
-        await policy.expand([tree.root], count)
-        await policy.expand([node for node in tree.nodes[1:] if node.open][:3], count)
+        await policy.extend([tree.root], count)
+        await policy.extend([node for node in tree.nodes[1:] if node.open][:3], count)
 
     async def together() -> None:
         await asyncio.gather(*(widen(tree, count) for tree, count in zip(trees, (3, 40, 70), strict=True)))
@@ -127,8 +127,8 @@ def test_wide_trees(family: str) -> None:
     assert_exact(reference(policy, family), trees)
     for tree, count in zip(trees, (3, 40, 70), strict=True):
         alone, narrow = make_tree(int(tree.problem.id)), make_policy(family, max_branches=4)
-        asyncio.run(narrow.expand([alone.root], count))
-        asyncio.run(narrow.expand([node for node in alone.nodes[1:] if node.open][:3], count))
+        asyncio.run(narrow.extend([alone.root], count))
+        asyncio.run(narrow.extend([node for node in alone.nodes[1:] if node.open][:3], count))
         assert structure(tree) == structure(alone)
 
 
@@ -137,7 +137,7 @@ def test_without_rollouts_nothing_is_computed_twice() -> None:
 
     async def search(tree: Tree) -> None:
         for _ in range(4):
-            await policy.expand([node for node in tree.nodes if node.open][-4:], 3)
+            await policy.extend([node for node in tree.nodes if node.open][-4:], 3)
 
     async def searches(trees: list[Tree]) -> None:
         await asyncio.gather(*map(search, trees))
@@ -172,7 +172,7 @@ def test_observations_condition_what_follows() -> None:
     tree = make_tree()
     policy.encode(tree)
     acted = tree.add(tree.root, Step((9, BOUNDARY), "", (-1.0, -1.0), EndReason.BOUNDARY, (12, 13, 14), ""))
-    children = asyncio.run(policy.expand([acted], 4))
+    children = list(dict.fromkeys(asyncio.run(policy.extend([acted], 4))))
     model = reference(policy, "qwen3")
     for child in children:
         assert child.tokens[: -len(child.step.tokens)][-3:] == [12, 13, 14]
@@ -187,7 +187,8 @@ def test_greedy_equals_generate(family: str) -> None:
     trees = [make_tree(number) for number in range(6)]
 
     async def all_greedy() -> list[Node]:
-        return [node for nodes in await asyncio.gather(*(policy.rollout([t.root], 1) for t in trees)) for node in nodes]
+        calls = [policy.extend([tree.root], steps=None) for tree in trees]
+        return [node for nodes in await asyncio.gather(*calls) for node in nodes]
 
     leaves = asyncio.run(all_greedy())
     model = reference(policy, family)
@@ -200,7 +201,7 @@ def test_greedy_equals_generate(family: str) -> None:
 def test_after_training_refresh_forgets_the_old_weights() -> None:
     policy = make_policy()
     tree = make_tree()
-    asyncio.run(policy.expand([tree.root], 2))
+    asyncio.run(policy.extend([tree.root], 2))
     with torch.no_grad():
         for parameter in policy.model.parameters():
             parameter.mul_(0.5)
@@ -208,7 +209,7 @@ def test_after_training_refresh_forgets_the_old_weights() -> None:
     policy.refresh()
     fresh = make_tree()
     node = next(node for node in tree.nodes[1:] if node.open)
-    asyncio.run(policy.expand([node, fresh.root], 2))
+    asyncio.run(policy.extend([node, fresh.root], 2))
     model = tiny_causal()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -76,7 +76,17 @@ class EvenTask:
 
 Search = Callable[[Policy, Tree], Awaitable[object]]
 
+
+async def look_ahead(policy: Policy, tree: Tree) -> None:
+    """Several steps at a time, and another number of draws below each node."""
+    nodes = list(dict.fromkeys(await policy.extend([tree.root], 4, steps=2)))
+    counts = [place % 3 for place in range(len(nodes) + 1)]
+    await policy.extend([*nodes, tree.root], counts, steps=2)
+    await policy.extend(nodes, counts[1:], steps=None)
+
+
 SEARCHES: dict[str, Search] = {
+    "looking ahead": look_ahead,
     "sampling": lambda policy, tree: IndependentSampling(n=10, wave=5)(tree, policy),
     "beam": lambda policy, tree: Beam(width=3, branch=3)(tree, policy, LengthScorer()),
     "grow": lambda policy, tree: Grow(branching=(4, 3), rollouts=2)(tree, policy),
@@ -138,20 +148,21 @@ POLICIES: dict[str, Callable[[], Policy]] = {
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("whole", [False, True])
-def test_the_budget_goes_to_one_draw_after_the_other(name: str, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("steps", [1, 2, None])
+def test_the_budget_goes_to_one_draw_after_the_other(
+    name: str, steps: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What draws of a limited tree have is what they have without a limit, cut off where the budget ends."""
     monkeypatch.setitem(sys.modules, "vllm", fake_vllm)
 
     def draw(policy: Policy, tree: Tree, n: int) -> list[Node]:
-        method = policy.rollout if whole else policy.expand
-        return asyncio.run(method([tree.root], n))  # type: ignore[arg-type]
+        return asyncio.run(policy.extend([tree.root], n, steps=steps))
 
     free = Tree(make_tree().problem)
     alone = POLICIES[name]()
     drawn = [draw(alone, free, 1)[0].tokens[len(free.root.tokens) :] for _ in range(5)]
     policy = POLICIES[name]()
-    for limit in range(len(free.root.tokens), free.budget.total + 1, 3 if whole else 1):
+    for limit in range(len(free.root.tokens), free.budget.total + 1, 1 if steps == 1 else 3):
         tree = Tree(free.problem, budget=Budget(limit))
         leaves = draw(policy, tree, 5)
         left, expected = limit - len(free.root.tokens), []
@@ -159,25 +170,22 @@ def test_the_budget_goes_to_one_draw_after_the_other(name: str, whole: bool, mon
             expected.append(tokens[:left])
             left = max(0, left - len(tokens))
         expected = [tokens for tokens in expected if tokens]
-        if not whole:
-            expected = [list(tokens) for tokens in dict.fromkeys(map(tuple, expected))]
         assert [leaf.tokens[len(tree.root.tokens) :] for leaf in leaves] == expected
         assert tree.budget.total == len(tree.root.tokens) + min(limit - len(free.root.tokens), sum(map(len, drawn)))
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("steps", [1, 2, None])
 def test_draws_that_are_all_alike_are_written_and_charged_once(
-    name: str, whole: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, steps: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "vllm", fake_vllm)
     greedy = Sampling(temperature=0, max_step_tokens=8, max_steps=5, step_end=("\n", " 1"))
     trees = [Tree(make_tree().problem) for _ in range(2)]
     for tree, n in zip(trees, (1, 5), strict=True):
         policy = POLICIES[name]()
-        method = policy.rollout if whole else policy.expand
-        found = asyncio.run(method([tree.root], n, greedy))  # type: ignore[arg-type]
-        assert len(found) == (n if whole else 1)
+        found = asyncio.run(policy.extend([tree.root], n, steps=steps, sampling=greedy))
+        assert len(found) == n
         assert len(set(found)) == 1
         assert found[0].multiplicity == n
         assert tree.root.draws == n
@@ -188,7 +196,7 @@ def test_draws_that_are_all_alike_are_written_and_charged_once(
 def test_branches_that_the_budget_will_not_reach_are_not_written() -> None:
     policy = make_policy(max_branches=2)
     tree = Tree(Problem("a", prompt(5, 6, 7, 3)), budget=Budget(14))
-    asyncio.run(policy.expand([tree.root], 50))
+    asyncio.run(policy.extend([tree.root], 50))
     assert tree.budget.spent
     assert policy.statistics.tokens < 40
 
@@ -196,7 +204,7 @@ def test_branches_that_the_budget_will_not_reach_are_not_written() -> None:
 def test_an_exhausted_budget_ends_a_request_at_once() -> None:
     policy = make_policy()
     tree = Tree(Problem("a", prompt(5, 6, 7, 3)), budget=Budget(4))  # it pays for the prompt alone
-    assert asyncio.run(policy.expand([tree.root], 3)) == []
+    assert asyncio.run(policy.extend([tree.root], 3)) == []
     assert tree.budget.read("policy") == 4
     assert policy.statistics.passes == 0
 
@@ -206,13 +214,13 @@ def test_a_search_that_is_cancelled_leaves_its_tree_chargeable() -> None:
     tree, other = Tree(make_tree(1).problem, budget=Budget(60)), make_tree(2)
 
     async def work() -> None:
-        first = asyncio.create_task(policy.rollout([tree.root], 5))
-        second = asyncio.create_task(policy.expand([other.root], 3))
+        first = asyncio.create_task(policy.extend([tree.root], 5, steps=None))
+        second = asyncio.create_task(policy.extend([other.root], 3))
         for _ in range(6):
             await asyncio.sleep(0)
         first.cancel()
         await second
-        assert await policy.rollout([tree.root], 4)
+        assert await policy.extend([tree.root], 4, steps=None)
 
     asyncio.run(work())
     assert not policy._orders
@@ -223,12 +231,12 @@ def test_a_search_that_is_cancelled_leaves_its_tree_chargeable() -> None:
 def test_the_engine_refuses_nothing_that_fits() -> None:
     """A budget that is just enough gives the whole tree, in every batch."""
     free = make_tree(3)
-    asyncio.run(make_policy().rollout([free.root], 6))
+    asyncio.run(make_policy().extend([free.root], 6, steps=None))
     for branches in (1, 3, 64):
         tree = Tree(free.problem, budget=Budget(free.budget.total))
         asyncio.run(
-            TransformersPolicy(tiny_causal(), word_tokenizer(), sampling=SHORT, max_branches=branches).rollout(
-                [tree.root], 6
+            TransformersPolicy(tiny_causal(), word_tokenizer(), sampling=SHORT, max_branches=branches).extend(
+                [tree.root], 6, steps=None
             )
         )
         assert structure(tree) == structure(free)

@@ -30,8 +30,8 @@ def test_a_saved_model_is_loaded(folder: Path, as_type: Any) -> None:
     policy = TransformersPolicy.from_pretrained(as_type(folder), sampling=SHORT, max_branches=7)
     assert policy.max_branches == 7
     trees = [make_tree(), make_tree()]
-    asyncio.run(policy.expand([trees[0].root], 5))
-    asyncio.run(make_policy().expand([trees[1].root], 5))
+    asyncio.run(policy.extend([trees[0].root], 5))
+    asyncio.run(make_policy().extend([trees[1].root], 5))
     assert structure(trees[0]) == structure(trees[1])
     assert_exact(tiny_causal(), trees[:1])
 

@@ -86,7 +86,7 @@ def test_paths_are_read_in_passes_that_fit() -> None:
         widths.clear()
 
         async def read(policy: Any = policy, scorer: Any = scorer, trees: Any = trees) -> None:
-            children = await policy.expand([tree.root for tree in trees], 2)
+            children = list(dict.fromkeys(await policy.extend([tree.root for tree in trees], 2)))
             await scorer.score(children)
 
         asyncio.run(read())

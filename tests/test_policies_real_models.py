@@ -44,7 +44,7 @@ def save_adapter(folder: Path, seed: int, **shape: Any) -> Path:
 
 def rollout(policy: TransformersPolicy, sampling: Sampling = GREEDY, problem: Problem | None = None) -> Node:
     tree = Tree(problem or Problem("p", PROMPT))
-    return asyncio.run(policy.rollout([tree.root], 1, sampling))[0]
+    return asyncio.run(policy.extend([tree.root], steps=None, sampling=sampling))[0]
 
 
 def log_probabilities(node: Node) -> list[float]:

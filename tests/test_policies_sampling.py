@@ -97,7 +97,7 @@ def test_first_tokens_follow_the_models_distribution(temperature: float) -> None
     policy = make_policy(sampling=Sampling(temperature=temperature, max_step_tokens=1))
     tree = make_tree()
     draws = 4000
-    asyncio.run(policy.expand([tree.root], draws))
+    asyncio.run(policy.extend([tree.root], draws))
     with torch.inference_mode():
         logits = tiny_causal()(input_ids=torch.tensor([tree.root.tokens])).logits[0, -1].double()
     expected = (logits / temperature).softmax(-1) * draws
@@ -129,7 +129,7 @@ def test_another_seed_gives_another_tree() -> None:
     policy = make_policy()
     trees = [make_tree(1, seed=0), make_tree(1, seed=0), make_tree(1, seed=1)]
     for tree in trees:
-        asyncio.run(policy.expand([tree.root], 5))
+        asyncio.run(policy.extend([tree.root], 5))
     assert structure(trees[0]) == structure(trees[1])
     assert structure(trees[0])[1:] != structure(trees[2])[1:]
 
@@ -140,12 +140,12 @@ def test_several_ways_of_sampling_run_side_by_side() -> None:
     ways = [Sampling(temperature=0, max_step_tokens=4), Sampling(top_k=2, max_step_tokens=7), None]
 
     async def together() -> None:
-        await asyncio.gather(*(policy.expand([t.root], 4, way) for t, way in zip(trees, ways, strict=True)))
+        await asyncio.gather(*(policy.extend([t.root], 4, sampling=way) for t, way in zip(trees, ways, strict=True)))
 
     asyncio.run(together())
     for tree, way in zip(trees, ways, strict=True):
         alone = make_tree(2)
-        asyncio.run(make_policy().expand([alone.root], 4, way))
+        asyncio.run(make_policy().extend([alone.root], 4, sampling=way))
         assert structure(tree) == structure(alone)
     assert len(trees[0].root.children) == 1
     assert trees[0].root.children[0].multiplicity == 4

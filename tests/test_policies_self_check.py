@@ -172,7 +172,7 @@ def test_long_rotary_frequencies_end_paths_at_the_original_length() -> None:
     ):
         train(model, Sft(), [path_term(node) for node in tree.nodes[1:]], SETTINGS)
     policy = TransformersPolicy(model, word_tokenizer(64), sampling=Sampling(max_step_tokens=50, step_end=("never",)))
-    node = asyncio.run(policy.rollout([Tree(Problem("p", prompt(*range(5, 25)))).root], 1))[0]
+    node = asyncio.run(policy.extend([Tree(Problem("p", prompt(*range(5, 25)))).root], steps=None))[0]
     assert len(node.tokens) <= 24
 
 

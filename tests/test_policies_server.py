@@ -95,7 +95,7 @@ async def walk(policy: ServerPolicy, tree: Tree) -> list[Node]:
     """The path of first children to the end."""
     path = [tree.root]
     while path[-1].open:
-        path.append((await policy.expand([path[-1]], 1))[0])
+        path.append((await policy.extend([path[-1]]))[0])
     return path
 
 
@@ -178,7 +178,7 @@ def test_steps_and_ends_are_exact_with_every_kind_of_server(
     async def work() -> None:
         policy = policy_of(server, api=api)
         tree = new_tree()
-        for path in (await walk(policy, tree), (await policy.rollout([tree.root], 1))[0].path()):
+        for path in (await walk(policy, tree), (await policy.extend([tree.root], steps=None))[0].path()):
             assert [node.step.end for node in path[1:]] == [EndReason.BOUNDARY] * 2 + [EndReason.END_OF_TEXT]
             assert [len(node.step.text) for node in path[1:]] == [4, 4, 3]
             assert path[-1].text.replace("\n", "").isdigit()
@@ -200,7 +200,7 @@ def test_log_probabilities_and_tokens_are_the_servers(server: FailingServer, own
         path = await walk(policy, tree)
         assert [node.step.log_probabilities for node in path[1:]] == [(LOG_PROBABILITY,) * 4] * 3  # 3 and the end
         assert tree.budget.written("policy") == 12
-        [leaf] = await policy.rollout([tree.root], 1)
+        [leaf] = await policy.extend([tree.root], steps=None)
         assert [len(node.step.log_probabilities) for node in leaf.path()[1:]] == [4, 4, 4]
         assert tree.budget.written("policy") == 24
         assert tree.budget.read("policy") == len(PROMPT)
@@ -215,7 +215,7 @@ def test_a_policy_is_one(server: FailingServer) -> None:
 def test_the_end_right_after_a_boundary_is_a_step_without_text() -> None:
     with serving(lambda text, seed: list("a\n") if text == PROMPT else []) as server:
         tree = new_tree()
-        [leaf] = run(policy_of(server).rollout([tree.root], 1))
+        [leaf] = run(policy_of(server).extend([tree.root], steps=None))
         assert steps_of(leaf) == [("a\n", EndReason.BOUNDARY), ("", EndReason.END_OF_TEXT)]
         again = new_tree()
         assert steps_of(run(walk(policy_of(server), again))[-1]) == steps_of(leaf)
@@ -227,10 +227,10 @@ def test_draws_merge_and_come_in_the_order_of_draws_whatever_arrives_first(serve
 
     async def work() -> tuple[Any, Any]:
         policy, tree = policy_of(server), new_tree(seed=3)
-        children = await policy.expand([tree.root], 12)
+        children = list(dict.fromkeys(await policy.extend([tree.root], 12)))
         assert len({node.step.text for node in children}) == len(children) == len(tree.root.children) > 1
         assert sum(node.multiplicity for node in children) == 12
-        leaves = await policy.rollout(children, 2)
+        leaves = await policy.extend(children, 2, steps=None)
         assert len(leaves) == 2 * len(children)
         assert [leaf.path()[1] for leaf in leaves] == [child for child in children for _ in range(2)]
         return tree.to_json(), [leaf.id for leaf in leaves]
@@ -238,11 +238,25 @@ def test_draws_merge_and_come_in_the_order_of_draws_whatever_arrives_first(serve
     assert run(work()) == run(work())
 
 
+@pytest.mark.parametrize("owner", ["somebody", "vllm"])
+def test_some_steps_are_the_first_of_a_solution_and_leave_it_open(server: FailingServer, owner: str) -> None:
+    server.owner = owner
+    whole, begun = new_tree(seed=3), new_tree(seed=3)
+    leaves = run(policy_of(server).extend([whole.root], 6, steps=None))
+    ends = run(policy_of(server).extend([begun.root], 6, steps=2))
+    for leaf, end in zip(leaves, ends, strict=True):
+        first = leaf.path()[1:3]
+        assert [node.step.text for node in end.path()[1:]] == [node.step.text for node in first]
+        assert end.open is first[-1].open
+    assert any(end.open for end in ends)
+    assert begun.budget.written("policy") < whole.budget.written("policy")
+
+
 def test_draws_of_a_node_are_one_request_where_the_server_can_and_one_each_where_not(server: FailingServer) -> None:
     for owner, expected in (("vllm", [5]), ("somebody", [1] * 5)):
         server.owner = owner
         server.requests.clear()
-        run(policy_of(server).expand([new_tree().root], 5))
+        run(policy_of(server).extend([new_tree().root], 5))
         assert [body.get("n", 1) for body in server.generations] == expected
         assert all(("stop" in body) is (owner == "vllm") for body in server.generations)
         assert len(server.requests) == len(expected) + 1  # the prompt is counted once
@@ -253,7 +267,7 @@ def test_greedy_draws_are_written_once(server: FailingServer) -> None:
         server.owner = owner
         server.requests.clear()
         tree = new_tree()
-        [child] = run(policy_of(server).expand([tree.root], 5, GREEDY))
+        [child] = set(run(policy_of(server).extend([tree.root], 5, sampling=GREEDY)))
         assert child.multiplicity == 5
         assert tree.root.draws == 5
         assert len(server.generations) == 1
@@ -265,7 +279,7 @@ def test_sampling_is_sent_as_it_is_and_what_servers_do_unasked_is_switched_off(s
     for owner, extra in (("somebody", {"top_k": 5}), ("vllm", {"top_k": 5, "min_p": 0.0, "repetition_penalty": 1.0})):
         server.owner = owner
         server.requests.clear()
-        run(policy_of(server).expand([new_tree().root], 1, sampling))
+        run(policy_of(server).extend([new_tree().root], sampling=sampling))
         [body] = server.generations
         assert {name: body[name] for name in ("temperature", "top_p", "max_tokens")} == {
             "temperature": 0.7, "top_p": 0.9, "max_tokens": 17,
@@ -273,11 +287,11 @@ def test_sampling_is_sent_as_it_is_and_what_servers_do_unasked_is_switched_off(s
         assert extra.items() <= body.items()
         assert 0 <= body["seed"] < 2**31
     server.requests.clear()
-    run(policy_of(server).expand([new_tree().root], 1))
+    run(policy_of(server).extend([new_tree().root]))
     assert server.generations[0]["top_k"] == -1
     server.owner = "somebody"
     server.requests.clear()
-    run(policy_of(server).expand([new_tree().root], 1))
+    run(policy_of(server).extend([new_tree().root]))
     assert "top_k" not in server.generations[0]
 
 
@@ -286,8 +300,8 @@ def test_chat_puts_the_conversation_and_has_the_solution_so_far_continued(server
 
     async def work() -> None:
         tree = new_tree()
-        [child] = await policy_of(server, chat=chat).expand([tree.root], 1)
-        await policy_of(server, chat=chat).expand([child], 1)
+        [child] = await policy_of(server, chat=chat).extend([tree.root])
+        await policy_of(server, chat=chat).extend([child])
 
     run(work())
     first, second = server.generations
@@ -308,20 +322,20 @@ def test_a_server_without_completions_is_talked_to_in_chat(server: FailingServer
     assert len(run(walk(policy, tree))) == 4
     assert all("messages" in body for body in server.requests[1:])
     with pytest.raises(GradatimError, match=r"answers 404 \(Not Found\); check the URL"):
-        run(policy_of(server, api="completions").expand([new_tree().root], 1))
+        run(policy_of(server, api="completions").extend([new_tree().root]))
 
 
 def test_a_rollout_takes_at_most_max_steps_and_is_cut_off_there(server: FailingServer) -> None:
     tree = new_tree()
-    [leaf] = run(policy_of(server).rollout([tree.root], 1, Sampling(max_steps=2, max_step_tokens=20)))
+    [leaf] = run(policy_of(server).extend([tree.root], steps=None, sampling=Sampling(max_steps=2, max_step_tokens=20)))
     assert [end for _, end in steps_of(leaf)] == [EndReason.BOUNDARY, EndReason.STEPS]
-    [leaf] = run(policy_of(server).rollout([tree.root], 1, Sampling(max_step_tokens=2)))
+    [leaf] = run(policy_of(server).extend([tree.root], steps=None, sampling=Sampling(max_step_tokens=2)))
     assert [(len(text), end) for text, end in steps_of(leaf)] == [(2, EndReason.LENGTH)]
 
 
 def test_steps_say_which_model_wrote_them(server: FailingServer) -> None:
     policy, tree = policy_of(server), new_tree()
-    children = run(policy.expand([tree.root], 2))
+    children = list(dict.fromkeys(run(policy.extend([tree.root], 2))))
     assert policy.model
     assert {child.step.source for child in children} == {f"server:{policy.model}"}
     assert policy.source == f"server:{policy.model}"
@@ -337,7 +351,7 @@ def test_a_step_is_cut_off_at_its_longest_length_and_not_before(owner: str) -> N
     ):
         with serving(lambda _, seed, text=text: list(text)) as server:  # type: ignore[misc]
             server.owner = owner
-            [child] = run(policy_of(server).expand([new_tree().root], 1, Sampling(max_step_tokens=longest)))
+            [child] = run(policy_of(server).extend([new_tree().root], sampling=Sampling(max_step_tokens=longest)))
             assert (child.step.text, child.step.end) == expected
 
 
@@ -345,10 +359,10 @@ def test_text_is_read_as_it_was_written_whatever_characters_it_has() -> None:
     text = 'é\u2028\x85\x0b😀 \\"x'  # some of these end a line in Python, and none of them in an event stream
     with serving(lambda _, seed: list(text)) as server:
         server.tokens_a_chunk = 2
-        [leaf] = run(policy_of(server).rollout([new_tree().root], 1))
+        [leaf] = run(policy_of(server).extend([new_tree().root], steps=None))
         assert leaf.text == text
         server.faults = [None, fail.events(json.dumps(_answer(text), ensure_ascii=False), "[DONE]")]
-        [child] = run(policy_of(server).expand([new_tree().root], 1))
+        [child] = run(policy_of(server).extend([new_tree().root]))
         assert child.text == text
 
 
@@ -366,7 +380,7 @@ def test_no_more_is_spent_than_the_budget_has_and_all_of_it_is_used(
 ) -> None:
     server.owner = owner
     tree = new_tree(limit=limit)
-    leaves = run(policy_of(server).rollout([tree.root], 3))
+    leaves = run(policy_of(server).extend([tree.root], 3, steps=None))
     needed = len(PROMPT) + 3 * 12
     if limit < len(PROMPT):
         assert (leaves, tree.budget.total) == ([], 0)
@@ -384,13 +398,13 @@ def test_what_is_not_known_is_read_once_and_what_the_policy_wrote_never(server: 
     async def work() -> None:
         policy, tree = policy_of(server), new_tree()
         imported = tree.add(tree.root, Step((), "9\n"))
-        await policy.expand([imported], 2)
+        await policy.extend([imported], 2)
         assert tree.budget.read("policy") == len(PROMPT) + 2
-        children = await policy.expand([tree.root], 2)
-        await policy.expand([*children, imported], 2)
+        children = list(dict.fromkeys(await policy.extend([tree.root], 2)))
+        await policy.extend([*children, imported], 2)
         assert tree.budget.read("policy") == len(PROMPT) + 2
         policy.release(tree)
-        await policy.expand([tree.root], 1)
+        await policy.extend([tree.root])
         assert tree.budget.read("policy") == 2 * len(PROMPT) + 2
 
     run(work())
@@ -400,14 +414,14 @@ def test_the_context_of_the_model_is_used_to_its_end() -> None:
     with serving(lambda text, seed: list("abcd\n" * 20)) as server:
         server.context = 40
         tree = new_tree()
-        [leaf] = run(policy_of(server).rollout([tree.root], 1, Sampling(max_step_tokens=16)))
+        [leaf] = run(policy_of(server).extend([tree.root], steps=None, sampling=Sampling(max_step_tokens=16)))
         assert len(PROMPT + leaf.text) == 40
         assert leaf.step.end is EndReason.LENGTH
         tree = new_tree(prompt="x" * 40)
         with pytest.raises(
             GradatimError, match=r"maximum context length is 40.*; use a shorter prompt, a lower max_st"
         ):
-            run(policy_of(server).rollout([tree.root], 1))
+            run(policy_of(server).extend([tree.root], steps=None))
 
 
 # Failures that pass
@@ -429,10 +443,10 @@ PASSING = {
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 def test_a_failure_that_passes_changes_nothing(server: FailingServer, fault: fail.Fault, waits: list[float]) -> None:
     expected = new_tree()
-    run(policy_of(server).expand([expected.root], 1))
+    run(policy_of(server).extend([expected.root]))
     server.faults = [None, fault, fault]
     tree = new_tree()
-    run(policy_of(server, timeout=0.3).expand([tree.root], 1))
+    run(policy_of(server, timeout=0.3).extend([tree.root]))
     assert tree.to_json() == expected.to_json()
     assert len(waits) == 2
     assert 0.25 <= waits[0] <= 0.5 <= waits[1] <= 1.0
@@ -445,7 +459,7 @@ def test_a_failure_that_lasts_is_one_sentence_with_the_url_and_what_to_do(
     server.faults = [None, fault, fault]
     tree = new_tree(limit=100)
     with pytest.raises(GradatimError) as error:
-        run(policy_of(server, timeout=0.3, retries=1).expand([tree.root], 1))
+        run(policy_of(server, timeout=0.3, retries=1).extend([tree.root]))
     assert server.url in str(error.value)
     assert "attempt 2 was the last, so check that the server runs" in str(error.value)
     assert "\n" not in str(error.value)
@@ -457,7 +471,7 @@ def test_a_server_that_is_not_there_is_an_error_at_once(scheme: str, waits: list
     with serving(writes) as server:
         url = server.url.replace("http", scheme, 1)
     tree = new_tree()
-    for attempt in (ServerPolicy(url).connect(), ServerPolicy(url).expand([tree.root], 1)):
+    for attempt in (ServerPolicy(url).connect(), ServerPolicy(url).extend([tree.root])):
         with pytest.raises(GradatimError) as error:
             run(attempt)
         assert str(error.value) == (
@@ -486,7 +500,7 @@ def test_a_server_that_answered_before_is_waited_for_and_the_user_is_told(
     with pytest.raises(
         GradatimError, match=rf"{server.url}/completions cannot be reached any more .Connection refused.*7"
     ):
-        run(policies[0].expand([new_tree().root], 1))
+        run(policies[0].extend([new_tree().root]))
     assert len(waits) == 6
     [told] = caplog.messages  # the first wait that is long; here no time passes until the others
     assert re.fullmatch(
@@ -498,7 +512,7 @@ def test_short_waits_are_not_told_of(
     server: FailingServer, waits: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     server.faults = [None, fail.status(503)]
-    run(policy_of(server).expand([new_tree().root], 1))
+    run(policy_of(server).extend([new_tree().root]))
     assert caplog.messages == []
 
 
@@ -550,11 +564,11 @@ def test_retry_after_is_honoured_and_too_long_a_one_is_not_waited_for(
     server: FailingServer, waits: list[float]
 ) -> None:
     server.faults = [None, fail.status(429, headers={"Retry-After": "17"})]
-    run(policy_of(server).expand([new_tree().root], 1))
+    run(policy_of(server).extend([new_tree().root]))
     assert waits == [17.0]
     server.faults = [None, fail.status(429, "come back tomorrow", {"Retry-After": "86400"})]
     with pytest.raises(GradatimError, match=r"429 \(come back tomorrow\); attempt 1 was the last"):
-        run(policy_of(server).expand([new_tree().root], 1))
+        run(policy_of(server).extend([new_tree().root]))
 
 
 # Failures that last
@@ -579,7 +593,7 @@ def test_what_will_not_pass_is_one_sentence_at_once(
     server.faults = [None, fault] + [fault] * (8 if "context" in message or "prompt" in message else 0)
     tree = new_tree(limit=100)
     with pytest.raises(GradatimError, match=message) as error:
-        run(policy_of(server, api="completions").expand([tree.root], 1))
+        run(policy_of(server, api="completions").extend([tree.root]))
     assert server.url in str(error.value)
     assert "\n" not in str(error.value)
     assert waits == []
@@ -621,7 +635,7 @@ def test_what_is_malformed_is_asked_for_again_and_then_one_sentence(
     server.faults = [None, fault, fault]
     tree = new_tree(limit=100)
     with pytest.raises(ProblemError, match=f"{message}.*; attempt 2 was the last") as error:
-        run(policy_of(server, api="completions", retries=1).expand([tree.root], 1))
+        run(policy_of(server, api="completions", retries=1).extend([tree.root]))
     assert server.url in str(error.value)
     assert "\n" not in str(error.value)
     assert str(error.value).isprintable()
@@ -650,7 +664,7 @@ def test_an_answer_is_kept_however_its_end_is_called(
         fault = fail.content(json.dumps({"choices": [{"index": 0, "text": "12", "finish_reason": finish}]}).encode())
     server.faults = [None] + [fault] * 6
     tree = new_tree()
-    [leaf] = run(policy_of(server).expand([tree.root], 1))
+    [leaf] = run(policy_of(server).extend([tree.root]))
     assert steps_of(leaf) == [("12", end)]
     assert tree.budget.written("policy") == (20 if finish == "length" else 1)
     assert len(server.faults) == (3 if finish is None else 5)  # it is asked again why it ended, twice
@@ -661,10 +675,10 @@ def test_what_follows_a_whole_answer_does_not_undo_it(server: FailingServer) -> 
     whole = json.dumps(_answer("12"))
     for trouble in ('{"error": {"message": "late"}}', "{", '{"choices": 3}', whole):
         server.faults = [None, fail.events(whole, trouble)]
-        [leaf] = run(policy_of(server).expand([new_tree().root], 1))
+        [leaf] = run(policy_of(server).extend([new_tree().root]))
         assert steps_of(leaf) == [("12", EndReason.END_OF_TEXT)]
     server.faults = [None, fail.hang_up_after(whole)]
-    [leaf] = run(policy_of(server).expand([new_tree().root], 1))
+    [leaf] = run(policy_of(server).extend([new_tree().root]))
     assert steps_of(leaf) == [("12", EndReason.END_OF_TEXT)]
 
 
@@ -684,7 +698,7 @@ def test_an_alias_of_a_model_is_taken_and_said_once(
 def test_another_model_of_the_server_s_own_list_is_refused(server: FailingServer) -> None:
     server.names, server.answers_as = ["a", "b"], "b"
     with pytest.raises(GradatimError, match=r"asked for the model 'a' but answers with 'b', which it lists as another"):
-        run(policy_of(server, model="a").expand([new_tree().root], 1))
+        run(policy_of(server, model="a").extend([new_tree().root]))
 
 
 # What is not told
@@ -747,7 +761,7 @@ def test_what_arrived_is_kept_when_another_request_fails(server: FailingServer) 
     server.faults = [None, None, None, fail.status(400, "no"), None]
     tree = new_tree()
     with pytest.raises(GradatimError, match=r"400 \(no\)"):
-        run(policy_of(server, concurrency=1).expand([tree.root], 4))
+        run(policy_of(server, concurrency=1).extend([tree.root], 4))
     assert sum(child.multiplicity for child in tree.root.children) == 3
     assert tree.budget.written("policy") == 3 * 4
 
@@ -755,28 +769,28 @@ def test_what_arrived_is_kept_when_another_request_fails(server: FailingServer) 
 def test_a_key_is_sent_and_taken_from_the_environment(server: FailingServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.key = "secret"
     with pytest.raises(GradatimError, match=r"401 \(Incorrect API key provided\)") as error:
-        run(policy_of(server, api_key="wrong").expand([new_tree().root], 1))
+        run(policy_of(server, api_key="wrong").extend([new_tree().root]))
     assert "wrong" not in str(error.value)
-    assert run(policy_of(server, api_key="secret").expand([new_tree().root], 1))
+    assert run(policy_of(server, api_key="secret").extend([new_tree().root]))
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    assert run(policy_of(server).expand([new_tree().root], 1))
+    assert run(policy_of(server).extend([new_tree().root]))
 
 
 def test_the_only_model_is_taken_and_several_are_listed(server: FailingServer) -> None:
     policy = policy_of(server)
     before = policy.model
-    assert run(policy.expand([new_tree().root], 1))
+    assert run(policy.extend([new_tree().root]))
     assert (before, policy.model) == (None, "model")
     server.names = ["a", "b"]
     with pytest.raises(GradatimError, match=r"has 2 models; name one of them with model=.NAME.: a, b"):
-        run(policy_of(server).expand([new_tree().root], 1))
-    assert run(policy_of(server, model="b").expand([new_tree().root], 1))
+        run(policy_of(server).extend([new_tree().root]))
+    assert run(policy_of(server, model="b").extend([new_tree().root]))
     with pytest.raises(GradatimError, match=r"has no model 'c'; valid: a, b"):
-        run(policy_of(server, model="c", api="completions").expand([new_tree().root], 1))
+        run(policy_of(server, model="c", api="completions").extend([new_tree().root]))
     server.names = None
     with pytest.raises(GradatimError, match="does not list its models; name one"):
-        run(policy_of(server).expand([new_tree().root], 1))
-    assert run(policy_of(server, model="anything").expand([new_tree().root], 1))
+        run(policy_of(server).extend([new_tree().root]))
+    assert run(policy_of(server, model="anything").extend([new_tree().root]))
 
 
 def test_ends_and_counts_of_servers_that_are_not_quite_openai_s_are_read(server: FailingServer) -> None:
@@ -786,7 +800,7 @@ def test_ends_and_counts_of_servers_that_are_not_quite_openai_s_are_read(server:
     ]
     server.faults = [None, fail.events(*map(json.dumps, events), "[DONE]")]
     tree = new_tree()
-    [leaf] = run(policy_of(server).expand([tree.root], 1))
+    [leaf] = run(policy_of(server).extend([tree.root]))
     assert steps_of(leaf) == [("1", EndReason.END_OF_TEXT)]
     assert tree.budget.written("policy") == 2
 
@@ -795,29 +809,29 @@ def test_ends_and_counts_of_servers_that_are_not_quite_openai_s_are_read(server:
 def test_a_model_may_answer_with_its_version(server: FailingServer, answered: str) -> None:
     server.names = None
     server.faults = [None, fail.content(json.dumps(_answer("1\n") | {"model": answered}).encode())]
-    assert run(policy_of(server, model="m").expand([new_tree().root], 1))
+    assert run(policy_of(server, model="m").extend([new_tree().root]))
 
 
 def test_a_server_is_asked_without_what_it_refuses_if_that_can_be_done_without(server: FailingServer) -> None:
     server.refuses = frozenset({"logprobs", "stream_options", "seed"})
     tree = new_tree()
-    assert run(policy_of(server).expand([tree.root], 3))
+    assert run(policy_of(server).extend([tree.root], 3))
     assert all(not child.step.log_probabilities for child in tree.root.children)
     with pytest.raises(GradatimError, match="logprobs"):
-        run(policy_of(server, require_log_probabilities=True).expand([new_tree().root], 1))
+        run(policy_of(server, require_log_probabilities=True).extend([new_tree().root]))
     server.refuses = frozenset({"top_k"})
     with pytest.raises(GradatimError, match=r"Unexpected fields in the request: top_k\); change the setting"):
-        run(policy_of(server).expand([new_tree().root], 1, Sampling(top_k=3)))
+        run(policy_of(server).extend([new_tree().root], sampling=Sampling(top_k=3)))
     server.faults = [fail.status(400, "Use 'max_completion_tokens' instead.")]
     server.refuses = frozenset()
-    assert run(policy_of(server).expand([new_tree().root], 2))
+    assert run(policy_of(server).extend([new_tree().root], 2))
     assert "max_completion_tokens" in server.generations[-1]
 
 
 def test_log_probabilities_that_are_demanded_and_do_not_come_are_an_error(server: FailingServer) -> None:
     server.shows -= {"logprobs"}
     with pytest.raises(GradatimError, match="sends no log-probabilities; use a server that does"):
-        run(policy_of(server, require_log_probabilities=True).expand([new_tree().root], 1))
+        run(policy_of(server, require_log_probabilities=True).extend([new_tree().root]))
 
 
 def test_chat_that_does_not_continue_is_found_out() -> None:
@@ -836,14 +850,14 @@ def test_chat_that_does_not_continue_is_found_out() -> None:
     with serving(writes) as server:
         server.faults = [None, fail.events(json.dumps({"choices": [reasoning]}))]
         with pytest.raises(GradatimError, match="reasoning apart from its answer"):
-            run(policy_of(server, api="chat").expand([new_tree().root], 1))
+            run(policy_of(server, api="chat").extend([new_tree().root]))
 
 
 def test_a_server_that_does_not_keep_to_what_its_kind_promises_is_still_read_exactly(server: FailingServer) -> None:
     server.owner, tree = "vllm", new_tree()
     silent = {"choices": [{"index": 0, "text": "1", "finish_reason": "stop"}]}  # does not say what ended it
     server.faults = [None, fail.events(json.dumps(silent))]
-    [leaf] = run(policy_of(server).expand([tree.root], 1))
+    [leaf] = run(policy_of(server).extend([tree.root]))
     assert (leaf.step.text[3:], leaf.step.end) == ("\n", EndReason.BOUNDARY)
     assert "stop" not in server.generations[-1]
 
@@ -855,8 +869,8 @@ def test_wrong_settings_are_refused_at_once() -> None:
     for options in ({"concurrency": 0}, {"retries": -1}, {"timeout": 0}, {"requests_per_minute": -2}):
         with pytest.raises(GradatimError, match="a server policy needs concurrency of at least 1"):
             ServerPolicy("http://127.0.0.1:1", **options)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="n must be at least 1"):
-        run(ServerPolicy("http://127.0.0.1:1").expand([], 0))
+    with pytest.raises(ValueError, match="n must be at least 0"):
+        run(ServerPolicy("http://127.0.0.1:1").extend([], -1))
 
 
 def test_urls_are_known_from_names() -> None:
@@ -878,7 +892,7 @@ def test_requests_are_kept_apart() -> None:
     with serving(noting) as server:
         policy = policy_of(server, requests_per_minute=1200)
         for _ in range(2):  # in an event loop each
-            run(policy.expand([new_tree().root], 3))
+            run(policy.extend([new_tree().root], 3))
     arrived.sort()
     gaps = [later - earlier for earlier, later in itertools.pairwise(arrived)]
     assert len(gaps) == 7
@@ -896,7 +910,7 @@ def test_at_most_so_many_requests_are_under_way() -> None:
         return writes(text, seed)
 
     with serving(slowly) as server:
-        run(policy_of(server, concurrency=2).expand([new_tree().root], 8))
+        run(policy_of(server, concurrency=2).extend([new_tree().root], 8))
     assert most[0] <= 2
 
 
@@ -935,12 +949,12 @@ def test_a_policy_can_be_used_from_one_event_loop_after_the_other(server: Failin
     policy = policy_of(server)
     trees = [new_tree(seed) for seed in range(3)]
     for tree in trees:
-        assert run(policy.expand([tree.root], 4))
+        assert run(policy.extend([tree.root], 4))
 
     async def use_and_close() -> None:
-        await policy.expand([trees[0].root], 1)
+        await policy.extend([trees[0].root])
         await policy.close()
-        await policy.expand([trees[0].root], 1)
+        await policy.extend([trees[0].root])
         await policy.close()
 
     run(use_and_close())

@@ -176,12 +176,12 @@ def test_the_budget_goes_to_one_draw_after_the_other(server: FailingServer, kind
     """What draws of a limited tree have is what they have without a limit, cut off where the budget ends."""
     make(server, kind)
     free = new_tree(None)
-    drawn = used(server, lambda policy: policy.rollout([free.root], 5), 1, SAMPLING)
+    drawn = used(server, lambda policy: policy.extend([free.root], 5, steps=None), 1, SAMPLING)
     prompt, needed = len(free.problem.prompt), sum(map(cost, drawn))
     assert free.budget.total == prompt + needed
     for limit in range(prompt, free.budget.total + 3, 3):
         tree = new_tree(limit)
-        found = used(server, lambda policy, tree=tree: policy.rollout([tree.root], 5), concurrency, SAMPLING)
+        found = used(server, lambda policy, tree=tree: policy.extend([tree.root], 5, steps=None), concurrency, SAMPLING)
         left, expected = limit - prompt, []
         for leaf in drawn:
             if left:
@@ -257,7 +257,7 @@ def test_a_draw_that_fails_is_an_error_only_within_the_budget(concurrency: int) 
     """And the draws behind it have what they have elsewhere."""
     free = new_tree(None)
     with serving(writes, Delayed) as server:
-        drawn = used(server, lambda policy: policy.rollout([free.root], 4), 1, SAMPLING)
+        drawn = used(server, lambda policy: policy.extend([free.root], 4, steps=None), 1, SAMPLING)
         fourth = server.generations[3]["seed"]
 
     class Failing(Delayed):
@@ -275,7 +275,7 @@ def test_a_draw_that_fails_is_an_error_only_within_the_budget(concurrency: int) 
         for limit in (before, before + 1, before + 100):
             tree = new_tree(limit)
             with pytest.raises(GradatimError) if limit > before else nullcontext():
-                used(server, lambda policy, tree=tree: policy.rollout([tree.root], 4), concurrency, SAMPLING)
+                used(server, lambda policy, tree=tree: policy.extend([tree.root], 4, steps=None), concurrency, SAMPLING)
             assert tree.budget.total == before
             assert sum(node.multiplicity for node in tree.root.children) == 3
 
@@ -286,7 +286,7 @@ def test_what_is_certain_to_lie_beyond_the_budget_is_not_asked_for(server: Faili
         for limit in (12, 40, 80):
             server.requests.clear()
             tree = new_tree(limit)
-            found = used(server, lambda policy, tree=tree: policy.rollout([tree.root], 60), 1, SAMPLING)
+            found = used(server, lambda policy, tree=tree: policy.extend([tree.root], 60, steps=None), 1, SAMPLING)
             assert tree.budget.spent
             assert len(server.generations) == len(found)  # one after the other, nothing is in vain
             permitted = [body["max_tokens"] for body in server.generations]
@@ -294,7 +294,7 @@ def test_what_is_certain_to_lie_beyond_the_budget_is_not_asked_for(server: Faili
             assert permitted[0] <= limit
             server.requests.clear()
             tree = new_tree(limit)
-            used(server, lambda policy, tree=tree: policy.rollout([tree.root], 60), 7, SAMPLING)
+            used(server, lambda policy, tree=tree: policy.extend([tree.root], 60, steps=None), 7, SAMPLING)
             assert len(server.generations) <= len(found) + 2 * 7
 
 
@@ -302,7 +302,7 @@ def test_calls_on_one_tree_are_charged_in_the_order_in_which_they_were_made(serv
     def work(policy: ServerPolicy, tree: Tree) -> Any:
         imported = tree.add(tree.root, Step((), "imported\n"))
         return asyncio.gather(
-            policy.rollout([tree.root], 3), policy.expand([imported], 2), policy.expand([tree.root], 2)
+            policy.extend([tree.root], 3, steps=None), policy.extend([imported], 2), policy.extend([tree.root], 2)
         )
 
     for limit in range(4, 70, 6):
@@ -316,12 +316,12 @@ def test_a_search_that_is_cancelled_leaves_its_tree_usable(server: FailingServer
     tree = new_tree(60)
 
     async def work(policy: ServerPolicy) -> None:
-        first = asyncio.create_task(policy.rollout([tree.root], 5))
+        first = asyncio.create_task(policy.extend([tree.root], 5, steps=None))
         await asyncio.sleep(0.01)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
-        assert await policy.rollout([tree.root], 1)
+        assert await policy.extend([tree.root], steps=None)
 
     used(server, work, 2, SAMPLING)
     assert tree.budget.total <= 60

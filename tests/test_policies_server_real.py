@@ -96,7 +96,7 @@ async def walk(policy: ServerPolicy | TransformersPolicy, tree: Tree) -> Node:
     """The end of the path of likeliest steps."""
     node = tree.root
     while node.open:
-        [node] = await policy.expand([node], 1, GREEDY)
+        [node] = await policy.extend([node], sampling=GREEDY)
     return node
 
 
@@ -112,7 +112,7 @@ def test_greedy_steps_are_those_of_the_engine_and_tokens_are_counted_alike(polic
     for problem in Countdown().problems("test", 3):
         there, here, whole = Tree(problem), Tree(problem), Tree(problem)
         server_leaf, engine_leaf = run(policy, walk(policy, there)), asyncio.run(walk(engine, here))
-        [rolled] = run(policy, policy.rollout([whole.root], 1, GREEDY))
+        [rolled] = run(policy, policy.extend([whole.root], steps=None, sampling=GREEDY))
         for leaf in (server_leaf, rolled):
             assert [(node.step.text, node.step.end) for node in leaf.path()[1:]] == [
                 (node.step.text, node.step.end) for node in engine_leaf.path()[1:]
@@ -125,8 +125,8 @@ def test_greedy_steps_are_those_of_the_engine_and_tokens_are_counted_alike(polic
 def test_sampled_steps_are_the_tasks_within_the_budget(policy: ServerPolicy) -> None:
     task = Countdown()
     tree = Tree(task.problems("test", 1)[0], budget=Budget(150))
-    children = run(policy, policy.expand([tree.root], 4))
-    leaves = run(policy, policy.rollout(children, 1))
+    children = list(dict.fromkeys(run(policy, policy.extend([tree.root], 4))))
+    leaves = run(policy, policy.extend(children, steps=None))
     grade(tree, task)
     assert len(tree.root.children) > 1
     assert all(node.step.text.count("\n") <= 1 for node in tree.nodes)
@@ -138,4 +138,4 @@ def test_sampled_steps_are_the_tasks_within_the_budget(policy: ServerPolicy) -> 
 def test_another_model_is_refused(url: str) -> None:
     policy = ServerPolicy(url, model="other", retries=3)
     with pytest.raises(GradatimError, match=r"answers 400 \(Server is pinned to"):
-        run(policy, policy.expand([Tree(Countdown().problems("test", 1)[0]).root], 1))
+        run(policy, policy.extend([Tree(Countdown().problems("test", 1)[0]).root]))

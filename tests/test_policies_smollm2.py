@@ -39,7 +39,7 @@ def model() -> Any:
 
 
 def rollout(policy: TransformersPolicy, problem: Problem, sampling: Sampling, n: int = 1) -> list[Node]:
-    return asyncio.run(policy.rollout([Tree(problem, seed=1).root], n, sampling))
+    return asyncio.run(policy.extend([Tree(problem, seed=1).root], n, steps=None, sampling=sampling))
 
 
 def largest_difference(model: Any, leaf: Node) -> float:

@@ -14,7 +14,7 @@ import torch
 import fake_vllm
 from failing_server import FailingServer, serving
 from gradatim import Problem, Tree
-from gradatim.policies.base import Policy, PolicyEngine, Sampling
+from gradatim.policies.base import Policy, Sampling
 from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
 from gradatim.policies.server import ServerPolicy
 from gradatim.policies.transformers import TransformersPolicy
@@ -100,7 +100,7 @@ def policy(
     memory: tuple[Any, Any],
     server: FailingServer,
     monkeypatch: pytest.MonkeyPatch,
-) -> PolicyEngine | ScriptedPolicy:
+) -> Policy:
     sampling = Sampling(temperature=0.0, max_step_tokens=LONGEST, max_steps=9, solution_end=TASK.solution_end)
     model, tokenizer = memory
     kind = str(request.param)
@@ -131,20 +131,18 @@ def expected_tokens(question: str) -> int:
 async def one_by_one(policy: Policy, tree: Tree) -> Node:
     node = tree.root
     while node.open:
-        (node,) = await policy.expand([node], 1)
+        (node,) = await policy.extend([node])
     return node
 
 
 async def at_once(policy: Policy, tree: Tree) -> Node:
-    (leaf,) = await policy.rollout([tree.root], 1)
+    (leaf,) = await policy.extend([tree.root], steps=None)
     return leaf
 
 
 @pytest.mark.parametrize("question", DOCUMENTS)
 @pytest.mark.parametrize("work", [one_by_one, at_once])
-def test_every_engine_ends_a_solution_at_the_same_place(
-    policy: PolicyEngine | ScriptedPolicy, work: Any, question: str
-) -> None:
+def test_every_engine_ends_a_solution_at_the_same_place(policy: Policy, work: Any, question: str) -> None:
     tree = Tree(problem_of(question))
 
     async def main() -> Node:

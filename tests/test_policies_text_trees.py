@@ -75,8 +75,8 @@ def test_a_tree_of_text_is_continued_from_its_text(new_policy: Callable[[], Any]
         node: [*PROMPT, *_tokens(first), *(_tokens(second) if node is second else ())] for node in (first, second)
     }
     for node in (first, second):
-        children = asyncio.run(policy.expand([node], 4))
-        leaves = asyncio.run(policy.rollout([node], 3))
+        children = list(dict.fromkeys(asyncio.run(policy.extend([node], 4))))
+        leaves = asyncio.run(policy.extend([node], 3, steps=None))
         assert children
         assert len(leaves) == 3
         for leaf in (*children, *leaves):
@@ -85,10 +85,10 @@ def test_a_tree_of_text_is_continued_from_its_text(new_policy: Callable[[], Any]
     assert tree.budget.read("policy") == len(before[second])  # each token of the imported path was read once
     assert tree.root.step.tokens == ()  # the tree is text still
     deeper = next(child for child in second.children if child.open)
-    [leaf] = asyncio.run(policy.expand([deeper], 1))
+    [leaf] = asyncio.run(policy.extend([deeper]))
     assert follows(policy, policy._transcript.counterpart(deeper).tokens, leaf, deeper) < 1e-5
     policy.release(tree)
-    assert asyncio.run(policy.expand([first], 1))
+    assert asyncio.run(policy.extend([first]))
 
 
 def test_an_observation_is_read_once_and_conditions_what_follows(new_policy: Callable[[], Any]) -> None:
@@ -128,7 +128,7 @@ def test_rollouts_of_imported_steps_are_sampled_from_those_steps() -> None:
 
 def test_a_budget_ends_in_a_tree_of_text_as_in_any(new_policy: Callable[[], Any]) -> None:
     tree, first, _ = text_tree(limit=9)  # the prompt and the first step take 7
-    children = asyncio.run(new_policy().rollout([first], 3))
+    children = asyncio.run(new_policy().extend([first], 3, steps=None))
     assert sum(len(node.step.log_probabilities) for node in children[0].path()[2:]) == 2
     assert len(children) == 1
     assert tree.budget.spent
@@ -138,15 +138,15 @@ def test_tokens_of_another_tokenizer_are_refused(new_policy: Callable[[], Any]) 
     """Even where both tokenizers write the prompt in the same ids."""
     other = word_tokenizer(60)
     tree = Tree(Problem("a", prompt(*PROMPT)))
-    asyncio.run(TransformersPolicy(tiny_causal(vocabulary=60), other, sampling=SHORT).expand([tree.root], 3))
+    asyncio.run(TransformersPolicy(tiny_causal(vocabulary=60), other, sampling=SHORT).extend([tree.root], 3))
     policy = new_policy()
     with pytest.raises(GradatimError, match="grown with another tokenizer or prompt; start a new tree"):
-        asyncio.run(policy.expand([tree.root], 1))
+        asyncio.run(policy.extend([tree.root]))
     again = Tree.from_json(tree.to_json())
     with pytest.raises(GradatimError, match="grown with another tokenizer"):
-        asyncio.run(policy.rollout([again.root], 1))
+        asyncio.run(policy.extend([again.root], steps=None))
     copy = tokenized(again, policy.tokenizer)
-    assert asyncio.run(policy.expand([copy.root], 1))
+    assert asyncio.run(policy.extend([copy.root]))
     assert in_tokens_of(copy, policy.tokenizer) is copy
     assert in_tokens_of(tree, policy.tokenizer) is not tree
 
@@ -161,14 +161,14 @@ def test_a_tree_stored_before_tokenizers_were_noted_tells_by_its_text(new_policy
 
     policy = new_policy()
     grown = Tree(Problem("a", prompt(*PROMPT)))
-    asyncio.run(policy.expand([grown.root], 6))
+    asyncio.run(policy.extend([grown.root], 6))
     own = without_tokenizer()
-    assert asyncio.run(policy.expand([own.root], 1))
+    assert asyncio.run(policy.extend([own.root]))
     assert own.tokenizer == grown.tokenizer
     tokenizer = byte_pair_tokenizer(["2 + 3 = 5\nso 5 * 4 = 20\n"] * 20)
     stranger = TransformersPolicy(tiny_causal(vocabulary=len(tokenizer)), tokenizer, sampling=SHORT)
     with pytest.raises(GradatimError, match="grown with another tokenizer or prompt; start a new tree"):
-        asyncio.run(stranger.expand([without_tokenizer().root], 1))
+        asyncio.run(stranger.extend([without_tokenizer().root]))
 
 
 def test_a_reward_model_reads_text_steps_behind_a_prompt_of_tokens() -> None:
@@ -213,8 +213,8 @@ def test_steps_say_which_weights_wrote_them() -> None:
     policy.refresh()
     assert policy.source != before
     tree = Tree(Problem("a", prompt(*PROMPT)))
-    asyncio.run(same.expand([tree.root], 2))
-    asyncio.run(policy.expand([tree.root], 6))
+    asyncio.run(same.extend([tree.root], 2))
+    asyncio.run(policy.extend([tree.root], 6))
     assert {child.step.source for child in tree.root.children} == {before, policy.source}
     assert [node.step for node in Tree.from_json(tree.to_json()).nodes] == [node.step for node in tree.nodes]
 
@@ -249,7 +249,7 @@ def test_the_same_sampling_gives_the_same_text_in_both_kinds_of_tree() -> None:
     sampling = Sampling(max_step_tokens=6, max_steps=4)
     policy: Policy = make_policy()
     texts = [
-        [leaf.text for leaf in asyncio.run(policy.rollout([each.nodes[first.id]], 4, sampling))]  # type: ignore[arg-type]
+        [leaf.text for leaf in asyncio.run(policy.extend([each.nodes[first.id]], 4, steps=None, sampling=sampling))]  # type: ignore[arg-type]
         for each in (tree, copy)
     ]
     assert texts[0] == texts[1]

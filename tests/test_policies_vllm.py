@@ -53,10 +53,10 @@ def steps(tree: Tree) -> list[Any]:
 
 async def grow(policy: Policy, tree: Tree, sampling: Sampling) -> list[Node]:
     """Steps, steps below them, and rollouts below those."""
-    nodes = await policy.expand([tree.root], 3, sampling)
+    nodes = list(dict.fromkeys(await policy.extend([tree.root], 3, sampling=sampling)))
     for _ in range(2):
-        nodes = await policy.expand([node for node in nodes if node.open], 2, sampling)
-    return await policy.rollout([tree.root, *(node for node in nodes if node.open)], 2, sampling)
+        nodes = list(dict.fromkeys(await policy.extend([node for node in nodes if node.open], 2, sampling=sampling)))
+    return await policy.extend([tree.root, *(node for node in nodes if node.open)], 2, steps=None, sampling=sampling)
 
 
 @pytest.mark.parametrize("step_end", [(" 9", " 30"), (" 11 30", " 9"), (" 30",)])
@@ -98,7 +98,7 @@ def test_what_all_searches_wait_for_is_one_round() -> None:
 
     async def work() -> None:
         trees = [new_tree(number) for number in range(5, 9)]
-        await asyncio.gather(*(policy.expand([tree.root], 3) for tree in trees))
+        await asyncio.gather(*(policy.extend([tree.root], 3) for tree in trees))
 
     run(work())
     assert policy.llm.rounds == [12]
@@ -106,12 +106,12 @@ def test_what_all_searches_wait_for_is_one_round() -> None:
 
 def test_tokens_written_after_a_stop_string_are_dropped_and_do_not_count() -> None:
     whole = new_tree()
-    [leaf] = run(new_policy().rollout([whole.root], 1, Sampling(max_step_tokens=6)))
+    [leaf] = run(new_policy().extend([whole.root], steps=None, sampling=Sampling(max_step_tokens=6)))
     sampling = Sampling(max_step_tokens=40, step_end=(TOKENIZER.decode([leaf.step.tokens[2]]),))
     policy, tree, expected = new_policy(), new_tree(), new_tree()
     policy.llm.extra = 2
-    [child] = run(policy.expand([tree.root], 1, sampling))
-    [same] = run(new_policy().expand([expected.root], 1, sampling))
+    [child] = run(policy.extend([tree.root], sampling=sampling))
+    [same] = run(new_policy().extend([expected.root], sampling=sampling))
     assert child.open
     assert (child.step, tree.budget) == (same.step, expected.budget)
     assert tree.budget.written("policy") == len(child.step.tokens) <= 3
@@ -122,18 +122,19 @@ def test_a_long_rollout_takes_several_rounds_and_ends_with_the_context() -> None
     policy = new_policy()
     policy.llm.llm_engine.model_config.max_model_len = 30
     policy = VllmPolicy(policy.llm, TOKENIZER)
-    [leaf] = run(policy.rollout([tree.root], 1, Sampling(temperature=0.0, step_end=("never",), max_step_tokens=100)))
+    unbounded = Sampling(temperature=0.0, step_end=("never",), max_step_tokens=100)
+    [leaf] = run(policy.extend([tree.root], steps=None, sampling=unbounded))
     assert leaf.step.end in (EndReason.LENGTH, EndReason.END_OF_TEXT)
     assert len(leaf.tokens) <= 30
     with pytest.warns(UserWarning, match="has 30 tokens, but the policy's model reads and writes at most 30"):
-        assert run(policy.expand([Tree(Problem("long", prompt(*[5] * 30))).root, tree.root], 1))
+        assert run(policy.extend([Tree(Problem("long", prompt(*[5] * 30))).root, tree.root]))
     assert policy.too_long.count == 1
 
 
 @pytest.mark.parametrize("limit", range(0, 60, 7))
 def test_no_more_is_spent_than_the_budget_has(limit: int) -> None:
     tree = new_tree(limit=limit)
-    leaves = run(new_policy().rollout([tree.root], 3, SAMPLED))
+    leaves = run(new_policy().extend([tree.root], 3, steps=None, sampling=SAMPLED))
     assert tree.budget.total <= limit
     if limit < 4:
         assert (leaves, tree.budget.total) == ([], 0)
@@ -147,7 +148,7 @@ def test_the_model_is_loaded_with_what_the_policy_needs() -> None:
     assert policy.llm.options == {"enable_prefix_caching": True, "logprobs_mode": "raw_logprobs", "dtype": "float32"}
     assert isinstance(policy, Policy)
     tree = Tree(Countdown().problems("test", 1)[0])
-    assert len(run(policy.expand([tree.root], 1))) == 1
+    assert len(run(policy.extend([tree.root]))) == 1
     policy.release(tree)
     with pytest.raises(GradatimError, match="there is no folder"):
         VllmPolicy.from_pretrained("/nowhere/at/all")
@@ -158,13 +159,13 @@ def test_what_vllm_says_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch)
     policy.llm.fails = RuntimeError("CUDA out of memory\nmore")
     tree = new_tree(limit=100)
     with pytest.raises(GradatimError, match=r"^vLLM failed: RuntimeError CUDA out of memory$"):
-        run(policy.expand([tree.root], 2))
+        run(policy.extend([tree.root], 2))
     assert tree.budget.written("policy") == 0
     policy.llm.fails = None
-    assert run(policy.expand([tree.root], 2, SAMPLED))
+    assert run(policy.extend([tree.root], 2, sampling=SAMPLED))
     monkeypatch.setattr(fake_vllm.LLM, "_complete", lambda self, tokens, parameters: _aborted())
     with pytest.raises(GradatimError, match="vLLM ended a request for the reason 'abort'"):
-        run(policy.expand([tree.root], 1))
+        run(policy.extend([tree.root]))
     monkeypatch.setattr(fake_vllm.LLM, "__init__", _refuse)
     with pytest.raises(GradatimError, match=r"vLLM cannot load the model '.*countdown': no GPU"):
         VllmPolicy.from_pretrained("shipped:countdown")
@@ -184,15 +185,15 @@ def _refuse(self: Any, **options: Any) -> None:
 def test_a_search_that_is_cancelled_leaves_the_others_alone() -> None:
     async def work() -> Tree:
         policy, tree = new_policy(sampling=SAMPLED), new_tree(limit=1000)
-        gone = asyncio.create_task(policy.expand([new_tree(9).root], 2))
-        stays = asyncio.create_task(policy.expand([tree.root], 2))
+        gone = asyncio.create_task(policy.extend([new_tree(9).root], 2))
+        stays = asyncio.create_task(policy.extend([tree.root], 2))
         await asyncio.sleep(0)
         gone.cancel()
         await stays
         return tree
 
     tree, alone = run(work()), new_tree(limit=1000)
-    run(new_policy(sampling=SAMPLED).expand([alone.root], 2))
+    run(new_policy(sampling=SAMPLED).extend([alone.root], 2))
     assert tree.to_json() == alone.to_json()
 
 
@@ -222,5 +223,5 @@ def test_a_log_probability_that_is_no_number_is_an_error(value: float, monkeypat
     with pytest.raises(
         GradatimError, match=r"gives -?(nan|inf) for the log-probability .* the model's numbers overflow"
     ):
-        run(new_policy().rollout([tree.root], 1, SAMPLED))
+        run(new_policy().extend([tree.root], steps=None, sampling=SAMPLED))
     assert len(tree) == 1

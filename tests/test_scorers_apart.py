@@ -22,7 +22,7 @@ def shape(tree: Tree) -> list[tuple[str, int, int, str]]:
 
 def grown(policy: Policy) -> Tree:
     tree = new_tree(problems(1)[0])
-    asyncio.run(policy.rollout([tree.root], 3))
+    asyncio.run(policy.extend([tree.root], 3, steps=None))
     return tree
 
 

@@ -152,7 +152,7 @@ def test_policy_and_scorer_work_on_one_tree() -> None:
     async def beam() -> None:
         frontier = [tree.root]
         for _ in range(4):
-            children = await policy.expand(frontier, 4)
+            children = list(dict.fromkeys(await policy.extend(frontier, 4)))
             await scorer.score(children)
             frontier = sorted((n for n in children if n.open), key=lambda n: -n.scores["process_reward"])[:3]
 

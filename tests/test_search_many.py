@@ -22,7 +22,7 @@ from scripted_countdown import (
     arbitrary_scorer,
     new_tree,
     problems,
-    random_policy,
+    random_moves,
 )
 
 Search = Callable[[Tree, Policy], Awaitable[object]]
@@ -39,7 +39,7 @@ SEARCHES: list[Search] = [
 @pytest.mark.parametrize("limit", [None, 400])
 def test_results_do_not_depend_on_how_many_run_at_once(search: Search, limit: int | None) -> None:
     def run(in_flight: int, seed: int) -> list[dict[str, Any]]:
-        policy = DelayedPolicy(random_policy(noise=0.1), seed)
+        policy = DelayedPolicy(random_moves(noise=0.1), seed)
         trees = [new_tree(problem, seed=3, limit=limit) for problem in problems(8)]
         return [
             tree.to_json() for tree in asyncio.run(search_many(trees, lambda tree: search(tree, policy), in_flight))

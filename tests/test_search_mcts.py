@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Sampling
+from gradatim.policies.scripted import ScriptedPolicy
 from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.search import Mcts, best_of_n
 from gradatim.search.mcts import Rule, _State, priors, puct, uct
@@ -206,13 +207,9 @@ def test_rollouts_give_finished_steps_the_verifiers_reward() -> None:
 
 
 def test_cut_off_steps_are_worth_nothing() -> None:
-    class CuttingPolicy(ListingPolicy):
-        async def expand(self, nodes: object, n: int, sampling: object = None) -> list[Node]:
-            assert isinstance(nodes, list)
-            return [node.tree.add(node, Step((1,), "x", end=EndReason.LENGTH)) for node in nodes]
-
+    policy = ScriptedPolicy(random_moves(), Sampling(max_step_tokens=1))
     tree = new_tree()
-    asyncio.run(Mcts(simulations=5)(tree, CuttingPolicy(random_moves()), arbitrary_scorer()))
+    asyncio.run(Mcts(simulations=5)(tree, policy, arbitrary_scorer()))
     assert tree.nodes[1].scores == {"mcts": 0.0}
 
 
@@ -223,7 +220,7 @@ def test_a_search_goes_on_where_another_stopped() -> None:
         for part in (5, 1, 18):
             in_parts = Tree.from_json(in_parts.to_json())
             asyncio.run(Mcts(simulations=part, rule=rule, wave=1)(in_parts, random_policy(), arbitrary_scorer()))
-        assert in_parts.to_json() == at_once.to_json()
+        assert in_parts.to_json()["nodes"] == at_once.to_json()["nodes"]
 
 
 def test_what_cannot_be_searched_is_refused() -> None:

@@ -37,7 +37,7 @@ def whole_tree(problem: Problem) -> Tree:
     policy = ListingPolicy(random_moves())
     frontier = [tree.root]
     while frontier:
-        frontier = asyncio.run(policy.expand(frontier, EVERYTHING))
+        frontier = asyncio.run(policy.extend(frontier, EVERYTHING))
     for node in tree.nodes[1:]:
         node.scores["arbitrary"] = arbitrary_value(node)
     return tree

@@ -31,7 +31,7 @@ def test_it_is_a_policy() -> None:
 
 def test_log_probabilities_follow_the_chain_rule() -> None:
     tree = new_tree()
-    children = asyncio.run(ScriptedPolicy(three_steps).expand([tree.root], 50))
+    children = list(dict.fromkeys(asyncio.run(ScriptedPolicy(three_steps).extend([tree.root], 50))))
     by_text = {child.step.text: child.step for child in children}
     assert by_text["ab\n"].log_probabilities == pytest.approx((math.log(0.8), math.log(0.5 / 0.8), 0.0))
     assert by_text["ac\n"].log_probabilities == pytest.approx((math.log(0.8), math.log(0.3 / 0.8), 0.0))
@@ -42,7 +42,7 @@ def test_log_probabilities_follow_the_chain_rule() -> None:
 
 def test_draws_follow_the_distribution() -> None:
     tree = new_tree()
-    children = asyncio.run(ScriptedPolicy(three_steps).expand([tree.root], 4000))
+    children = list(dict.fromkeys(asyncio.run(ScriptedPolicy(three_steps).extend([tree.root], 4000))))
     shares = {child.step.text: child.multiplicity / 4000 for child in children}
     assert shares == pytest.approx({"ab\n": 0.5, "ac\n": 0.3, "b": 0.2}, abs=0.03)
 
@@ -59,7 +59,7 @@ def test_draws_follow_the_distribution() -> None:
     ],
 )
 def test_temperature_and_truncation_apply_to_whole_steps(sampling: Sampling, possible: set[str]) -> None:
-    children = asyncio.run(ScriptedPolicy(three_steps, sampling).expand([new_tree().root], 100))
+    children = list(dict.fromkeys(asyncio.run(ScriptedPolicy(three_steps, sampling).extend([new_tree().root], 100))))
     assert {child.step.text for child in children} == possible
 
 
@@ -67,7 +67,7 @@ def test_what_is_drawn_depends_on_the_seed_and_earlier_draws_only() -> None:
     async def grown(seed: int, calls: list[int]) -> Counter[str]:
         tree = new_tree(seed=seed)
         for count in calls:
-            await random_policy().expand([tree.root], count)
+            await random_policy().extend([tree.root], count)
         return Counter({child.step.text: child.multiplicity for child in tree.root.children})
 
     assert asyncio.run(grown(1, [6])) == asyncio.run(grown(1, [2, 4]))
@@ -76,7 +76,7 @@ def test_what_is_drawn_depends_on_the_seed_and_earlier_draws_only() -> None:
 
 def test_rollouts_run_to_the_end_and_their_steps_are_nodes() -> None:
     tree = new_tree()
-    leaves = asyncio.run(random_policy().rollout([tree.root], 20))
+    leaves = asyncio.run(random_policy().extend([tree.root], 20, steps=None))
     grade(tree, TASK)
     assert len(leaves) == 20
     assert all(leaf.finished and leaf.depth == 2 for leaf in leaves)
@@ -87,25 +87,25 @@ def test_rollouts_run_to_the_end_and_their_steps_are_nodes() -> None:
 
 def test_long_steps_and_long_rollouts_are_cut_off() -> None:
     tree = new_tree()
-    (child,) = asyncio.run(random_policy().expand([tree.root], 1, Sampling(max_step_tokens=3)))
+    (child,) = asyncio.run(random_policy().extend([tree.root], sampling=Sampling(max_step_tokens=3)))
     assert (len(child.step.tokens), child.step.end) == (3, EndReason.LENGTH)
     tree = new_tree()
-    (leaf,) = asyncio.run(random_policy().rollout([tree.root], 1, Sampling(max_steps=1)))
+    (leaf,) = asyncio.run(random_policy().extend([tree.root], steps=None, sampling=Sampling(max_steps=1)))
     assert (leaf.depth, leaf.step.end) == (1, EndReason.STEPS)
 
 
 def test_closed_nodes_are_passed_over() -> None:
     tree = new_tree()
     closed = tree.add(tree.root, Step((1,), "x", end=EndReason.LENGTH))
-    assert asyncio.run(random_policy().expand([closed], 3)) == []
-    assert asyncio.run(random_policy().rollout([closed], 3)) == []
+    assert asyncio.run(random_policy().extend([closed], 3)) == []
+    assert asyncio.run(random_policy().extend([closed], 3, steps=None)) == []
 
 
 @given(limit=st.integers(0, 200), rollouts=st.integers(1, 4))
 def test_every_token_of_the_tree_is_charged_and_the_prompt_once(limit: int, rollouts: int) -> None:
-    tree = new_tree(limit=limit)
+    tree, policy = new_tree(limit=limit), random_policy(noise=0.3)
     for _ in range(2):
-        leaves = asyncio.run(random_policy(noise=0.3).rollout([tree.root], rollouts))
+        leaves = asyncio.run(policy.extend([tree.root], rollouts, steps=None))
     budget = tree.budget
     assert budget.total <= limit
     prompt = len(PROBLEM.prompt)
@@ -121,7 +121,7 @@ def test_every_token_of_the_tree_is_charged_and_the_prompt_once(limit: int, roll
 
 def test_an_empty_distribution_is_an_error() -> None:
     with pytest.raises(ValueError, match="no step"):
-        asyncio.run(ScriptedPolicy(lambda node: []).expand([new_tree().root], 1))
+        asyncio.run(ScriptedPolicy(lambda node: []).extend([new_tree().root]))
 
 
 def test_noise_is_the_share_of_illegal_moves() -> None:

@@ -30,7 +30,7 @@ def test_a_policy_from_scratch_learns_and_can_be_used(task: Countdown | WordProb
     assert json.loads((tmp_path / "training_log.json").read_text()) == log
     policy = TransformersPolicy.from_pretrained(tmp_path)
     tree = Tree(task.problems("test", 1)[0])
-    assert asyncio.run(policy.expand([tree.root], 2))
+    assert asyncio.run(policy.extend([tree.root], 2))
     again = pretrain(task, tokenizer, SIZE, SETTINGS, tmp_path)  # finished: nothing is trained again
     assert [entry["loss"] for entry in again["loss"]] == losses
 

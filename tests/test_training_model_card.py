@@ -165,7 +165,7 @@ def test_the_code_of_a_policys_card_gives_the_librarys_solution(chat: ChatFormat
     engine = names["policy"]
     assert (engine.chat, engine.sampling.step_end) == (chat, ("\n\n", "e"))
     greedy = replace(engine.sampling, temperature=0.0, max_step_tokens=24, max_steps=1, step_end=("never",))
-    leaf = asyncio.run(engine.rollout([Tree(PROBLEM).root], 1, greedy))[0]
+    leaf = asyncio.run(engine.extend([Tree(PROBLEM).root], steps=None, sampling=greedy))[0]
     assert solution == leaf.text
     assert solution
     sampled = run_card(card, tmp_path)["solve"](asked, max_new_tokens=3)

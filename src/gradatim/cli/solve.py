@@ -13,7 +13,7 @@ from gradatim.cli.output import result_console
 from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
-    from gradatim.policies.base import PolicyEngine
+    from gradatim.policies.base import Policy
     from gradatim.recipes.schema import SamplingOptions
     from gradatim.scorers.base import Scorer
     from gradatim.search import Search
@@ -124,7 +124,7 @@ def solve(
     console.print(f"{tree.budget.total:,} tokens", style="dim", highlight=False)
 
 
-async def _search(tree: Tree, policy: PolicyEngine, scorer: Scorer | None, search: Search, answer: AnswerOf) -> None:
+async def _search(tree: Tree, policy: Policy, scorer: Scorer | None, search: Search, answer: AnswerOf) -> None:
     try:
         await search(tree, policy, scorer, answer=answer)
     finally:

@@ -107,7 +107,7 @@ class TreeModel:
     def mark_written(self, node: Node, keys_values: Tensor | None, account: Account) -> None:
         """Note that the model wrote the node's step itself, so that the account that paid for it never reads it.
 
-        ``keys_values`` (layers, 2, key-value heads, tokens, head size) of its tokens but the last are cached.
+        ``keys_values`` (layers, 2, key-value heads, tokens, head size) of its tokens, or all but the last, are cached.
         """
         self._known(node.tree, account)[node.id] = len(node.step.tokens)
         self._computed.setdefault(node.tree, {})[node.id] = len(node.step.tokens) - 1

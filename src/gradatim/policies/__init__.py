@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING
 
 from gradatim.lazy_names import lazy_names
-from gradatim.policies.base import Engine, Policy, PolicyEngine, Sampling
+from gradatim.policies.base import Policy, Sampling
 from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
 from gradatim.text.prompts import ChatFormat
 
@@ -26,9 +26,7 @@ else:
 
 __all__ = [
     "ChatFormat",
-    "Engine",
     "Policy",
-    "PolicyEngine",
     "Sampling",
     "ScriptedPolicy",
     "ScriptedStep",

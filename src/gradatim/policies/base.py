@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from gradatim.budget import Account
 from gradatim.text.solution_end import NEVER, SolutionEnd
 from gradatim.tree import Node, Tree
 
@@ -43,29 +44,6 @@ class Sampling:
             raise ValueError("max_step_tokens and max_steps must be at least 1")
 
 
-def source_of(policy: object) -> str:
-    """What a policy calls itself on the steps that it writes (``policy.source``); empty if it does not say."""
-    return str(getattr(policy, "source", ""))
-
-
-class Engine(Protocol):
-    """What a policy keeps between calls.
-
-    Attributes:
-        sampling: how steps are sampled where a call does not say.
-    """
-
-    sampling: Sampling
-
-    def release(self, tree: Tree) -> None:
-        """Forget what is kept of a tree that is done."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of what is held between searches (connections, caches); the policy can be used again."""
-        ...
-
-
 @runtime_checkable
 class Policy(Protocol):
     """Proposes next steps. Callers never batch by hand: a policy batches whatever is waiting, across all searches.
@@ -81,24 +59,53 @@ class Policy(Protocol):
     beginning of a next problem (:class:`gradatim.text.solution_end.SolutionEnd`), or at a limit. What a policy wrote
     beyond that end is no part of the tree and costs nothing. A solution that a limit cuts off after its final answer
     is complete is finished (``EndReason.ANSWER``).
+
+    Attributes:
+        sampling: how steps are sampled where a call does not say.
+        account: what trees are charged to where a call does not say.
     """
 
-    async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
-        """Propose ``n`` steps below each open node.
+    sampling: Sampling
+    account: Account
 
-        Returns the distinct children that were proposed, in the order of ``nodes``; a step proposed twice is one
-        node with a higher multiplicity. Closed nodes are passed over.
+    @property
+    def source(self) -> str:
+        """What it calls itself on the steps that it writes."""
+        ...
+
+    async def extend(
+        self,
+        nodes: Sequence[Node],
+        n: int | Sequence[int] = 1,
+        *,
+        steps: int | None = 1,
+        sampling: Sampling | None = None,
+        account: Account | None = None,
+    ) -> list[Node]:
+        """Continue each open node ``n`` times.
+
+        Args:
+            nodes: what is continued; closed nodes are passed over.
+            n: draws below each node, or below each its own number; 0 is none.
+            steps: how many steps each draw writes at most (1 proposes steps; after ``k`` that did not end the solution,
+                its node is open); ``None`` goes on to the end of the solution.
+            sampling: how steps are sampled; the policy's own way by default.
+            account: what is charged; the policy's own by default. An account pays for what is read for it for the first
+                time, and never for reading what it paid for as written.
+
+        Returns:
+            The node of the last step of each draw, in the order of nodes and draws: the same one as often as it was
+            drawn. What was written before that step became nodes of the tree too.
+
+        Raises:
+            ValueError: if a number of draws or steps makes no sense, or there are not as many numbers as nodes.
         """
         ...
 
-    async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
-        """Complete ``n`` solutions below each open node, step by step, to their end.
-
-        Returns one leaf per solution in the order of ``nodes``, the same leaf as often as it was sampled. The steps
-        between become nodes of the tree.
-        """
+    def release(self, tree: Tree) -> None:
+        """Forget what is kept of a tree that is done."""
         ...
 
-
-class PolicyEngine(Policy, Engine, Protocol):
-    """A policy that recipes and commands can run: the transformers engine, vLLM, or a server."""
+    async def close(self) -> None:
+        """Let go of what is held between searches (connections, caches); the policy can be used again."""
+        ...

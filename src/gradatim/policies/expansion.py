@@ -15,7 +15,7 @@ from gradatim.tree import EndReason, Node, Step
 
 @dataclass(slots=True)
 class Written:
-    """What one branch wrote: its steps, and the keys and values of the first one.
+    """What one branch wrote: its steps, and their keys and values.
 
     Attributes:
         keys: of the draws that it stands for.
@@ -26,6 +26,12 @@ class Written:
     keys: list[int]
     steps: list[Step]
     keys_values: Tensor | None
+
+    def keys_values_of(self, start: int, end: int) -> Tensor | None:
+        """Those of the tokens from ``start`` to ``end``; of the last token there are none."""
+        if self.keys_values is None or len(self.steps) == 1:
+            return self.keys_values
+        return self.keys_values[:, :, :, start:end].clone()
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +44,7 @@ class Expansion:
             steps (see :class:`gradatim.text.transcript.Transcript`).
         sampling: how its branches are sampled.
         account: what is charged for what is read and written.
-        to_the_end: whether solutions are completed, or steps proposed.
+        steps: how many steps each branch writes at most; ``None`` completes the solution.
         done: has what was written, in the order of draws, once all is written and charged.
         context: the last tokens of the node's path.
         length: tokens of the node's path.
@@ -54,7 +60,7 @@ class Expansion:
     read: Node
     sampling: Sampling
     account: Account
-    to_the_end: bool
+    steps: int | None
     done: asyncio.Future[list[Written]]
     context: list[int]
     length: int

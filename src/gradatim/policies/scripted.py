@@ -7,14 +7,17 @@ waiting for a model. It keeps every promise that a policy makes: budgets, mergin
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import random
+import weakref
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from gradatim.budget import POLICY, Account
 from gradatim.policies.base import Sampling
-from gradatim.policies.draws import distinct_draws
+from gradatim.policies.draws import distinct_draws, draws_below
+from gradatim.policies.paid_paths import PaidPaths
 from gradatim.tree import EndReason, Node, Step, Tree
 
 END_TOKEN = 0  # the id that ends a solution; it has no text. All other ids are the ordinals of characters.
@@ -53,53 +56,72 @@ class ScriptedPolicy:
     def __init__(self, distribution: Distribution, sampling: Sampling | None = None, source: str = "scripted") -> None:
         self.account = POLICY
         self.distribution = distribution
+        self._paid: weakref.WeakKeyDictionary[Tree, PaidPaths] = weakref.WeakKeyDictionary()
         self.source = source
         self.sampling = Sampling() if sampling is None else sampling
 
-    async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
-        """Draw ``n`` steps below each open node; see :class:`gradatim.policies.base.Policy`."""
-        sampling = sampling or self.sampling
-        draws = [(node, keys) for node in nodes if node.open for keys in distinct_draws(node, n, sampling)]
-        await asyncio.sleep(0)  # let the other searches run, as a model would
-        children = [self._draw_step(node, random.Random(keys[0]), keys, sampling) for node, keys in draws]
-        return list(dict.fromkeys(child for child in children if child is not None))
+    def release(self, tree: Tree) -> None:
+        """Forget what was paid for of a tree that is done."""
+        self._paid.pop(tree, None)
 
-    async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
-        """Complete ``n`` solutions below each open node; see :class:`gradatim.policies.base.Policy`.
+    async def close(self) -> None:
+        """Nothing is held between searches."""
 
-        A solution that takes ``max_steps`` is cut off there (``EndReason.STEPS``). One that the budget ends between two
-        steps is returned as the open node it reached; one that could not begin is left out.
+    async def extend(
+        self,
+        nodes: Sequence[Node],
+        n: int | Sequence[int] = 1,
+        *,
+        steps: int | None = 1,
+        sampling: Sampling | None = None,
+        account: Account | None = None,
+    ) -> list[Node]:
+        """Continue each open node; see :class:`gradatim.policies.base.Policy`.
+
+        A draw that the budget ends between two steps is returned as the open node it reached. What is drawn below a
+        step depends on how often it was drawn from before, so ``k`` steps and ``k`` more are ``2k`` steps.
         """
-        sampling = sampling or self.sampling
-        draws = [(node, keys) for node in nodes if node.open for keys in distinct_draws(node, n, sampling)]
-        leaves = [(await self._rollout(node, keys, sampling), len(keys)) for node, keys in draws]
-        return [leaf for leaf, times in leaves if leaf is not None for _ in range(times)]
+        sampling, account = sampling or self.sampling, account or self.account
+        await asyncio.sleep(0)  # let the other searches run, as a model would
+        ends: list[Node] = []
+        for node, count in draws_below(nodes, n, steps):
+            for keys in distinct_draws(node, count, sampling):
+                end = self._write(node, keys, steps, sampling, account)
+                ends.extend([] if end is None else [end] * len(keys))
+        return ends
 
-    async def _rollout(self, start: Node, keys: list[int], sampling: Sampling) -> Node | None:
-        generator = random.Random(keys[0])
+    def _write(
+        self, start: Node, keys: list[int], steps: int | None, sampling: Sampling, account: Account
+    ) -> Node | None:
+        """Write up to ``steps`` steps below ``start``; returns the last one's node, ``None`` if there is none."""
         node = start
-        while node.open:
-            await asyncio.sleep(0)
-            child = self._draw_step(node, generator, keys, sampling)
+        for _ in itertools.count() if steps is None else range(steps):
+            child = self._draw_step(node, keys, sampling, account)
             if child is None:
                 break
-            node, keys = child, [generator.getrandbits(64)] * len(keys)
+            node = child
+            if not node.open:
+                break
+            keys = [] if node.depth - start.depth == steps else [node.tree.draw(node) for _ in keys]
         return None if node is start else node
 
-    def _draw_step(self, node: Node, generator: random.Random, keys: list[int], sampling: Sampling) -> Node | None:
+    def _draw_step(self, node: Node, keys: list[int], sampling: Sampling, account: Account) -> Node | None:
         """Add one drawn step below ``node``, once for each of ``keys``, as far as the budget goes; ``None`` if nothing
         is left at all."""
-        if not _pay_prompt(node.tree, self.account):
+        tree = node.tree
+        tree.set_prompt_tokens([ord(character) for character in tree.problem.prompt], "characters")
+        paid = self._paid.setdefault(tree, PaidPaths(tree.budget))
+        if not paid.charge(node, len(node.tokens), account):
             return None
         steps = self.distribution(node)
         if not steps:
             raise ValueError(f"the distribution has no step after {node.text!r}")
-        index = generator.choices(range(len(steps)), _weights(steps, sampling))[0]
+        index = random.Random(keys[0]).choices(range(len(steps)), _weights(steps, sampling))[0]
         tokens = step_tokens(steps[index])
         end = steps[index].end
         if len(tokens) > sampling.max_step_tokens:
             tokens, end = tokens[: sampling.max_step_tokens], EndReason.LENGTH
-        granted = node.tree.budget.take_up_to(self.account, len(tokens))
+        granted = tree.budget.take_up_to(account, len(tokens))
         if granted < len(tokens):
             tokens, end = tokens[:granted], EndReason.BUDGET
         if not tokens:
@@ -108,30 +130,26 @@ class ScriptedPolicy:
         ending = None
         if end is not EndReason.END_OF_TEXT:
             solution = node.text + text
-            ending = sampling.solution_end.find(node.tree.problem, solution, cut_off=end.cuts_off)
+            ending = sampling.solution_end.find(tree.problem, solution, cut_off=end.cuts_off)
         if ending is not None:
             end = ending.reason
             kept = min(len(tokens), max(1, ending.seen - len(node.text)))
-            node.tree.budget.give_back(self.account, len(tokens) - kept)
+            tree.budget.give_back(account, len(tokens) - kept)
             tokens, text = tokens[:kept], text[: max(0, ending.length - len(node.text))]
         elif end is EndReason.BOUNDARY and node.depth + 1 >= sampling.max_steps:
             end = EndReason.STEPS
         step = Step(tokens, text, _log_probabilities(steps, tokens), end, source=self.source)
-        added = [node.tree.add(node, step, key=key) for key in keys]
-        return added[0]
+        child = tree.add(node, step, key=keys[0])
+        for key in keys[1:]:
+            tree.add(node, step, key=key)
+        paid.mark_written(child, len(tokens), account)
+        return child
 
 
 def step_tokens(step: ScriptedStep) -> tuple[int, ...]:
     """The ids of a step: its characters' ordinals, and the end token if it ends the solution."""
     ending = (END_TOKEN,) if step.end is EndReason.END_OF_TEXT else ()
     return (*map(ord, step.text), *ending)
-
-
-def _pay_prompt(tree: Tree, account: Account) -> bool:
-    """Charge the prompt once for the tree; ``False`` if the budget cannot pay for it."""
-    tree.set_prompt_tokens([ord(character) for character in tree.problem.prompt], "characters")
-    prompt = len(tree.root.step.tokens)
-    return tree.budget.read(account.name) >= prompt or tree.budget.take(account, read=prompt)
 
 
 def _weights(steps: Sequence[ScriptedStep], sampling: Sampling) -> list[float]:

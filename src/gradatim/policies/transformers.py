@@ -28,7 +28,7 @@ from gradatim.engine.too_long import TooLong
 from gradatim.engine.tree_model import ModelStatistics
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Sampling
-from gradatim.policies.draws import distinct_draws
+from gradatim.policies.draws import distinct_draws, draws_below
 from gradatim.policies.expansion import Branch, Expansion, Written
 from gradatim.policies.spending_order import SpendingOrder
 from gradatim.text.prompts import ChatFormat
@@ -92,7 +92,6 @@ class TransformersPolicy:
         self.batch_bytes = batch_bytes
         self.tokens_per_pass = tokens_per_pass
         self.tree_model = checked_tree_model(model, memory_bytes)
-        self._account = account
         self.account = account.of_size(self.tree_model.parameters)
         self._text = StepText(model, tokenizer)
         self._positions = longest_path(model.config)
@@ -192,7 +191,7 @@ class TransformersPolicy:
         """Forget all cached keys and values and set the model up again, after its weights were trained."""
         self._source = None
         self.tree_model.refresh()
-        self.account = self._account.of_size(self.tree_model.parameters)
+        self.account = self.account._replace(parameters=self.tree_model.parameters)
 
     def encode(self, tree: Tree) -> None:
         """Write the prompt's tokens to the root, if they are not there yet.
@@ -216,32 +215,24 @@ class TransformersPolicy:
             self._source = weights_identity(self.model, self._adapter)
         return self._source
 
-    async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
-        """Propose ``n`` steps below each open node; see :class:`gradatim.policies.base.Policy`."""
-        children = [
-            self._attach(expansion, written, key)
-            for expansion, written in await self._continue(nodes, n, sampling, to_the_end=False)
-            for key in written.keys
+    async def extend(
+        self,
+        nodes: Sequence[Node],
+        n: int | Sequence[int] = 1,
+        *,
+        steps: int | None = 1,
+        sampling: Sampling | None = None,
+        account: Account | None = None,
+    ) -> list[Node]:
+        """Continue each open node; see :class:`gradatim.policies.base.Policy`."""
+        sampling = sampling or self.sampling
+        account = (account or self.account).of_size(self.account.parameters)
+        requests = [
+            self._request(node, count, steps, sampling, account)
+            for node, count in draws_below(nodes, n, steps)
+            if self._fits(node)
         ]
-        return list(dict.fromkeys(children))
-
-    async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
-        """Complete ``n`` solutions below each open node; see :class:`gradatim.policies.base.Policy`."""
-        return [
-            self._attach(expansion, written, key)
-            for expansion, written in await self._continue(nodes, n, sampling, to_the_end=True)
-            for key in written.keys
-        ]
-
-    async def _continue(
-        self, nodes: Sequence[Node], n: int, sampling: Sampling | None, *, to_the_end: bool
-    ) -> list[tuple[Expansion, Written]]:
-        """Continue each open node ``n`` times; returns what was written, in the order of nodes and draws."""
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
-        readable = [node for node in nodes if node.open and self._fits(node)]
-        requests = [self._request(node, n, sampling or self.sampling, to_the_end) for node in readable]
-        expansions = [expansion for expansion in requests if self.tree_model.charge(expansion.read, expansion.account)]
+        expansions = [expansion for expansion in requests if self.tree_model.charge(expansion.read, account)]
         for expansion in expansions:
             self._order(expansion.node.tree).ask(expansion.branches)
         self._promised.update(expansion.done for expansion in expansions)
@@ -249,12 +240,13 @@ class TransformersPolicy:
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._run())
         try:
-            return [(expansion, written) for expansion in expansions for written in await expansion.done]
+            done = [(expansion, written) for expansion in expansions for written in await expansion.done]
         except BaseException:
             self._abandon(expansions)
             raise
         finally:
             self._promised.difference_update(expansion.done for expansion in expansions)
+        return [self._attach(expansion, written, key) for expansion, written in done for key in written.keys]
 
     def _fits(self, node: Node) -> bool:
         """Whether the model can write anything behind a node; one where it cannot is counted."""
@@ -263,7 +255,7 @@ class TransformersPolicy:
             self.too_long.note(node, length)
         return length < self._positions
 
-    def _request(self, node: Node, n: int, sampling: Sampling, to_the_end: bool) -> Expansion:
+    def _request(self, node: Node, n: int, steps: int | None, sampling: Sampling, account: Account) -> Expansion:
         read = self._as_read(node)
         tokens = read.tokens
         done: asyncio.Future[list[Written]] = asyncio.get_running_loop().create_future()
@@ -271,8 +263,8 @@ class TransformersPolicy:
             node,
             read,
             sampling,
-            self.account,
-            to_the_end,
+            account,
+            steps,
             done,
             context=tokens[-CONTEXT_TOKENS:],
             length=len(tokens),
@@ -294,9 +286,10 @@ class TransformersPolicy:
 
         In a tree that has text steps it is text too, since a path is read either by its tokens or by its text.
         """
-        node, read = expansion.node, expansion.read
-        for index, step in enumerate(written.steps):
-            first = key if index == 0 else None
+        node, read, end = expansion.node, expansion.read, 0
+        for step in written.steps:
+            start, end = end, end + len(step.tokens)
+            first = key if start == 0 else None
             if read is node:
                 tree, known = node.tree, len(node.tree)
                 node = read = tree.add(node, step, key=first)
@@ -306,8 +299,7 @@ class TransformersPolicy:
                 node = node.tree.add(node, replace(step, tokens=()), key=first)
                 self._transcript.note(node, read)
             if len(tree) > known:
-                kept = written.keys_values if index == 0 else None
-                self.tree_model.mark_written(read, kept, expansion.account)
+                self.tree_model.mark_written(read, written.keys_values_of(start, end), expansion.account)
         return node
 
     async def _run(self) -> None:
@@ -469,7 +461,7 @@ class TransformersPolicy:
         self._batch.continue_with([branch.tokens[-1] for branch in self._branches])
         ended = [self._branches[index] for index in finished]
         for index, branch in zip(finished, ended, strict=True):
-            if branch.end is EndReason.BOUNDARY and not branch.expansion.to_the_end:
+            if branch.end is EndReason.BOUNDARY:
                 branch.keys_values = self._batch.written(index)
         self._remove(finished)
         self._full = self._full and not ended
@@ -533,7 +525,7 @@ class TransformersPolicy:
             branch.longest = written + sampling.max_step_tokens
             if expansion.node.depth + len(branch.step_ends) >= sampling.max_steps:
                 branch.end = EndReason.STEPS
-            elif not expansion.to_the_end:
+            elif len(branch.step_ends) == expansion.steps:
                 branch.end = EndReason.BOUNDARY
         elif written >= branch.longest:
             branch.end = EndReason.LENGTH

@@ -20,7 +20,7 @@ from gradatim.engine.too_long import TooLong
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
 from gradatim.policies.base import Sampling
-from gradatim.policies.draws import distinct_draws
+from gradatim.policies.draws import distinct_draws, draws_below, steps_to_write
 from gradatim.policies.paid_paths import PaidPaths
 from gradatim.policies.spending_order import SpendingOrder
 from gradatim.text.prompts import ChatFormat
@@ -43,8 +43,9 @@ class Draft:
         keys: of the draws that it stands for; several where all of them are alike.
         sampling: how it is sampled.
         account: what it is charged to.
-        one_step: whether it ends with its first step.
+        one_step: whether one step is asked for.
         room: how many more steps may be written.
+        closing: why the last of those steps ends, if it ends at a boundary.
         path: the tokens of the node's path.
         solution: the text of the node's path, from below the root.
         thinking: whether the prompt opens a thought.
@@ -65,6 +66,7 @@ class Draft:
     account: Account
     one_step: bool
     room: int
+    closing: EndReason
     path: list[int]
     solution: str
     thinking: bool
@@ -201,20 +203,24 @@ class VllmPolicy:
     async def close(self) -> None:
         """Nothing is held between searches but vLLM's own prefix cache, which it bounds itself."""
 
-    async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
-        """Propose ``n`` steps below each open node; see :class:`gradatim.policies.base.Policy`."""
-        return list(dict.fromkeys(await self._continue(nodes, n, sampling or self.sampling, one_step=True)))
-
-    async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
-        """Complete ``n`` solutions below each open node; see :class:`gradatim.policies.base.Policy`."""
-        return await self._continue(nodes, n, sampling or self.sampling, one_step=False)
-
-    async def _continue(self, nodes: Sequence[Node], n: int, sampling: Sampling, *, one_step: bool) -> list[Node]:
-        """Continue each open node ``n`` times; returns the last node of each continuation, in the order of draws."""
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
-        readable = [node for node in nodes if node.open and self._fits(node)]
-        drafts = [draft for node in readable for draft in self._drafts(node, n, sampling, one_step=one_step)]
+    async def extend(
+        self,
+        nodes: Sequence[Node],
+        n: int | Sequence[int] = 1,
+        *,
+        steps: int | None = 1,
+        sampling: Sampling | None = None,
+        account: Account | None = None,
+    ) -> list[Node]:
+        """Continue each open node; see :class:`gradatim.policies.base.Policy`."""
+        sampling = sampling or self.sampling
+        account = (account or self.account).of_size(self.account.parameters)
+        drafts = [
+            draft
+            for node, count in draws_below(nodes, n, steps)
+            if self._fits(node)
+            for draft in self._drafts(node, count, steps, sampling, account)
+        ]
         payable = [draft for draft in drafts if self._pays(draft)]
         for draft in payable:
             self._order(draft.node.tree).ask([draft])
@@ -237,14 +243,13 @@ class VllmPolicy:
             self.too_long.note(node, length)
         return length < self._positions
 
-    def _drafts(self, node: Node, n: int, sampling: Sampling, *, one_step: bool) -> list[Draft]:
-        tree = node.tree
+    def _drafts(self, node: Node, n: int, steps: int | None, sampling: Sampling, account: Account) -> list[Draft]:
         read = self._as_read(node)
         path = read.tokens
-        room = max(1, sampling.max_steps - node.depth)
-        thinking = opens_thought(self._text.text((), self._as_read(tree.root).tokens[-CONTEXT_TOKENS:]))
+        room, closing = steps_to_write(node, steps, sampling)
+        thinking = opens_thought(self._text.text((), self._as_read(node.tree.root).tokens[-CONTEXT_TOKENS:]))
         return [
-            Draft(node, read, keys, sampling, self.account, one_step, room, path, node.text, thinking)
+            Draft(node, read, keys, sampling, account, steps == 1, room, closing, path, node.text, thinking)
             for keys in distinct_draws(node, n, sampling)
         ]
 
@@ -366,8 +371,8 @@ class VllmPolicy:
             return
         elif mark is Mark.BOUNDARY:
             draft.room -= 1
-            draft.done = draft.one_step or draft.room == 0
-            self._complete(draft, EndReason.STEPS if draft.room == 0 else EndReason.BOUNDARY)
+            draft.done = draft.room == 0
+            self._complete(draft, draft.closing if draft.done else EndReason.BOUNDARY)
         elif len(draft.tokens) >= draft.sampling.max_step_tokens:
             self._cut_off(draft, EndReason.LENGTH)
 

@@ -14,7 +14,7 @@ from gradatim.budget import Budget
 from gradatim.errors import GradatimError, ProblemError
 from gradatim.evaluation.page import printable
 from gradatim.event_loop import run_to_end
-from gradatim.policies.base import PolicyEngine
+from gradatim.policies.base import Policy
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.recipes.schema import Recipe
 from gradatim.run.contents import contents
@@ -44,7 +44,7 @@ class Searcher:
     """
 
     search: Callable[[Tree], Awaitable[object]]
-    policy: PolicyEngine
+    policy: Policy
     scorer: ProcessRewardScorer | None = None
 
     def release(self, tree: Tree) -> None:
@@ -61,7 +61,7 @@ class Run:
     folder: RunFolder
     progress: Progress
     warned: set[str] = field(default_factory=set)
-    _kept_policy: PolicyEngine | None = None
+    _kept_policy: Policy | None = None
     _kept_scorer: ProcessRewardScorer | None = None
     _begun: bool = False
 
@@ -120,7 +120,7 @@ class Run:
         if self.recipe.scorer is not None and not self.recipe.scorer.train:
             self._kept_scorer = self.load_scorer()
 
-    def load_policy(self, model: str) -> PolicyEngine:
+    def load_policy(self, model: str) -> Policy:
         policy = self._kept_policy if model == self.recipe.policy.model else None
         if policy is None:
             policy = load_policy(model, self.recipe.policy, self.task)

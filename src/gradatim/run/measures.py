@@ -115,7 +115,7 @@ class SampledAccuracy:
         run_to_end(
             search_many(
                 trees,
-                lambda tree: policy.rollout([tree.root], self.samples),
+                lambda tree: policy.extend([tree.root], self.samples, steps=None),
                 self.run.recipe.evaluation.in_flight,
                 policy.release,
             )

@@ -8,7 +8,7 @@ import torch
 
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
-from gradatim.policies.base import PolicyEngine, Sampling
+from gradatim.policies.base import Policy, Sampling
 from gradatim.policies.server import ServerPolicy, is_server_url
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.recipes.schema import PolicyOptions, SamplingOptions
@@ -42,7 +42,7 @@ def make_chat(options: PolicyOptions) -> ChatFormat | None:
     return None if options.chat is None else ChatFormat(options.chat.system, tuple(options.chat.examples))
 
 
-def load_policy(model: str, options: PolicyOptions, task: Task) -> PolicyEngine:
+def load_policy(model: str, options: PolicyOptions, task: Task) -> Policy:
     """The policy engine with a model, or a server's model, run as ``options`` say.
 
     Raises:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import cast
 
 from pydantic import PositiveInt
 
+from gradatim.budget import POLICY, Account
 from gradatim.part import part
-from gradatim.policies.base import Engine, Policy, Sampling, source_of
+from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.apart import Apart
 from gradatim.scorers.base import Context, ModelName, ScorerPart
 from gradatim.tasks.base import Task, grade_nodes
@@ -27,8 +27,9 @@ class RolloutsPart(ScorerPart):
 
     def open(self, context: Context) -> RolloutScorer:
         prover = context.policy(self.model)
-        apart = self.model != "policy"
-        return RolloutScorer(prover, context.task, self.rollouts, self.name, apart=apart)
+        apart = self.model != POLICY.name
+        account = Account(self.model) if apart else None
+        return RolloutScorer(prover, context.task, self.rollouts, self.name, account=account, apart=apart)
 
 
 class RolloutScorer:
@@ -43,8 +44,8 @@ class RolloutScorer:
     A finished step has its own reward. Rollouts that end without an answer (too long, too many steps) are worth 0.
     Rollouts that the budget cut short say nothing and are left out; a node without any other stays unscored.
 
-    Tokens are charged by the policy, as tokens that the policy generated. ``node.counts[name]`` is the number of
-    rollouts behind the score.
+    Tokens are charged by the policy, to its own account unless another one is named. ``node.counts[name]`` is the
+    number of rollouts behind the score.
 
     Args:
         policy: samples the rollouts.
@@ -52,6 +53,7 @@ class RolloutScorer:
         rollouts: solutions behind each score, those already in the tree included.
         name: the key in ``node.scores`` and ``node.counts``.
         sampling: how rollouts are sampled; the policy's own way by default.
+        account: what is charged for the rollouts.
         apart: the policy is another one than that which grew the tree, a prover (Setlur et al., "Rewarding Progress",
             2024, arXiv:2410.08146): its solutions lie in a tree of their own, and only its values come back.
     """
@@ -64,6 +66,7 @@ class RolloutScorer:
         name: str = "rollouts",
         sampling: Sampling | None = None,
         *,
+        account: Account | None = None,
         apart: bool = False,
     ) -> None:
         if rollouts < 1:
@@ -73,6 +76,7 @@ class RolloutScorer:
         self.rollouts = rollouts
         self.name = name
         self.sampling = sampling
+        self.account = account
         self._apart = Apart(policy) if apart else None
 
     async def score(self, nodes: Sequence[Node]) -> None:
@@ -92,31 +96,30 @@ class RolloutScorer:
         """Forget a prover's solutions of a tree that is done."""
         of_prover = None if self._apart is None else self._apart.forget(tree)
         if of_prover is not None:
-            cast(Engine, self.policy).release(of_prover)
+            self.policy.release(of_prover)
 
     async def _score(self, unscored: Sequence[Node]) -> None:
-        solutions = {node: _sampled_below(node, source_of(self.policy)) for node in unscored}
-        by_missing: dict[int, list[Node]] = {}
-        for node in unscored:
-            by_missing.setdefault(self.rollouts - len(solutions[node]) if node.open else 0, []).append(node)
-        for missing in sorted(by_missing, reverse=True):
-            if missing > 0:
-                await self._sample(by_missing[missing], missing, solutions)
+        solutions = {node: _sampled_below(node, self.policy.source) for node in unscored}
+        await self._sample(solutions)
         for node in unscored:
             if solutions[node]:
                 await grade_nodes(solutions[node], self.task)
                 node.scores[self.name] = sum(leaf.reward or 0.0 for leaf in solutions[node]) / len(solutions[node])
                 node.counts[self.name] = len(solutions[node])
 
-    async def _sample(self, nodes: list[Node], count: int, solutions: dict[Node, list[Node]]) -> None:
-        """Add ``count`` new rollouts to each node's solutions. They come in the order of nodes, fewer if the budget
+    async def _sample(self, solutions: dict[Node, list[Node]]) -> None:
+        """Add what is missing to each node's solutions. New ones come in the order of nodes, fewer if the budget
         ends."""
-        leaves = deque(await self.policy.rollout(nodes, count, self.sampling))
-        for node in nodes:
-            sampled = 0
-            while leaves and sampled < count and node in leaves[0].path():
+        missing = {node: max(0, self.rollouts - len(known)) for node, known in solutions.items() if node.open}
+        sampled = self.policy.extend(
+            list(missing), list(missing.values()), steps=None, sampling=self.sampling, account=self.account
+        )
+        leaves = deque(await sampled)
+        for node, count in missing.items():
+            for _ in range(count):
+                if not leaves or node not in leaves[0].path():
+                    break
                 leaf = leaves.popleft()
-                sampled += 1
                 if not _cut_by_budget(leaf):
                     solutions[node].append(leaf)
 

@@ -57,7 +57,8 @@ class Beam(Search):
         depth = 0
         while frontier and not tree.budget.spent:
             keep, each = _in_round(self.width, depth), _in_round(self.branch, depth)
-            children = await policy.expand(frontier, max(1, keep * each // len(frontier)), sampling)
+            drawn = await policy.extend(frontier, max(1, keep * each // len(frontier)), sampling=sampling)
+            children = list(dict.fromkeys(drawn))
             await guide.score([child for child in children if not child.step.end.cuts_off])
             frontier = best([child for child in children if child.open], keep, guide.name, self.aggregate)
             depth += 1

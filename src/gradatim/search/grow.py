@@ -48,12 +48,12 @@ class Grow(Search):
         for count in self.branching:
             if not frontier or tree.budget.spent:
                 return
-            children = await policy.expand(frontier, count, sampling)
+            children = list(dict.fromkeys(await policy.extend(frontier, count, sampling=sampling)))
             if scorer is not None:
                 await scorer.score(children)
             frontier = [child for child in children if child.open]
             if self.skip_decided:
                 name = self._guide(scorer).name
                 frontier = [child for child in frontier if 0.0 < child.scores.get(name, 0.0) < 1.0]
-        if self.rollouts and frontier:
-            await policy.rollout(frontier, self.rollouts, sampling)
+        if frontier:
+            await policy.extend(frontier, self.rollouts, steps=None, sampling=sampling)

@@ -78,7 +78,7 @@ class Mcts(Search):
             if not wave:
                 break
             try:
-                children = await policy.expand(wave, self.branch, sampling)
+                children = list(dict.fromkeys(await policy.extend(wave, self.branch, sampling=sampling)))
                 await guide.score([child for child in children if _is_scored(child)])
             finally:
                 state.release_wave(wave)

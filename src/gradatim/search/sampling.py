@@ -49,7 +49,7 @@ class IndependentSampling(Search):
         done = 0
         while not tree.budget.spent and (self.n is None or done < self.n):
             count = wave if self.n is None else min(wave, self.n - done)
-            leaves = await policy.rollout([tree.root], count, sampling)
+            leaves = await policy.extend([tree.root], count, steps=None, sampling=sampling)
             if not leaves:  # what is left of the budget does not pay for the prompt
                 break
             if scorer is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gradatim.budget import Account
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Sampling
-from gradatim.policies.draws import distinct_draws
+from gradatim.policies.draws import distinct_draws, steps_to_write
 from gradatim.policies.server.answers import CUT_OFF, Answer
 from gradatim.policies.server.division import Division, Look
 from gradatim.policies.server.endpoint import Question
@@ -27,7 +27,7 @@ class Draft:
         seed: of its first request.
         sampling: how it is sampled.
         account: what it is charged to.
-        one_step: whether it ends with its first step.
+        one_step: whether one step is asked for.
         limit: tokens after which it is cut off.
         begin: its division before anything is written.
         division: its steps so far.
@@ -122,10 +122,9 @@ class Draft:
             self.division.finish(EndReason.LENGTH if self.division.full else EndReason.BUDGET)
 
 
-def drafts_below(node: Node, n: int, sampling: Sampling, account: Account, *, one_step: bool) -> list[Draft]:
-    """The drafts for ``n`` draws below ``node``; one stands for all where they are alike."""
-    room = 1 if one_step else max(1, sampling.max_steps - node.depth)
-    closing = EndReason.BOUNDARY if one_step and node.depth + 1 < sampling.max_steps else EndReason.STEPS
+def drafts_below(node: Node, n: int, steps: int | None, sampling: Sampling, account: Account) -> list[Draft]:
+    """The drafts for ``n`` draws of so many steps below ``node``; one stands for all where they are alike."""
+    room, closing = steps_to_write(node, steps, sampling)
     begin = Division(sampling.step_end, sampling.max_step_tokens, room, closing, _look(node, sampling))
     return [
         Draft(
@@ -134,7 +133,7 @@ def drafts_below(node: Node, n: int, sampling: Sampling, account: Account, *, on
             seed=keys[0],
             sampling=sampling,
             account=account,
-            one_step=one_step,
+            one_step=steps == 1,
             limit=room * sampling.max_step_tokens,
             begin=begin,
             division=begin.fork(),

@@ -11,6 +11,7 @@ from dataclasses import replace
 from gradatim.budget import POLICY, Account
 from gradatim.errors import GradatimError, ProblemError
 from gradatim.policies.base import Sampling
+from gradatim.policies.draws import draws_below
 from gradatim.policies.server.answers import Answer
 from gradatim.policies.server.client import Client
 from gradatim.policies.server.division import Piece
@@ -160,22 +161,22 @@ class ServerPolicy:
         await _stop([task for task in self._unwanted if task.get_loop() is asyncio.get_running_loop()])
         await self._endpoint.client.close()
 
-    async def expand(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
-        """Propose ``n`` steps below each open node; see :class:`gradatim.policies.base.Policy`."""
-        return list(dict.fromkeys(await self._continue(nodes, n, sampling or self.sampling, one_step=True)))
-
-    async def rollout(self, nodes: Sequence[Node], n: int, sampling: Sampling | None = None) -> list[Node]:
-        """Complete ``n`` solutions below each open node; see :class:`gradatim.policies.base.Policy`."""
-        return await self._continue(nodes, n, sampling or self.sampling, one_step=False)
-
-    async def _continue(self, nodes: Sequence[Node], n: int, sampling: Sampling, *, one_step: bool) -> list[Node]:
-        """Continue each open node ``n`` times; returns the last node of each continuation, in the order of draws.
+    async def extend(
+        self,
+        nodes: Sequence[Node],
+        n: int | Sequence[int] = 1,
+        *,
+        steps: int | None = 1,
+        sampling: Sampling | None = None,
+        account: Account | None = None,
+    ) -> list[Node]:
+        """Continue each open node; see :class:`gradatim.policies.base.Policy`.
 
         What was written is added to its tree before the first error of any request is raised.
         """
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
-        groups = [drafts_below(node, n, sampling, self.account, one_step=one_step) for node in nodes if node.open]
+        sampling = sampling or self.sampling
+        account = (account or self.account).of_size(self.account.parameters)
+        groups = [drafts_below(node, count, steps, sampling, account) for node, count in draws_below(nodes, n, steps)]
         by_tree: dict[Tree, list[list[Draft]]] = {}
         for drafts in groups:
             by_tree.setdefault(drafts[0].node.tree, []).append(drafts)
