@@ -99,7 +99,7 @@ def test_an_observation_is_read_once_and_conditions_what_follows(new_policy: Cal
     for tree in (texts, tokens):
         policy = new_policy()
         first, second = tree.nodes[1:3]
-        asyncio.run(policy.expand([second], 2))
+        asyncio.run(policy.extend([second], 2))
         paid = tree.budget.read("policy")
         assert paid == len(PROMPT) + len(_tokens(first)) + len(_tokens(second))
         child = next(child for child in second.children if child.open)
@@ -107,7 +107,7 @@ def test_an_observation_is_read_once_and_conditions_what_follows(new_policy: Cal
         observed = {} if not child.step.tokens else {"observation": seen}
         child.step = replace(child.step, observation_text=prompt(*seen), **observed)
         for _ in range(2):
-            leaves = asyncio.run(policy.expand([child], 2))
+            leaves = asyncio.run(policy.extend([child], 2))
             assert tree.budget.read("policy") == paid + len(seen)
         read = policy._as_read(child).tokens
         assert read[-len(seen) :] == list(seen)
