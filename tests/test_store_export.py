@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim import GradatimError
-from gradatim.store import RowFormat, read_jsonl, row_format, write_jsonl
+from gradatim.store import RowFormat, row_format, write_jsonl
 
 EXAMPLES: dict[RowFormat, dict[str, Any]] = {
     RowFormat.STEPWISE_SUPERVISION: {"prompt": "p", "completions": ["a\n", "é"], "labels": [True, False]},
@@ -32,6 +33,10 @@ ROWS = st.lists(
 )
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
 @pytest.mark.parametrize("kind", RowFormat)
 def test_each_format_is_known_by_its_columns_and_kept(kind: RowFormat, tmp_path: Path) -> None:
     row = EXAMPLES[kind]
@@ -39,7 +44,7 @@ def test_each_format_is_known_by_its_columns_and_kept(kind: RowFormat, tmp_path:
     for rows in ([row, row], [row | {"weight": 0.5, "problem_id": "1"}]):
         assert row_format(rows) is kind
         write_jsonl(rows, tmp_path / "rows.jsonl")
-        assert read_jsonl(tmp_path / "rows.jsonl") == rows
+        assert read_lines(tmp_path / "rows.jsonl") == rows
 
 
 @settings(max_examples=25, deadline=None)
@@ -48,7 +53,7 @@ def test_any_text_survives_json_lines(rows: list[dict[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"
         write_jsonl(rows, path)
-        assert read_jsonl(path) == rows
+        assert read_lines(path) == rows
         assert path.read_bytes().count(b"\n") == len(rows)
 
 
@@ -56,7 +61,7 @@ def test_half_characters_are_escaped_and_all_others_stay_readable(tmp_path: Path
     row = EXAMPLES[RowFormat.PROMPT_COMPLETION] | {"prompt": "é\ud800\\"}
     write_jsonl([row], tmp_path / "rows.jsonl")
     assert "é\\ud800\\\\" in (tmp_path / "rows.jsonl").read_text(encoding="utf-8")
-    assert read_jsonl(tmp_path / "rows.jsonl") == [row]
+    assert read_lines(tmp_path / "rows.jsonl") == [row]
 
 
 @pytest.mark.parametrize(
@@ -75,21 +80,3 @@ def test_rows_of_no_format_are_refused_and_nothing_is_written(
         with pytest.raises(GradatimError, match=message):
             export(rows)
     assert not list(tmp_path.iterdir())
-
-
-def test_lines_that_are_no_objects_are_named_or_skipped(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'{"a": 1}\n\n[1]\n{"a": \n\xff\n{"a": 2}')
-    with pytest.raises(GradatimError, match=r"line 3 of .* is not a JSON object; put it right"):
-        read_jsonl(path)
-    with pytest.warns(UserWarning, match="it is skipped") as caught:
-        assert read_jsonl(path, malformed="skip") == [{"a": 1}, {"a": 2}]
-    assert [str(warning.message).split()[1] for warning in caught] == ["3", "4", "5"]
-
-
-def test_files_without_rows_and_missing_files_are_clear_errors(tmp_path: Path) -> None:
-    (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(GradatimError, match="has no rows"):
-        read_jsonl(tmp_path / "empty.jsonl")
-    with pytest.raises(GradatimError, match="cannot be read \\(no such file"):
-        read_jsonl(tmp_path / "missing.jsonl")

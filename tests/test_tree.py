@@ -81,8 +81,6 @@ def test_walks_have_their_documented_order() -> None:
     assert ids(tree.leaves()) == [3, 4, 6, 5]
     assert ids(tree.nodes[5].leaves()) == [5]
     assert ids(tree.nodes[6].path()) == [0, 1, 6]
-    assert ids(tree.nodes[4].siblings()) == [3, 6]
-    assert ids(tree.nodes[5].siblings()) == ids(tree.root.siblings()) == []
     assert tree.nodes[6].text == "s1 o s6 o "
     assert tree.root.text == ""
     assert tree.nodes[6].tokens == [9, 1, 11, 6, 16]
@@ -103,7 +101,6 @@ def test_parents_come_before_children_and_walks_agree(tree: Tree) -> None:
             assert node.parent.id < node.id
             assert node.depth == node.parent.depth + 1
             assert node in node.parent.children
-            assert node.siblings() == [child for child in node.parent.children if child is not node]
         assert ids(node.children) == sorted(ids(node.children))
         assert list(node.descendants()) == below(node)
         assert list(node.leaves()) == [each for each in below(node) if each.is_leaf]

@@ -33,12 +33,10 @@ class Sight:
     Attributes:
         lack: why the hub does not give it, as a clause: "the hub has no model of that name"; empty if it does.
         remedy: what to do about that.
-        has_file: whether the file that was looked for is there.
     """
 
     lack: str = ""
     remedy: str = ""
-    has_file: bool = True
 
 
 _SILENCE = Sight("the hub is silent", _CONNECT)
@@ -124,7 +122,7 @@ def _refused(error: Any, page: str, kind: Kind) -> Sight:
 
     status, noun = error.response.status_code, "model" if kind == "model" else "data set"
     if isinstance(error, RemoteEntryNotFoundError):
-        return Sight(has_file=False)
+        return Sight()  # the hub has it, without that file
     if isinstance(error, GatedRepoError):
         return Sight(
             "the hub gives it only to those who accepted its licence",

@@ -196,10 +196,6 @@ class Node:
         nodes.reverse()
         return nodes
 
-    def siblings(self) -> list[Node]:
-        """The other children of this node's parent."""
-        return [] if self.parent is None else [node for node in self.parent.children if node is not self]
-
     def descendants(self) -> Iterator[Node]:
         """This node and all below it, parents before children, without recursion."""
         stack = [self]

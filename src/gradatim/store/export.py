@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, Literal
+from typing import Any
 
 from gradatim.errors import GradatimError
-from gradatim.records import MalformedRecordError, open_file
 from gradatim.store.files import atomic_writer
 
 Row = Mapping[str, Any]
@@ -67,33 +65,3 @@ def write_jsonl(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
         for row in rows:
             line = json.dumps(dict(row), ensure_ascii=False)
             file.write(_SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", line) + "\n")
-
-
-def read_jsonl(
-    path: str | os.PathLike[str], *, malformed: Literal["refuse", "skip"] = "refuse"
-) -> list[dict[str, Any]]:
-    """Read JSON objects, one a line (or one JSON array of them); blank lines are passed over.
-
-    Args:
-        path: the file.
-        malformed: what to do about a line that is not a JSON object: ``"refuse"`` the file with an error that names
-            the line, or ``"skip"`` the line with a warning that names it.
-
-    Raises:
-        GradatimError: if the file cannot be read, has no rows, or has a malformed line that is not to be skipped.
-    """
-    rows: list[dict[str, Any]] = []
-    source = open_file(path)
-    for entry in source:
-        try:
-            rows.append(dict(entry.record))
-        except MalformedRecordError as error:
-            if malformed == "refuse":
-                raise GradatimError(
-                    f"{entry.where} {error}; put it right, or pass over such lines with malformed='skip'",
-                    options=("malformed='skip'",),
-                ) from None
-            warnings.warn(f"{entry.where} {error}; it is skipped", stacklevel=2)
-    if not rows:
-        raise GradatimError(f"{source.name} has no rows; check that it is the right file")
-    return rows

@@ -44,7 +44,6 @@ _SIGN = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 _MATRIX = re.compile(
     r"(?P<factor>.*?)\\begin\{(?P<kind>[pbvBV]?matrix|array)\}(?:\{[^{}]*\})?(?P<rows>.*)\\end\{(?P=kind)\}"
 )
-_BRACKETS = {"(": ")", "[": "]", "\\{": "\\}", "\\langle": "\\rangle"}
 _BRACKET = re.compile(r"\\(?:[{}]|[lr]angle(?![a-zA-Z]))|[()\[\]{}]")
 _ALL_REALS = re.compile(r"\\mathbb\s*\{?\s*R\s*\}?|\\R")
 _NAME = re.compile(r"(?:\\(?!sqrt|text|pm|mp|cdot|times|pi(?![a-z]))[a-zA-Z]+|\\text\{[^{}]*\}|[A-Za-z{}|/\s])+")
