@@ -40,14 +40,14 @@ WRITERS = (
     ("sync", ".recipe"),
     ("append", "trees/round-1.jsonl"),
     ("rename", "stages/.models"),
-    ("tensors", "checkpoints/scorer/.best"),
-    ("tensors", "checkpoints/scorer/.checkpoint.partial/checkpoint-2/model"),
-    ("tensors", "checkpoints/scorer/.checkpoint.partial/checkpoint-4/optimizer"),
-    ("open", "checkpoints/scorer/.checkpoint.partial/checkpoint-6/trainer_state"),
-    ("remove", "checkpoints/scorer/.checkpoint-2.removed"),
+    ("tensors", "checkpoints/scorer-1/training/.best"),
+    ("tensors", "checkpoints/scorer-1/training/.checkpoint.partial/checkpoint-2/model"),
+    ("tensors", "checkpoints/scorer-1/training/.checkpoint.partial/checkpoint-4/optimizer"),
+    ("open", "checkpoints/scorer-1/training/.checkpoint.partial/checkpoint-6/trainer_state"),
+    ("remove", "checkpoints/scorer-1/training/.checkpoint-2.removed"),
     ("open", ".scorer.partial/.step_scoring"),
-    ("sync", "stages/.scorer"),
-    ("rename", "checkpoints/round-1/training/.checkpoint.partial"),
+    ("sync", "stages/.scorer-1"),
+    ("rename", "checkpoints/policy-1/training/.checkpoint.partial"),
     ("tensors", ".policy.partial/model"),
     ("append", "trees/evaluate-base.jsonl"),
     ("rename", "stages/.evaluate-base."),
@@ -60,14 +60,12 @@ WRITERS = (
 def tiny_recipe() -> Recipe:
     """Everything that writes: both trainings with checkpoints and measurements, evaluation, search, plots."""
     content = small_content()
-    for part in ("scorer", "objective"):
-        content[part]["training"] |= {"tokens_per_batch": 64, "save_every": 2, "evaluate_every": 1, "log_every": 3}
+    often = {"tokens_per_batch": 64, "save_every": 2, "evaluate_every": 1, "log_every": 3}
     return small_recipe(
         problems={"train": 4, "validation": 2, "test": 2},
         search={"name": "grow", "branching": [4, 2, 1]},
         trees={"in_flight": 1},
-        scorer=content["scorer"],
-        objective=content["objective"],
+        learn=[each | {"training": each["training"] | often} for each in content["learn"]],
         evaluation={**content["evaluation"], "samples": 2, "pass_at": [1, 2], "best_of": [2], "majority": [2]},
     )
 

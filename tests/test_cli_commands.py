@@ -25,7 +25,7 @@ from small_runs import write_small_recipe
 
 SHORT: dict[str, Any] = {
     "problems": {"train": 3, "test": 2},
-    "scorer": None,
+    "judge": None,
     "objective": None,
     "evaluation": {"samples": 8, "greedy": False},
 }

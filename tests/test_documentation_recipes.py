@@ -65,7 +65,7 @@ def changes(recipe: dict[str, Any], place: Path) -> list[str]:
     """What makes a recipe small, and what it names a thing of this machine; all else stays as the page has it."""
     name = recipe["task"]["name"]
     found = [f"policy.model={place / 'model'}", "problems.train=16", "problems.test=2"]
-    if "objective" in recipe:
+    if "learn" in recipe:
         found.append("policy.sampling.temperature=2.0")  # or the small model is too sure of itself to make pairs
     if recipe["problems"].get("validation"):
         found.append("problems.validation=2")
@@ -78,8 +78,8 @@ def changes(recipe: dict[str, Any], place: Path) -> list[str]:
         found.append('task.template="Question: {problem}\\nAnswer:\\n"')
     if "device" in recipe["policy"]:
         found.append("policy.device=cpu")
-    if "init" in recipe.get("scorer", {}):
-        found.append(f"scorer.init={place / 'judge'}")
+    if "models" in recipe:
+        found.append(f"models.scorer.model={place / 'judge'}")
     return found
 
 
@@ -96,7 +96,7 @@ def test_a_recipe_for_a_large_model_runs_with_a_small_one(name: str, place: Path
     result = CliRunner().invoke(app, ["run", str(path), *settings, "--output", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "run" / "report.json").read_text(encoding="utf-8"))
-    if "objective" in recipe:
+    if "learn" in recipe:
         assert report["stages"]["policy-1"]["updates"] > 0
         assert len(report["stages"]["policy-1"]["evaluations"]) > 1
         assert (tmp_path / "run" / "policy" / "model.safetensors").is_file()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from gradatim.run.growing import tree_search
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -23,7 +24,6 @@ from gradatim.errors import GradatimError
 from gradatim.event_loop import run_to_end, without_blocking
 from gradatim.part import part
 from gradatim.run import Progress, run_recipe
-from gradatim.run.growing import tree_search
 from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.tasks.base import Verdict, grade_nodes
 from gradatim.tasks.countdown import Countdown
@@ -91,7 +91,7 @@ def test_a_run_and_a_command_work_inside_a_loop(tmp_path: Path) -> None:
     recipe = small_recipe(
         problems={"train": 0, "test": 2},
         search=None,
-        scorer=None,
+        judge=None,
         objective=None,
         evaluation={"samples": 2, "pass_at": [1], "best_of": [], "majority": [], "search": [], "greedy": False},
     )

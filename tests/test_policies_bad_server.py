@@ -153,7 +153,7 @@ def run(server: BadServer, folder: Path, server_options: Any) -> dict[str, Any]:
         },
         problems={"train": 0, "test": 5},
         search=None,
-        scorer=None,
+        judge=None,
         objective=None,
         evaluation={"samples": 2, "pass_at": [1], "best_of": [], "majority": [], "search": [], "greedy": False},
     )

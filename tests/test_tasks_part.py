@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from gradatim.recipes.schema import Recipe
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -17,7 +18,6 @@ from gradatim.errors import GradatimError
 from gradatim.part import content_of, find, make, names, pages
 from gradatim.recipes import PretrainRecipe, parse_recipe
 from gradatim.recipes.reference import find_sections
-from gradatim.recipes.schema import Recipe
 from gradatim.tasks import Countdown, Gsm8k, Math, Records, Task, WordProblems
 from gradatim.tasks.from_records import RecordTask
 from gradatim.tasks.generated import GeneratedTask

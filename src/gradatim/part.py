@@ -467,4 +467,6 @@ def _named(found: type, name: str) -> type:
 def _words(kind: str) -> str:
     """What errors call one part of a kind: a ``scorer``, a ``boundary``."""
     last = kind.rpartition("/")[2]
+    if last == "supervision":
+        return "construction"
     return f"{last[:-3]}y" if last.endswith("ies") else last.removesuffix("s")

@@ -162,11 +162,13 @@ class ScorerChoice:
     device: str
 
     def load(self) -> Scorer:
-        from gradatim.recipes.schema import PolicyOptions
-        from gradatim.run.parts import load_scorer
+        from gradatim.models import resolve_model
+        from gradatim.recipes.recipe import ModelOptions
+        from gradatim.run.models import placement
+        from gradatim.scorers.process_reward import ProcessRewardScorer
 
-        options = PolicyOptions(model=self.model, device=self.device, dtype=self.dtype)
-        return load_scorer(self.model, options, self.layout)
+        options = ModelOptions(model=self.model, device=self.device, dtype=self.dtype)
+        return ProcessRewardScorer.from_pretrained(resolve_model(self.model), layout=self.layout, **placement(options))
 
     def saved_scores(self, folder: Path) -> ScoreFile:
         """The scores that it gave before.

@@ -14,7 +14,7 @@ from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
     from gradatim.policies.base import Policy
-    from gradatim.recipes.schema import SamplingOptions
+    from gradatim.recipes.recipe import SamplingOptions
     from gradatim.scorers.base import Scorer
     from gradatim.search import Search
     from gradatim.search.selection import AnswerOf
@@ -83,10 +83,12 @@ def solve(
         raise GradatimError("the problem is empty; write it in quotation marks behind the command")
     from gradatim.budget import Budget
     from gradatim.event_loop import run_to_end
+    from gradatim.models import resolve_model
     from gradatim.part import make
     from gradatim.recipes.load import apply_override
-    from gradatim.recipes.schema import ChatOptions, PolicyOptions, SamplingOptions, ServerOptions
-    from gradatim.run import parts
+    from gradatim.recipes.recipe import ChatOptions, ModelOptions, SamplingOptions, ServerOptions
+    from gradatim.run.models import Models, placement
+    from gradatim.scorers.process_reward import ProcessRewardScorer
     from gradatim.tasks.base import grade
     from gradatim.tasks.guarded import guarded
     from gradatim.tree import Tree
@@ -104,15 +106,19 @@ def solve(
     limits = {"max_steps": max_steps, "max_step_tokens": max_step_tokens}
     given = {name: value for name, value in limits.items() if value is not None}
     sampling = SamplingOptions.model_validate({"temperature": temperature, **given})
-    options = PolicyOptions(
+    options = ModelOptions(
         model=policy,
         server=ServerOptions(model=model),
         device=device,
         sampling=sampling,
         chat=ChatOptions() if chat else None,
     )
-    judge = None if scorer is None else parts.load_scorer(scorer, options)
-    run_to_end(_search(tree, parts.load_policy(policy, options, made), judge, chosen, made.answer))
+    judge = None
+    if scorer is not None:
+        judge = ProcessRewardScorer.from_pretrained(resolve_model(scorer), **placement(options))
+    run_to_end(
+        _search(tree, Models(made, lambda **_: None).policy("policy", policy, options), judge, chosen, made.answer)
+    )
     grade(tree, made)
     name = None if judge is None else judge.name
     console = result_console()

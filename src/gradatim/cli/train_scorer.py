@@ -145,7 +145,7 @@ def print_trained(result: TrainedScorer, console: Console) -> None:
     chosen = "" if threshold is None else f" --threshold {threshold}"
     console.print(
         f"  gradatim evaluate-scorer {folder} --benchmark processbench --data Qwen/ProcessBench{chosen}\n"
-        f"  gradatim run RECIPE --set scorer.init={folder} --set scorer.train=false",
+        f"  gradatim run RECIPE --set models.scorer.model={folder} --set evaluation.scorer=process_reward",
         highlight=False,
         soft_wrap=True,
         markup=False,

@@ -1,7 +1,8 @@
 """Recipes: short YAML files that say what a run does."""
 
 from gradatim.recipes.load import apply_override, find_recipe, load_recipe, parse_recipe, shipped_recipes
-from gradatim.recipes.schema import PretrainRecipe, Recipe
+from gradatim.recipes.pretrain import PretrainRecipe
+from gradatim.recipes.recipe import Recipe
 
 __all__ = [
     "PretrainRecipe",

@@ -96,8 +96,8 @@ def _walk(model: type[BaseModel], location: Sequence[int | str]) -> tuple[type[B
         path.append(str(key))
         if _is_model(annotation) and key in annotation.model_fields:
             annotation = annotation.model_fields[str(key)].annotation
-        elif get_origin(annotation) is list:
-            annotation = get_args(annotation)[0]
+        elif get_origin(annotation) in (list, dict):
+            annotation = get_args(annotation)[-1]
         else:
             return None, [*path, *(str(each) for each in rest if not is_type_label(str(each)))]
 

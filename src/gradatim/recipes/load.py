@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from gradatim.errors import GradatimError
 from gradatim.recipes.explain import explain
-from gradatim.recipes.schema import PretrainRecipe, Recipe
+from gradatim.recipes.pretrain import PretrainRecipe
+from gradatim.recipes.recipe import Recipe
 from gradatim.suggestions import suggestion
 
 _FOLDER = Path(__file__).parent / "library"

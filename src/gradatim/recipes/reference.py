@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradatim.errors import GradatimError
-from gradatim.recipes.schema import PretrainRecipe, Recipe
+from gradatim.recipes.pretrain import PretrainRecipe
+from gradatim.recipes.recipe import Recipe
 from gradatim.suggestions import suggestion
 
 Schema = Mapping[str, Any]
@@ -96,6 +97,8 @@ def _kinds(value: Schema, schema: Schema) -> list[Schema]:
         return [value]
     if value.get("type") == "array":
         return _kinds(value.get("items", {}), schema)
+    if isinstance(named := value.get("additionalProperties", value.get("patternProperties")), dict):
+        return _kinds(named if "patternProperties" not in value else next(iter(named.values())), schema)
     return [kind for option in (*value.get("oneOf", ()), *value.get("anyOf", ())) for kind in _kinds(option, schema)]
 
 

@@ -1,4 +1,4 @@
-"""The loop that runs a recipe: fine-tune, grow trees, learn from them, go round again, evaluate.
+"""The loop that runs a recipe: grow trees, learn from them, go round again, evaluate.
 
 Every stage is skipped as far as it was done before, so the same call on the same folder goes on where it was stopped,
 and after a change of the recipe only what depends on it is done anew.
@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 
-from gradatim.recipes.schema import Recipe
+from gradatim.recipes.recipe import Recipe
 from gradatim.run.checking import check_once
-from gradatim.run.context import BASE, FINE_TUNED, Run
+from gradatim.run.context import Run
 from gradatim.run.evaluating import measure_policy, sample_solutions, sampling_methods, searched
-from gradatim.run.fine_tuning import fine_tune
-from gradatim.run.growing import training_trees
-from gradatim.run.learning import train_policy, train_scorer
+from gradatim.run.learning import learn
 from gradatim.run.progress import Progress
 from gradatim.run.reporting import Measured, write_report
 from gradatim.run.run_folder import RunFolder
+from gradatim.run.stages import policies_of, trainings_of
+from gradatim.run.trees import training_trees
 from gradatim.tasks.guarded import verifier_record
 from gradatim.tree import Tree
 
@@ -61,27 +61,22 @@ def run_recipe(
 
 def _rounds(run: Run) -> list[Tree]:
     """All growing and learning; returns the training trees of the first round, which the first policy grew."""
-    fine_tune(run)
     first: list[Tree] = []
-    for number in range(1, run.recipe.rounds + 1):
-        trees = training_trees(run, number)
-        if number == 1:
-            first = trees
-            train_scorer(run, trees)
-        train_policy(run, number, trees)
+    for number in range(run.recipe.rounds + 1):
+        trees = training_trees(run, number) if number else []
+        first = trees if number == 1 else first
+        for stage in trainings_of(run.recipe, number):
+            learn(run, run.stages[stage.name], number, trees)
     return first
 
 
 def _evaluate(run: Run, first_trees: list[Tree]) -> dict[str, Any]:
-    models = {BASE: run.recipe.policy.model}
-    if run.recipe.fine_tuning is not None:
-        models[FINE_TUNED] = run.policy_path(0)
-    if run.recipe.objective is not None:
-        models[run.recipe.objective.name] = run.policy_path(run.recipe.rounds)
+    trained = policies_of(run.recipe)
     policies: dict[str, Measured] = {}
-    for key, model in models.items():
-        sampled, greedy = sample_solutions(run, key, model)
+    for key in reversed(trained):  # the last policy is in memory still
+        sampled, greedy = sample_solutions(run, key, trained[key])
         policies[key] = Measured(measure_policy(run, sampled, greedy), sampled)
-    search = sampling_methods(run, policies[run.first_policy].sampled)
+    policies = {key: policies[key] for key in trained}
+    search = sampling_methods(run, policies[run.searched_policy].sampled)
     search += [searched(run, search) for search in run.recipe.evaluation.search]
     return write_report(run, policies, search, first_trees)

@@ -14,8 +14,12 @@ import transformers
 import gradatim
 from gradatim.evaluation import wording
 from gradatim.evaluation.bootstrap import Estimate
+from gradatim.part import content_of, models_of, name_of
+from gradatim.recipes.recipe import POLICY
 from gradatim.run.context import Run
 from gradatim.run.evaluating import scorer_name
+from gradatim.run.stages import FINE_TUNING, policies_of
+from gradatim.scorers.process_reward import ProcessRewardPart
 from gradatim.tree import Tree
 
 _LONGEST_TO_TYPE = 90  # characters of a problem that a command still shows
@@ -30,14 +34,12 @@ def about(run: Run, value: Mapping[str, Any], used: Mapping[str, int]) -> dict[s
         used: how many problems of each split were searched; those that stop training early are counted here.
     """
     counts = dict(used)
-    fitted = run.recipe.objective is not None or run.recipe.fine_tuning is not None
-    if fitted or (run.recipe.scorer is not None and run.recipe.scorer.train):
+    if run.recipe.learn:
         counts["validation"] = len(run.problems("validation"))
     facts = {
         "policy": _policy(run, value),
         "scorer": _scorer(run, value),
-        "fine-tuning": _fine_tuning(value),
-        "objective": _objective(run, value),
+        **_trainings(run, value),
         "data": f"{_task(run)}; problems used: "
         + ", ".join(f"{split} {counts[split]:,}" for split in ("train", "validation", "test") if counts.get(split)),
         "date": _date(value),
@@ -57,11 +59,10 @@ def next_commands(run: Run, sampled: Sequence[Tree]) -> list[str]:
         commands.append(f"gradatim export {folder}{chosen} {rows} --output rows.jsonl")
     task = run.recipe.task.on_command_line
     if task is not None and run.recipe.policy.adapter is None:  # solve takes no adapter
-        policy = run.policy_path(0 if run.recipe.objective is None else run.recipe.rounds)
-        scorer = run.recipe.scorer
-        judge = ""
-        if scorer is not None and (scorer.train or scorer.layout == "auto"):
-            judge = f" --scorer {shlex.quote(str(run.scorer_path) if scorer.train else scorer.init)}"
+        policy = run.path_of(POLICY, list(policies_of(run.recipe).values())[-1])
+        scorer, judge = run.recipe.evaluation.scorer, ""
+        if isinstance(scorer, ProcessRewardPart) and scorer.layout == "auto":
+            judge = f" --scorer {shlex.quote(run.path_of(scorer.model, run.last_training(scorer.model)))}"
         chat = "" if run.recipe.policy.chat is None else " --chat"
         text = str(problem.data.get("question", problem.prompt)).strip()
         if len(text) > _LONGEST_TO_TYPE or not text.isprintable():
@@ -94,25 +95,16 @@ def _policy(run: Run, value: Mapping[str, Any]) -> str:
 
 
 def _scorer(run: Run, value: Mapping[str, Any]) -> str:
-    """The scorer: its model, its layout, what it learned from, and how good it is."""
-    options = run.recipe.scorer
-    if options is None:
+    """What judges steps in the evaluation: its options, its model, and how good it is."""
+    part = run.recipe.evaluation.scorer
+    if part is None:
         return "none"
-    layout = value["models"].get("scorer_layout", options.layout)
-    base = run.recipe.policy.model if options.init == "policy" else options.init
-    if not options.train:
-        parts = [f"{base} as it is, layout {layout}"]
-    else:
-        record = value["stages"].get("scorer", {})
-        parts = [f"trained here from {base} on {record.get('labels', 0):,} step labels, layout {layout}"]
-        if evaluations := record.get("evaluations"):
-            best = -evaluations[str(record["best_update"])]
-            before = wording.number(-evaluations["0"])
-            parts.append(
-                f"held-out loss {before} before and {wording.number(best)} after"
-                if record["best_update"]
-                else f"training did not help, so that it is what it was before (held-out loss {before})"
-            )
+    options = [f"{key} {each}" for key, each in content_of(part).items() if key not in ("name", "key", "layout")]
+    parts = [", ".join([name_of(part), *options])]
+    for name in sorted(models_of(part)):
+        layout = value["models"].get(f"{name}_layout")
+        if run.last_training(name) is None:
+            parts.append(f"{run.path_of(name, None)} as it is" + ("" if layout is None else f", layout {layout}"))
     prm = value["prm"]
     if prm is not None and prm["auc"] is not None:
         area = Estimate.from_fields(prm, "auc", prm["problems"])
@@ -120,26 +112,22 @@ def _scorer(run: Run, value: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _fine_tuning(value: Mapping[str, Any]) -> str:
-    """What the policy was taught before anything was searched."""
-    record = value["stages"].get("fine-tuning")
-    if record is None:
-        return ""
-    return (
-        f"{record['examples']:,} worked solutions, {record['updates']:,} updates, saved after {record['best_update']:,}"
-    )
-
-
-def _objective(run: Run, value: Mapping[str, Any]) -> str:
-    """How the policy was trained, round by round."""
-    if run.recipe.objective is None:
-        return ""
-    rounds = [
-        f"{record['examples']:,} examples, {record['updates']:,} updates, saved after {record['best_update']:,}"
-        for stage, record in sorted(value["stages"].items())
-        if stage.startswith("policy-")
-    ]
-    return f"{run.recipe.objective.name}: {'; '.join(rounds)}"
+def _trainings(run: Run, value: Mapping[str, Any]) -> dict[str, str]:
+    """What learned from what, round by round, by model and objective."""
+    found: dict[str, list[str]] = {}
+    for name, stage in run.stages.items():
+        record = value["stages"].get(name)
+        if stage.learn is None or record is None:
+            continue
+        what = "fine-tuning" if name == FINE_TUNING else f"{stage.learn.model}: {name_of(stage.learn.objective)}"
+        text = f"{record['examples']:,} {record['what']}, {record['updates']:,} updates"
+        if evaluations := record.get("evaluations"):
+            text += f", saved after {record['best_update']:,}"
+            if stage.learn.measure == "loss":
+                before, best = -evaluations["0"], -evaluations[str(record["best_update"])]
+                text += f" (held-out loss {wording.number(before)} before, {wording.number(best)} then)"
+        found.setdefault(what, []).append(text)
+    return {what: "; ".join(texts) for what, texts in found.items()}
 
 
 def _task(run: Run) -> str:

@@ -6,7 +6,7 @@ loaded once; the first stage takes what it needs of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,26 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from gradatim.engine.loading import load_config, load_merged_model, load_tokenizer
+from gradatim.engine.loading import load_config, load_tokenizer
 from gradatim.engine.path_length import longest_path
 from gradatim.engine.self_check import RUN, TRAINED, check_configuration
 from gradatim.engine.sources import base_of, find_source, refuse_adapter
 from gradatim.errors import GradatimError
 from gradatim.event_loop import run_to_end
-from gradatim.models import resolve_model
+from gradatim.part import models_of
 from gradatim.policies.server import ServerPolicy
-from gradatim.recipes.schema import TrainingOptions, TreeOptions
-from gradatim.run.context import Run
-from gradatim.run.fine_tuning import find_demonstrations
+from gradatim.recipes.recipe import POLICY, Recipe, TrainingOptions, TreeOptions
+from gradatim.run.context import Lent, Run
 from gradatim.run.fitting import training_settings
-from gradatim.run.growing import no_stored_trees, stored_path
-from gradatim.run.parts import load_policy, make_chat, pick_device
+from gradatim.run.learning import find_demonstrations
+from gradatim.run.models import make_chat, pick_device
+from gradatim.run.trees import no_stored_trees, stored_path
 from gradatim.scorers.loading import detect_layout
+from gradatim.scorers.process_reward import ProcessRewardPart
 from gradatim.store.trees import TreeStore
 from gradatim.text.prompts import prompt_tokens
 from gradatim.text.transcript import in_tokens_of
 from gradatim.training.adapters import check_lora_modules
-from gradatim.training.process_reward_model import load_process_reward_model
 from gradatim.training.self_check import check_training
 from gradatim.tree import Problem
 
@@ -57,24 +57,35 @@ def check(run: Run) -> None:
         GradatimError: if anything cannot work; says what and how to put it right.
     """
     recipe = run.recipe
-    if recipe.fine_tuning is not None:
+    if recipe.demonstrated is not None:
         find_demonstrations(recipe, run.task)
     problems = _problems(run)
     if recipe.trees.stored is not None:
         stored_path(recipe.trees)
-    if recipe.policy.is_server:
-        _check_server(run)
-    else:
-        _check_policy(run, problems)
-    if recipe.fine_tuning is not None:
-        _check_lora(recipe.policy.model, recipe.fine_tuning.training)
-    if recipe.scorer is not None:
-        _check_scorer(run)
-    if recipe.objective is not None:
-        _check_lora(recipe.policy.model, recipe.objective.training)
+    policies, rewards = _used(recipe)
+    for name in policies:
+        if recipe.model(name).is_server:
+            _check_server(run, name)
+        else:
+            _check_policy(run, name, problems)
+    for name, layout in rewards.items():
+        _check_reward_model(run, name, layout)
+    for learn in recipe.learn:
+        _check_lora(_named(run, learn.model), learn.training)
     if recipe.trees.stored is not None:
         _check_stored_trees(run, recipe.trees)
-    _load_models(run)
+    _load_models(run, policies, rewards)
+
+
+def _used(recipe: Recipe) -> tuple[list[str], dict[str, str]]:
+    """The models that are run as policies, and those that judge steps, these with their layouts."""
+    rewards = {learn.model: "auto" for learn in recipe.learn if "score" in learn.objective.heads}
+    for part in (recipe.scorer, recipe.evaluation.scorer):
+        if isinstance(part, ProcessRewardPart):
+            rewards[part.model] = part.layout
+    named = models_of(recipe.scorer) | models_of(recipe.values) | models_of(recipe.evaluation.scorer)
+    learning = {learn.model for learn in recipe.learn}
+    return [POLICY, *sorted((named | learning) - rewards.keys() - {POLICY})], rewards
 
 
 def _problems(run: Run) -> list[Problem]:
@@ -88,8 +99,14 @@ def _problems(run: Run) -> list[Problem]:
     return found
 
 
-def _check_server(run: Run) -> None:
-    policy = load_policy(run.recipe.policy.model, run.recipe.policy, run.task)
+def _named(run: Run, name: str) -> str:
+    """What the recipe names as a model's weights; those of the policy where it begins as that."""
+    given = run.recipe.model(name).model
+    return run.recipe.policy.model if given == POLICY else given
+
+
+def _check_server(run: Run, name: str) -> None:
+    policy = Lent(run, {}).policy(name)
     assert isinstance(policy, ServerPolicy), "the recipe names a URL"
 
     async def connect() -> None:
@@ -101,12 +118,12 @@ def _check_server(run: Run) -> None:
     run_to_end(connect())
 
 
-def _check_policy(run: Run, problems: Sequence[Problem]) -> None:
-    """Whether the policy's model is there and can be put every problem."""
-    options = run.recipe.policy
+def _check_policy(run: Run, name: str, problems: Sequence[Problem]) -> None:
+    """Whether a policy's model is there and can be put every problem."""
+    options, path = run.recipe.model(name), _named(run, name)
     if options.engine == "transformers":
         pick_device(options.device)
-    source = find_source(options.model)
+    source = find_source(path)
     if options.adapter is not None:
         find_source(options.adapter)
     config = load_config(base_of(source) or source.name)
@@ -114,36 +131,37 @@ def _check_policy(run: Run, problems: Sequence[Problem]) -> None:
         check_configuration(config, RUN)
     tokenizer, chat = load_tokenizer(source.name), make_chat(options)
     if chat is None and tokenizer.chat_template:
+        place = POLICY if name == POLICY else f"models.{name}"
         run.progress.line(
-            "The policy's model has a chat template and policy.chat is not set, so it is given plain text; a model "
-            "that was trained to chat wants --set policy.chat={}"
+            f"The model of {place} has a chat template and {place}.chat is not set, so it is given plain text; a model "
+            f"that was trained to chat wants --set {place}.chat={{}}"
         )
     positions = longest_path(config)
     lengths = [len(prompt_tokens(tokenizer, problem, chat)) for problem in problems]
     long = [problem.id for problem, length in zip(problems, lengths, strict=True) if positions <= length]
     if long:
         raise GradatimError(
-            f"{len(long):,} of {len(problems):,} prompts do not fit the policy's context of {positions:,} tokens (the "
+            f"{len(long):,} of {len(problems):,} prompts do not fit the {name}'s context of {positions:,} tokens (the "
             f"first is that of problem {long[0]!r}); use a model with a longer context, or leave such problems out"
         )
 
 
-def _check_scorer(run: Run) -> None:
-    """Whether the scorer's model is there, and can be used or trained as the recipe says."""
-    options = run.recipe.scorer
-    assert options is not None, "there is a scorer"
-    name = run.recipe.policy.model if options.init == "policy" else options.init
-    if options.init != "policy":
-        refuse_adapter(name)
-    source = find_source(name)
+def _check_reward_model(run: Run, name: str, layout: str) -> None:
+    """Whether the model of a name is there, and can judge steps or learn to."""
+    path, trained = _named(run, name), run.last_training(name) is not None
+    if run.recipe.model(name).model != POLICY:
+        refuse_adapter(path)
+    elif not trained:
+        raise GradatimError(
+            f"models.{name} is the policy, which judges nothing untrained: name a reward model, or train it"
+        )
+    source = find_source(path)
     config, tokenizer = load_config(base_of(source) or source.name), load_tokenizer(source.name)
-    if not options.train and options.layout == "auto":
+    if not trained and layout == "auto":
         detect_layout(source.name, config, tokenizer)
     if source.is_folder and not any(any(Path(source.name).glob(pattern)) for pattern in _WEIGHTS):
         raise GradatimError(f"the folder {source.name!r} holds no weights; name a folder made by save_pretrained")
-    check_configuration(config, TRAINED if options.train else RUN)
-    if options.train:
-        _check_lora(name, options.training)
+    check_configuration(config, TRAINED if trained else RUN)
 
 
 def _check_stored_trees(run: Run, options: TreeOptions) -> None:
@@ -153,34 +171,36 @@ def _check_stored_trees(run: Run, options: TreeOptions) -> None:
         first = list(islice((tree for tree in store if tree.problem.prompt not in held_out), _TREES_LOOKED_AT))
     if not first:
         raise no_stored_trees(path)
-    recipe, learners = run.recipe, {}
-    if recipe.objective is not None:
-        learners["policy.model"] = recipe.policy.model
-    if recipe.scorer is not None and recipe.scorer.train:
-        learners["scorer.init"] = recipe.policy.model if recipe.scorer.init == "policy" else recipe.scorer.init
+    recipe = run.recipe
+    learners = {learn.model: _named(run, learn.model) for learn in recipe.learns_from_trees}
     for key, name in learners.items():
         tokenizer, chat = load_tokenizer(find_source(name).name), make_chat(recipe.policy)
         try:
             for tree in first:
                 in_tokens_of(tree, tokenizer, chat if tokenizer.chat_template else None)
         except GradatimError as error:
-            raise GradatimError(f"the trees of {str(path)!r} cannot be read by {key} {name!r}: {error}") from error
+            raise GradatimError(
+                f"the trees of {str(path)!r} cannot be read by the {key}'s model {name!r}: {error}"
+            ) from error
 
 
-def _load_models(run: Run) -> None:
-    """Load every model that is named, so that one that is damaged, or does not fit into memory, is found now."""
-    recipe, scorer = run.recipe, run.recipe.scorer
+def _load_models(run: Run, policies: Sequence[str], rewards: Mapping[str, str]) -> None:
+    """Load every model that is named, so that one that is damaged, or does not fit into memory, is found now. What the
+    first stages run is kept for them."""
+    recipe, lent = run.recipe, Lent(run, {})
     with run.progress.loading("the models"):
-        if scorer is not None and scorer.train and scorer.init != "policy":
-            check_training(load_process_reward_model(resolve_model(scorer.init)))
-        if recipe.fine_tuning is None:
-            run.keep_models()
-        else:  # nothing runs before it, and training loads the model in a way of its own
-            check_training(
-                load_merged_model(AutoModelForCausalLM, resolve_model(recipe.policy.model), dtype=torch.float32)
-            )
-            if scorer is not None and not scorer.train:
-                run.load_scorer()
+        for name, layout in rewards.items():
+            if run.last_training(name) is None:
+                lent.reward_model(name, "process_reward", layout)
+            elif recipe.model(name).model != POLICY:
+                options = recipe.model(name)
+                check_training(run.models.check_trainable(name, _named(run, name), options, as_reward=True))
+        for name in policies:
+            if name == POLICY and recipe.demonstrated is not None:  # nothing runs before it is trained
+                model = run.models.check_trainable(name, recipe.policy.model, recipe.policy, as_reward=False)
+                check_training(model)
+            else:
+                lent.policy(name)
 
 
 def _check_lora(name: str, options: TrainingOptions) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from gradatim.part import name_of
-from gradatim.recipes.schema import Recipe
+from gradatim.recipes.recipe import POLICY, Recipe
 
 _IN_MODELS = {".bin", ".gguf", ".jinja", ".json", ".model", ".safetensors", ".txt"}
 _IN_DATA = {".jsonl", ".json", ".parquet", ".arrow", ".csv"}
@@ -33,14 +34,22 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, Path, set[str]]]:
     """The keys that name something local, with it and with the kinds of files that matter in a folder."""
     for path in (*_of_part(recipe.task), *recipe.task.files):
         yield "task", path, _IN_DATA
-    models = {"policy.model": recipe.policy.model, "policy.adapter": recipe.policy.adapter}
-    if recipe.scorer is not None and recipe.scorer.init != "policy":
-        models["scorer.init"] = recipe.scorer.init
-    for key, name in models.items():
-        if name is not None:
-            yield key, Path(name).expanduser(), _IN_MODELS
-    if recipe.search is not None:
-        yield from (("search", path, _IN_DATA) for path in _of_part(recipe.search))
+    for place, options in {
+        POLICY: recipe.policy,
+        **{f"models.{name}": each for name, each in recipe.models.items()},
+    }.items():
+        for key, name in {"model": options.model, "adapter": options.adapter}.items():
+            if name is not None and name != POLICY:
+                yield f"{place}.{key}", Path(name).expanduser(), _IN_MODELS
+    parts: dict[str, list[Any]] = {
+        "search": [recipe.search],
+        "scorer": [recipe.scorer],
+        "values": list(recipe.values),
+        "evaluation.scorer": [recipe.evaluation.scorer],
+        **{f"learn.{place}": [each.objective, *each.data] for place, each in enumerate(recipe.learn)},
+    }
+    for key, chosen in parts.items():
+        yield from ((key, path, _IN_DATA) for each in chosen if each is not None for path in _of_part(each))
     if recipe.trees.stored is not None:
         path = Path(recipe.trees.stored).expanduser()
         yield "trees.stored", path / "trees" / "round-1.jsonl" if path.is_dir() else path, _IN_DATA

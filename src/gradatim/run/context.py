@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,23 +14,21 @@ from gradatim.budget import Budget
 from gradatim.errors import GradatimError, ProblemError
 from gradatim.evaluation.page import printable
 from gradatim.event_loop import run_to_end
+from gradatim.part import models_of
 from gradatim.policies.base import Policy
-from gradatim.policies.transformers import TransformersPolicy
-from gradatim.recipes.schema import Recipe
+from gradatim.recipes.recipe import POLICY, Recipe
 from gradatim.run.contents import contents
-from gradatim.run.parts import load_policy, load_scorer
+from gradatim.run.models import Models
 from gradatim.run.progress import Progress
 from gradatim.run.run_folder import RunFolder
-from gradatim.run.stages import dependencies, stages_of
+from gradatim.run.stages import BASE, FINE_TUNED, FINE_TUNING, Stage, dependencies, policies_of, stages_of
+from gradatim.scorers.base import Scorer
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.search.many import search_many
 from gradatim.store.trees import TreeStore
 from gradatim.tasks.base import Task, grade_nodes
 from gradatim.tasks.guarded import guarded
 from gradatim.tree import Problem, Tree
-
-BASE = "base"
-FINE_TUNED = "fine_tuned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +39,44 @@ class Searcher:
         search: searches one tree.
         policy: proposes steps.
         scorer: guides or scores, where there is one.
+        value: writes what steps are worth to a tree that was searched and graded.
     """
 
     search: Callable[[Tree], Awaitable[object]]
     policy: Policy
-    scorer: ProcessRewardScorer | None = None
+    scorer: Scorer | None = None
+    value: Callable[[Tree], Awaitable[object]] | None = None
 
     def release(self, tree: Tree) -> None:
         self.policy.release(tree)
         if self.scorer is not None:
             self.scorer.release(tree)
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """The task and the models of a run at one of its stages; a :class:`gradatim.scorers.base.Context`.
+
+    Attributes:
+        run: the run.
+        trained: the stage that trained each model last; a model that is not there is as the recipe names it.
+    """
+
+    run: Run
+    trained: Mapping[str, str | None]
+
+    @property
+    def task(self) -> Task:
+        return self.run.task
+
+    def policy(self, name: str = POLICY) -> Policy:
+        return self.run.models.policy(name, self._path(name), self.run.recipe.model(name))
+
+    def reward_model(self, name: str, key: str, layout: str = "auto") -> ProcessRewardScorer:
+        return self.run.models.reward_model(name, self._path(name), self.run.recipe.model(name), key, layout)
+
+    def _path(self, name: str) -> str:
+        return self.run.path_of(name, self.trained.get(name))
 
 
 @dataclass
@@ -61,9 +87,6 @@ class Run:
     folder: RunFolder
     progress: Progress
     warned: set[str] = field(default_factory=set)
-    _kept_policy: Policy | None = None
-    _kept_scorer: ProcessRewardScorer | None = None
-    _begun: bool = False
 
     def warn(self, text: str) -> None:
         """Say what a person should change, once, however many stages find it."""
@@ -81,69 +104,62 @@ class Run:
         """What the local files hold that the recipe names, as digests."""
         return contents(self.recipe)
 
+    @cached_property
+    def stages(self) -> dict[str, Stage]:
+        """The stages of the run, in their order."""
+        return stages_of(self.recipe)
+
+    @cached_property
+    def models(self) -> Models:
+        """The models that are in memory."""
+        return Models(self.task, lambda **known: self.folder.update("models", 0.0, **known))
+
     def problems(self, split: str) -> list[Problem]:
         """The problems of a split that the recipe asks for, each once."""
         count = getattr(self.recipe.problems, split)
         problems = self.task.problems(split, count) if count else []
         return list({problem.id: problem for problem in problems}.values())
 
-    def policy_path(self, round_number: int) -> str:
-        """The model of the policy after so many rounds; 0 is the first that is searched."""
-        if round_number == 0:
-            return self.recipe.policy.model if self.recipe.fine_tuning is None else str(self.fine_tuned_path)
-        if round_number == self.recipe.rounds:
-            return str(self.folder.path / "policy")
-        return str(self.folder.path / "checkpoints" / f"round-{round_number}" / "policy")
+    def path_of(self, model: str, training: str | None) -> str:
+        """The model as a stage left it that trained it; without one, as the recipe names it."""
+        if training is not None:
+            return str(self.trained_folder(self.stages[training]))
+        options = self.recipe.model(model)
+        if options.model == POLICY and model != POLICY:  # it begins as the policy that is searched first
+            return self.path_of(POLICY, FINE_TUNING if self.recipe.demonstrated is not None else None)
+        return options.model
+
+    def trained_folder(self, stage: Stage) -> Path:
+        """Where the model goes that a stage trains: the last of its name is the run's result."""
+        assert stage.learn is not None, "the stage trains a model"
+        if stage.name == FINE_TUNING:
+            return self.folder.path / "fine-tuned"
+        name = stage.learn.model
+        return self.folder.path / name if stage.last else self.folder.path / "checkpoints" / stage.name / name
 
     @property
     def first_policy(self) -> str:
-        """What the report calls the first policy that is searched."""
-        return BASE if self.recipe.fine_tuning is None else FINE_TUNED
+        """What the report calls the first policy that trees are grown with."""
+        return BASE if self.recipe.demonstrated is None else FINE_TUNED
 
     @property
-    def fine_tuned_path(self) -> Path:
-        return self.folder.path / "fine-tuned"
+    def searched_policy(self) -> str:
+        """What the report calls the policy that evaluation searches and chooses from."""
+        return self.first_policy if self.recipe.evaluation.searched == "first" else list(policies_of(self.recipe))[-1]
 
-    @property
-    def scorer_path(self) -> Path:
-        return self.folder.path / "scorer"
-
-    def keep_models(self) -> None:
-        """Load the first policy, and the scorer that is used as it is, for the first stage that asks for them.
-
-        What that stage does not take is let go when the next one begins, so that training has the memory.
-
-        Raises:
-            GradatimError: if a model cannot be loaded or used.
-        """
-        self._kept_policy = self.load_policy(self.recipe.policy.model)
-        if self.recipe.scorer is not None and not self.recipe.scorer.train:
-            self._kept_scorer = self.load_scorer()
-
-    def load_policy(self, model: str) -> Policy:
-        policy = self._kept_policy if model == self.recipe.policy.model else None
-        if policy is None:
-            policy = load_policy(model, self.recipe.policy, self.task)
-        else:
-            self._kept_policy = None
-        if isinstance(policy, TransformersPolicy):  # of others, nobody here knows the size
-            self.folder.update("models", 0.0, policy_parameters=policy.tree_model.parameters)
-        return policy
-
-    def load_scorer(self) -> ProcessRewardScorer | None:
-        """The scorer, trained or as it was, if the recipe has one."""
-        options = self.recipe.scorer
-        if options is None:
+    def judge(self) -> Scorer | None:
+        """What judges steps in the evaluation, with its models as they are in the end."""
+        part = self.recipe.evaluation.scorer
+        if part is None:
             return None
-        if self._kept_scorer is not None:
-            scorer, self._kept_scorer = self._kept_scorer, None
-        elif options.train:
-            scorer = load_scorer(str(self.scorer_path), self.recipe.policy)
-        else:
-            scorer = load_scorer(options.init, self.recipe.policy, options.layout)
-        layout = "own" if scorer.layout is None else scorer.layout.name
-        self.folder.update("models", 0.0, scorer_layout=layout)
-        return scorer
+        return part.open(Lent(self, {name: self.last_training(name) for name in models_of(part)}))
+
+    def last_training(self, model: str) -> str | None:
+        """The stage that trains a model last; ``None`` if nothing does."""
+        return next(
+            (stage.name for stage in self.stages.values() if stage.learn and stage.learn.model == model and stage.last),
+            None,
+        )
 
     def seed(self, name: str) -> int:
         """A seed for a part of the run; parts of different names draw independently."""
@@ -151,16 +167,13 @@ class Run:
 
     def begin(self, stage: str, *outputs: Path) -> None:
         """Begin a stage, or go on with it; an outcome of other options is set aside, and a line says so."""
-        if self._begun:
-            self._kept_policy = self._kept_scorer = None
-        self._begun = True
         reason = self.folder.begin(stage, dependencies(self.recipe, stage, self.contents), outputs)
         if reason is not None:
             self.progress.line(f"The stage {stage} is done anew: {reason}")
 
     def stage_records(self) -> dict[str, dict[str, Any]]:
         """What is known of each stage that ran, in the order of the stages."""
-        records = {name: self.folder.record(name) for name in stages_of(self.recipe)}
+        records = {name: self.folder.record(name) for name in self.stages}
         return {name: record for name, record in records.items() if "seconds" in record}
 
     def search_trees(
@@ -173,7 +186,6 @@ class Run:
         seed: int,
         budget: int | None = None,
         in_flight: int = 64,
-        finish: Callable[[Tree], None] | None = None,
     ) -> list[Tree]:
         """A searched and graded tree for every problem, from the store ``name`` as far as they are there.
 
@@ -191,7 +203,6 @@ class Run:
             seed: of the trees; equal seeds give equal draws for equal problems.
             budget: tokens that a tree may cost.
             in_flight: trees at the same time.
-            finish: called with each graded tree before it is stored.
 
         Returns:
             The trees in the order of ``problems``.
@@ -214,6 +225,8 @@ class Run:
                         async def search(tree: Tree) -> None:
                             await searcher.search(tree)
                             await grade_nodes(tree.leaves(), self.task)
+                            if searcher.value is not None:
+                                await searcher.value(tree)
 
                         def on_failed(tree: Tree, error: ProblemError) -> None:
                             failed[tree.problem.id] = str(error)
@@ -221,8 +234,6 @@ class Run:
                             stage.advance(tree.budget.total)
 
                         def on_done(tree: Tree) -> None:
-                            if finish is not None:
-                                finish(tree)
                             store.append(tree)
                             searcher.release(tree)
                             found[tree.problem.id] = tree

@@ -21,15 +21,16 @@ from gradatim.evaluation import (
     weighted_majority,
 )
 from gradatim.part import content_of
-from gradatim.run.context import Run, Searcher
+from gradatim.run.context import Lent, Run, Searcher
 from gradatim.run.outcomes import note_outcomes
 from gradatim.run.stages import search_name
 from gradatim.search import IndependentSampling, Search
 from gradatim.tree import Tree
 
 
-def sample_solutions(run: Run, key: str, model: str) -> tuple[list[Tree], list[Tree]]:
-    """Sampled and greedy solutions of the test problems by the policy ``model``, which the report calls ``key``.
+def sample_solutions(run: Run, key: str, training: str | None) -> tuple[list[Tree], list[Tree]]:
+    """Sampled and greedy solutions of the test problems by the policy that the report calls ``key``, as the stage
+    ``training`` left it.
 
     All steps of the sampled solutions are scored where there is a scorer. Both policies of a comparison draw with the
     same seeds, which makes paired differences sharper. The greedy trees are empty where the recipe wants none.
@@ -38,12 +39,12 @@ def sample_solutions(run: Run, key: str, model: str) -> tuple[list[Tree], list[T
     problems = run.problems("test")
 
     def sampler() -> Searcher:
-        policy, scorer = run.load_policy(model), run.load_scorer()
+        policy, scorer = Lent(run, {POLICY.name: training}).policy(), run.judge()
         sample = IndependentSampling(n=options.samples, score="steps")
         return Searcher(lambda tree: sample(tree, policy, scorer), policy, scorer)
 
     def greedy() -> Searcher:
-        policy = run.load_policy(model)
+        policy = Lent(run, {POLICY.name: training}).policy()
         likeliest = replace(policy.sampling, temperature=0.0)
         once = IndependentSampling(n=1)
         return Searcher(lambda tree: once(tree, policy, sampling=likeliest), policy)
@@ -120,11 +121,11 @@ def sampling_methods(run: Run, sampled: Sequence[Tree]) -> list[MethodResult]:
 
 
 def searched(run: Run, search: Search) -> MethodResult:
-    """One search over the test problems with the first policy; its own rule chooses the solution, without the truth."""
+    """One search over the test problems; its own rule chooses the solution, without the truth."""
     name = scorer_name(run)
 
     def make_searcher() -> Searcher:
-        policy, scorer = run.load_policy(run.policy_path(0)), run.load_scorer()
+        policy, scorer = Lent(run, run.stages[stage].uses or {}).policy(), run.judge()
         return Searcher(lambda tree: search(tree, policy, scorer, answer=run.task.answer), policy, scorer)
 
     stage, label = search_name(search), search.title
@@ -209,7 +210,8 @@ def policy_tokens(tree: Tree) -> int:
 
 def scorer_name(run: Run) -> str | None:
     """The key of the scorer's scores in trees."""
-    return None if run.recipe.scorer is None else run.recipe.scorer.name
+    part = run.recipe.evaluation.scorer
+    return None if part is None else part.name
 
 
 def _result(

@@ -8,7 +8,7 @@ from typing import Any
 from gradatim.evaluation import wording
 from gradatim.evaluation.bootstrap import Estimate
 from gradatim.evaluation.report import settings_text
-from gradatim.run.context import BASE, FINE_TUNED
+from gradatim.run.stages import BASE, FINE_TUNED, FINE_TUNING
 
 _BASE_POLICY = f"The {BASE} policy"
 
@@ -27,7 +27,7 @@ def finding(value: Mapping[str, Any]) -> list[str]:
 
 def training_helped(value: Mapping[str, Any], name: str) -> bool:
     """Whether any training of the policy ``name`` reached a better state than the one that it began with."""
-    stages = "fine-tuning" if name == FINE_TUNED else "policy-"
+    stages = FINE_TUNING if name == FINE_TUNED else "policy-"
     records = [record for stage, record in value["stages"].items() if stage.startswith(stages)]
     return not records or any(record.get("best_update") != 0 for record in records)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gradatim.objectives import Objective
-from gradatim.recipes.schema import TrainingOptions
+from gradatim.recipes.recipe import TrainingOptions
 from gradatim.run.progress import StageProgress, in_words
 from gradatim.supervision.terms import Term
 from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, train

@@ -1,246 +1,262 @@
-"""The stages that learn from trees: the process reward model, and the policy."""
+"""The stages in which models learn: from what constructions make of trees, or from the task's worked solutions."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
-from gradatim.engine.loading import load_merged_model, load_tokenizer
+from gradatim.engine.loading import load_tokenizer
+from gradatim.errors import GradatimError
 from gradatim.evaluation.steps import Thresholds
 from gradatim.models import resolve_model
-from gradatim.objectives import Dpo, Objective, ProcessReward, Sft, StepDpo
-from gradatim.recipes.schema import DpoOptions, ObjectiveOptions, PairOptions, PolicyTraining, SftOptions
+from gradatim.part import name_of
+from gradatim.recipes.recipe import POLICY, Learn, Recipe
 from gradatim.run.context import Run
 from gradatim.run.fitting import curve, fit, outcome, reported, saved_dtype, training_settings
-from gradatim.run.growing import VALUE, grow_trees
-from gradatim.run.measures import HeldOutLabels, SampledAccuracy, held_out_thresholds
-from gradatim.run.nothing_learned import no_examples, no_labels, same_labels
-from gradatim.run.parts import make_chat, pick_device
-from gradatim.supervision import (
-    Construction,
-    FirstErrorPairs,
-    RightSolutions,
-    SiblingPairs,
-    SolutionPairs,
-    StepLabels,
-    Term,
-)
-from gradatim.text.prompts import ChatFormat
+from gradatim.run.held_out import HeldOutLoss, SampledAccuracy, held_out_thresholds
+from gradatim.run.models import make_chat
+from gradatim.run.nothing_learned import no_terms, same_targets
+from gradatim.run.stages import FINE_TUNING, Stage
+from gradatim.run.trees import grow_trees
+from gradatim.supervision.terms import Term, path_term
+from gradatim.tasks.base import Task
+from gradatim.tasks.demonstrations import Demonstration, worked_solutions
+from gradatim.text.prompts import ChatFormat, prompt_tokens, solution_tokens
 from gradatim.text.transcript import in_tokens_of
 from gradatim.training import TrainingResult
-from gradatim.training.model_card import Kind, write_model_card
-from gradatim.training.process_reward_model import load_process_reward_model
+from gradatim.training.model_card import write_model_card
 from gradatim.training.saving import save_model, save_process_reward_model
-from gradatim.training.trainer import Reference
-from gradatim.tree import Tree
+from gradatim.tree import EndReason, Node, Step, Tree
 
 
-def train_scorer(run: Run, trees: Sequence[Tree]) -> None:
-    """Train the process reward model on step labels of the first policy's ``trees``; skipped if it was done.
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """One training of a run.
 
-    Trees of the validation problems are grown alike, to stop by and to choose the thresholds by. Trees in other tokens
-    than the reward model's (another tokenizer's, or a server's text) are written in its own.
+    Attributes:
+        run: the run.
+        stage: its stage.
+        number: of its round; 0 before the first.
+        path: the model as it is before.
+        tokenizer: of the model.
+        chat: how the model is put problems.
     """
-    options = run.recipe.scorer
-    if options is None or not options.train:
-        return
-    checkpoints = run.folder.path / "checkpoints" / "scorer"
-    if is_done(run, "scorer", run.scorer_path, checkpoints, "Training the process reward model"):
-        return
-    base = run.policy_path(0) if options.init == "policy" else options.init
-    source = resolve_model(base)
+
+    run: Run
+    stage: Stage
+    number: int
+    path: str
+    tokenizer: PreTrainedTokenizerBase
+    chat: ChatFormat | None
+
+    @property
+    def learn(self) -> Learn:
+        assert self.stage.learn is not None, "the stage trains a model"
+        return self.stage.learn
+
+    @property
+    def judges(self) -> bool:
+        """Whether the model is one that judges steps, and no policy."""
+        return "score" in self.learn.objective.heads
+
+    @property
+    def title(self) -> str:
+        if self.stage.name == FINE_TUNING:
+            return "Fine-tuning the policy"
+        name = "policy" if self.learn.model == POLICY else self.learn.model
+        return f"Training the {name} by {name_of(self.learn.objective)}, round {self.number}"
+
+    @property
+    def measure(self) -> tuple[str, float]:
+        """What the held-out measure is called, and the sign that makes it higher where it is better."""
+        return ("held-out pass@1", 1.0) if self.learn.measure == "accuracy" else ("held-out loss", -1.0)
+
+
+def learn(run: Run, stage: Stage, number: int, trees: Sequence[Tree]) -> None:
+    """Run one training on the ``trees`` of its round; skipped if it was done.
+
+    Trees in other tokens than the model's (another tokenizer's, or a server's text) are written in its own.
+
+    Raises:
+        GradatimError: if there is nothing to learn from, says why; see also :func:`gradatim.training.train`.
+    """
+    assert stage.learn is not None, "the stage trains a model"
+    target, checkpoints = run.trained_folder(stage), run.folder.path / "checkpoints" / stage.name / "training"
+    path = run.path_of(stage.learn.model, (stage.uses or {})[stage.learn.model])
+    source = resolve_model(path)
     tokenizer, chat = load_tokenizer(source), make_chat(run.recipe.policy)
-    if not tokenizer.chat_template:
-        chat = None
-
-    def own(grown: Sequence[Tree]) -> list[Tree]:
-        return [in_tokens_of(tree, tokenizer, chat) for tree in grown]
-
-    problems = run.problems("validation")
-    held_out_trees = own(grow_trees(run, 1, "validation", problems)) if problems else []
-    started = time.perf_counter()
-    labels, validation = _labels(run, own(trees)), _labels(run, held_out_trees)
-    if not labels:
-        raise no_labels(run.recipe, trees)
-    if len({label.targets for label in labels}) == 1:
-        raise same_labels(run.recipe, trees, labels[0].targets[0])
-    set_seed(run.seed("scorer") % 2**31)
-    model = load_process_reward_model(source).to(pick_device(run.recipe.policy.device))
-    held_out = HeldOutLabels(validation, options.training.tokens_per_batch) if validation else None
-    with run.progress.stage(f"Training the process reward model on {len(labels):,} step labels") as stage:
-        result = fit(
-            model,
-            ProcessReward(),
-            labels,
-            training_settings(options.training, checkpoints, run.recipe.seed),
-            stage=stage,
-            evaluate=None if held_out is None else reported(stage, held_out.negative_loss, "held-out loss", -1.0),
-        )
-        thresholds = held_out_thresholds(result.model, held_out_trees, run.task, options.training.tokens_per_batch)
-        learned = f"{len(labels):,} step labels of trees"
-        card = _card(run, "process-reward-model", run.scorer_path.name, base, learned, result, chat, thresholds)
-        dtype = saved_dtype(options.training)
-        save_process_reward_model(result.model, tokenizer, run.scorer_path, chat, dtype=dtype, also=card)
-        stage.note(outcome(result, "held-out loss", -1.0))
-    run.folder.update(
-        "scorer",
-        time.perf_counter() - started,
-        done=True,
-        labels=len(labels),
-        thresholds={**asdict(thresholds), "problems": len(held_out_trees)},
-        **curve(result),
-    )
-
-
-def train_policy(run: Run, round_number: int, trees: Sequence[Tree]) -> None:
-    """Train the policy of one round on that round's ``trees``; skipped if it was done."""
-    options = run.recipe.objective
-    title = f"Training the policy by {'' if options is None else options.name}, round {round_number}"
-    target = Path(run.policy_path(round_number))
-    checkpoints = run.folder.path / "checkpoints" / f"round-{round_number}" / "training"
-    if options is None or is_done(run, f"policy-{round_number}", target, checkpoints, title):
+    training = _Training(run, stage, number, path, tokenizer, chat if tokenizer.chat_template else None)
+    run.begin(stage.name, target, checkpoints)
+    if run.folder.record(stage.name).get("done") and target.is_dir():
+        run.progress.line(f"{training.title}: done before")
         return
-    source, reference = resolve_model(run.policy_path(round_number - 1)), cast(Reference, "tree")
-    if run.recipe.trees.stored is not None:
-        # nobody knows which model wrote them: its tokens may be others, and its log-probabilities are no reference
-        tokenizer, chat = load_tokenizer(source), make_chat(run.recipe.policy)
-        trees, reference = [in_tokens_of(tree, tokenizer, chat) for tree in trees], "initial"
-    objective, construction = policy_objective(options, run.recipe.supervision.pairs)
-    terms = [term for tree in trees for term in construction(tree)]
-    if not terms:
-        raise no_examples(run.recipe, trees, construction.what)
-    fit_policy(
-        run,
-        stage_name=f"policy-{round_number}",
-        title=title,
-        source=source,
-        target=target,
-        checkpoints=checkpoints,
-        objective=objective,
-        terms=terms,
-        what=f"{construction.what} of trees",
-        options=options,
-        reference=reference,
-    )
+    if stage.learn.demonstrations is not None:
+        terms, held_out, held_out_trees, what = _demonstrated(training), [], [], "worked solutions"
+    else:
+        held_out_trees = _held_out_trees(training)
+        terms, held_out = _terms(training, trees), _terms(training, held_out_trees)
+        what = " and ".join(dict.fromkeys(part.what for part in stage.learn.data))
+        if not terms:
+            raise no_terms(run.recipe, stage.learn, trees)
+        if same := same_targets(run.recipe, stage.learn, terms, trees):
+            raise same
+    _fit(training, terms, held_out, held_out_trees, what, target, checkpoints)
 
 
-def fit_policy(
-    run: Run,
-    *,
-    stage_name: str,
-    title: str,
-    source: str,
+def _held_out_trees(training: _Training) -> list[Tree]:
+    """The trees of the validation problems, where training is stopped by its loss on them."""
+    run = training.run
+    problems = run.problems("validation") if training.learn.measure == "loss" and run.recipe.search is not None else []
+    return grow_trees(run, training.number, "validation", problems) if problems else []
+
+
+def _terms(training: _Training, trees: Iterable[Tree]) -> list[Term]:
+    own = (in_tokens_of(tree, training.tokenizer, training.chat) for tree in trees)
+    return [term for tree in own for construction in training.learn.data for term in construction(tree)]
+
+
+def _demonstrated(training: _Training) -> list[Term]:
+    run = training.run
+    demonstrations = find_demonstrations(run.recipe, run.task)
+    grown = {problem.id for problem in run.problems("train")}
+    if shared := sum(problem.id in grown for problem, _ in demonstrations):
+        run.progress.line(f"{shared:,} of the problems to fine-tune on are grown too: train has too few others")
+    chat = make_chat(run.recipe.policy)
+    return [path_term(node) for node in solution_nodes(demonstrations, training.tokenizer, chat)]
+
+
+def _fit(
+    training: _Training,
+    terms: Sequence[Term],
+    held_out: Sequence[Term],
+    held_out_trees: Sequence[Tree],
+    what: str,
     target: Path,
     checkpoints: Path,
-    objective: Objective,
-    terms: Sequence[Term],
-    what: str,
-    options: PolicyTraining,
-    reference: Reference = "tree",
 ) -> None:
-    """Train the policy ``source`` on ``terms`` and save it as ``target``, with its card and the stage's record.
+    """Train the model on ``terms`` and save it as ``target``, with its card and the stage's record.
 
-    Where there are validation problems, the state that solves most of them is the one that is kept.
-
-    Args:
-        run: the run.
-        stage_name: of the stage's record, and of its seed.
-        title: what the progress line says.
-        source, target: the model before, and the folder of the model after.
-        checkpoints: where training leaves what it needs to go on.
-        objective, terms: what is learned.
-        what: what the terms are called, in the plural.
-        options: how.
-        reference: where the reference log-probabilities of an objective that has some come from.
+    Where it is measured on validation problems, the state that does best is the one that is kept.
     """
-    started = time.perf_counter()
-    tokenizer = load_tokenizer(source)
-    set_seed(run.seed(stage_name.replace("-", " ")) % 2**31)
-    model = load_merged_model(AutoModelForCausalLM, source, dtype=torch.float32).to(
-        pick_device(run.recipe.policy.device)
-    )
-    measure = None
-    if problems := run.problems("validation"):
-        measure = SampledAccuracy(run, tokenizer, problems, options.validation_samples)
-    with run.progress.stage(f"{title}, on {len(terms):,} {what}") as stage:
-        result = fit(
-            model,
-            objective,
-            terms,
-            training_settings(options.training, checkpoints, run.recipe.seed),
-            stage=stage,
-            evaluate=None if measure is None else reported(stage, measure, "held-out pass@1", 1.0),
-            reference=reference,
-        )
-        learned = f"{len(terms):,} {what}"
-        chat = make_chat(run.recipe.policy)
-        card = _card(run, "policy", target.name, run.recipe.policy.model, learned, result, chat)
-        save_model(result.model, tokenizer, target, dtype=saved_dtype(options.training), also=card)
-        stage.note(outcome(result, "held-out pass@1", 1.0))
-    run.folder.update(stage_name, time.perf_counter() - started, done=True, examples=len(terms), **curve(result))
+    run, entry, started = training.run, training.learn, time.perf_counter()
+    evaluate: Callable[[Any], float] | None = None
+    if entry.measure == "accuracy" and (problems := run.problems("validation")):
+        evaluate = SampledAccuracy(run, resolve_model(training.path), problems, entry.validation_samples)
+    elif held_out:
+        evaluate = HeldOutLoss(entry.objective, held_out, entry.training.tokens_per_batch)
+    known: dict[str, Any] = {}
+
+    def work(model: PreTrainedModel) -> None:
+        with run.progress.stage(f"{training.title}, on {len(terms):,} {what}") as stage:
+            result = fit(
+                model,
+                entry.objective,
+                terms,
+                training_settings(entry.training, checkpoints, run.recipe.seed),
+                stage=stage,
+                evaluate=None if evaluate is None else reported(stage, evaluate, *training.measure),
+                reference=_reference(training),
+            )
+            trained: PreTrainedModel = result.model
+            if hasattr(trained, "merge_and_unload"):
+                trained = trained.merge_and_unload()
+            if training.judges:
+                in_own = [in_tokens_of(tree, training.tokenizer, training.chat) for tree in held_out_trees]
+                thresholds = held_out_thresholds(trained, in_own, run.task, entry.training.tokens_per_batch)
+                known["thresholds"] = {**asdict(thresholds), "problems": len(held_out_trees)}
+            else:
+                thresholds = None
+            _save(training, trained, result, f"{len(terms):,} {what}", thresholds, target)
+            stage.note(outcome(result, *training.measure))
+        known.update(curve(result))
+
+    options = run.recipe.model(entry.model)
+    set_seed(run.seed(training.stage.name.replace("-", " ")) % 2**31)  # of a new head too
+    run.models.train(entry.model, training.path, options, work, as_reward=training.judges, becomes=str(target))
+    seconds = time.perf_counter() - started
+    run.folder.update(training.stage.name, seconds, done=True, examples=len(terms), what=what, **known)
 
 
-def policy_objective(options: ObjectiveOptions, pairs: PairOptions) -> tuple[Objective, Construction]:
-    """The objective, and what makes its terms of trees."""
-    if isinstance(options, SftOptions):
-        return Sft(), RightSolutions()
-    settings = options.model_dump(include={"beta", "label_smoothing", "nll", "margin"})
-    if isinstance(options, DpoOptions):
-        return Dpo(**settings), SolutionPairs(max_pairs=options.max_pairs)
-    shared = pairs.model_dump(exclude={"mode"})
-    if pairs.mode == "first_error":
-        return StepDpo(**settings), FirstErrorPairs(value=VALUE, **shared)
-    return StepDpo(**settings), SiblingPairs(value=VALUE, pairing=pairs.mode, **shared)
+def _reference(training: _Training) -> Any:
+    """Where reference log-probabilities come from; of trees that other models wrote, or nobody knows which, it is the
+    model as it is before."""
+    stored = training.run.recipe.trees.stored is not None
+    if training.learn.reference == "tree" and (stored or training.learn.model != POLICY):
+        return "initial"
+    return training.learn.reference
 
 
-def _labels(run: Run, trees: Sequence[Tree]) -> list[Term]:
-    assert run.recipe.scorer is not None
-    labels = StepLabels(value=VALUE, **run.recipe.scorer.labels.model_dump())
-    return [label for tree in trees for label in labels(tree)]
-
-
-def is_done(run: Run, stage: str, target: Path, checkpoints: Path, title: str) -> bool:
-    """Whether a stage that makes the model ``target`` was done before; then a line says so. Else it begins."""
-    run.begin(stage, target, checkpoints)
-    done = bool(run.folder.record(stage).get("done")) and target.is_dir()
-    if done:
-        run.progress.line(f"{title}: done before")
-    return done
-
-
-def _card(
-    run: Run,
-    kind: Kind,
-    title: str,
-    base: str,
-    learned: str,
+def _save(
+    training: _Training,
+    model: PreTrainedModel,
     result: TrainingResult,
-    chat: ChatFormat | None,
-    thresholds: Thresholds | None = None,
-) -> Callable[[Path], None]:
-    """Writes the model card into the folder of a trained model."""
-    measure, sign = ("held-out loss", -1.0) if kind == "process-reward-model" else ("held-out pass@1", 1.0)
+    learned: str,
+    thresholds: Thresholds | None,
+    target: Path,
+) -> None:
+    run, dtype = training.run, saved_dtype(training.learn.training)
+    measure, sign = training.measure
+    of_trees = "" if training.learn.demonstrations is not None else " of trees"
 
-    def write(folder: Path) -> None:
+    def card(folder: Path) -> None:
         write_model_card(
             folder,
-            title=title,
-            kind=kind,
-            base_model=base,
+            title=target.name,
+            kind="process-reward-model" if training.judges else "policy",
+            base_model=run.recipe.policy.model if training.learn.model == POLICY else training.path,
             recipe=run.recipe.model_dump(mode="json", exclude_none=True),
-            data=f"It learned from {learned} of the task {run.recipe.task.name}.",
-            chat=chat,
+            data=f"It learned from {learned}{of_trees} of the task {run.recipe.task.name}.",
+            chat=training.chat,
             step_end=run.task.step_end,
             metrics={measure: sign * result.evaluations[result.best_update]} if result.evaluations else {},
-            labels=2 if kind == "process-reward-model" and result.model.config.num_labels == 2 else 1,
+            labels=2 if training.judges and model.config.num_labels == 2 else 1,
             threshold=None if thresholds is None else thresholds.accuracy,
             first_error_threshold=None if thresholds is None else thresholds.first_error,
         )
 
-    return write
+    if training.judges:
+        save_process_reward_model(model, training.tokenizer, target, training.chat, dtype=dtype, also=card)
+    else:
+        save_model(model, training.tokenizer, target, dtype=dtype, also=card)
+
+
+def find_demonstrations(recipe: Recipe, task: Task) -> list[Demonstration]:
+    """The worked solutions that the recipe learns from; of problems that trees are not grown on, if there are enough.
+
+    Raises:
+        GradatimError: if the task has fewer than the recipe asks for.
+    """
+    wanted = 0 if recipe.demonstrated is None else recipe.demonstrated.demonstrations or 0
+    found = worked_solutions(task, "train", wanted, behind=recipe.problems.train)
+    if not found:
+        raise GradatimError(
+            f"learning from demonstrations needs worked solutions, and the task {task.name} has none that its verifier "
+            "accepts; give its records a field 'solution', or remove the entry of learn"
+        )
+    if len(found) < wanted:
+        raise GradatimError(
+            f"the task {task.name} has {len(found):,} worked solutions to train on, fewer than the {wanted:,} asked "
+            f"for; lower learn.demonstrations to {len(found)} or below"
+        )
+    return found
+
+
+def solution_nodes(
+    demonstrations: Iterable[Demonstration], tokenizer: Any, chat: ChatFormat | None = None
+) -> list[Node]:
+    """Every demonstration as a tree of its prompt and one step, the whole solution with its end, as a policy sees it.
+
+    Raises:
+        GradatimError: if a prompt cannot be put; see :func:`gradatim.text.prompts.prompt_tokens`.
+    """
+    nodes = []
+    for problem, solution in demonstrations:
+        tree = Tree(problem, prompt_tokens=prompt_tokens(tokenizer, problem, chat))
+        tokens = solution_tokens(tokenizer, solution, chat)
+        nodes.append(tree.add(tree.root, Step(tuple(tokens), solution, end=EndReason.END_OF_TEXT)))
+    return nodes

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, cast
 
 from gradatim.errors import GradatimError
-from gradatim.recipes.schema import Recipe, SftOptions, StepDpoOptions
-from gradatim.run.growing import VALUE
+from gradatim.recipes.recipe import Learn, Recipe
 from gradatim.run.outcomes import BUDGET, CONTEXT, STEP_LENGTH, STEPS, Outcomes, outcomes_of
-from gradatim.supervision.values import has_value
+from gradatim.supervision.terms import Term
 from gradatim.tree import Tree
 
 _CUT_OFF = {
@@ -19,29 +20,48 @@ _CUT_OFF = {
 }
 
 
-def no_labels(recipe: Recipe, trees: Sequence[Tree]) -> GradatimError:
-    """The error of a scorer for which ``trees`` have no step label."""
-    assert recipe.scorer is not None, "there is a scorer to train"
-    needed = recipe.scorer.labels.min_count
-    reason = _nothing_finished(recipe, trees) or (
-        f"no value of an open step rests on scorer.labels.min_count ({needed}) solutions, the most are "
-        f"{_most_evidence(trees)}; lower it, or have more solutions completed ({_more_solutions(recipe)})"
+def no_terms(recipe: Recipe, learn: Learn, trees: Sequence[Tree]) -> GradatimError:
+    """The error of a training for which ``trees`` hold nothing that its constructions take."""
+    what = " and no ".join(dict.fromkeys(part.what for part in learn.data))
+    reason = (
+        _nothing_finished(recipe, trees)
+        or _too_strict(recipe, learn, trees)
+        or _all_alike(recipe, trees, contrast=any(part.groups > 1 for part in learn.data))
+        or f"draw more solutions of each problem ({_more_solutions(recipe)})"
     )
-    return GradatimError(f"no step has a value to learn from: {reason}")
+    return GradatimError(f"the trees hold no {what} to learn from: {reason}")
 
 
-def same_labels(recipe: Recipe, trees: Sequence[Tree], label: float) -> GradatimError:
-    """The error of a scorer for which every step label of ``trees`` is ``label``."""
+def same_targets(recipe: Recipe, learn: Learn, terms: Sequence[Term], trees: Sequence[Tree]) -> GradatimError | None:
+    """The error of a model that is to judge steps, if every step is aimed at the same."""
+    targets = {target for term in terms if len(term.groups) == 1 for target in term.targets}
+    if not learn.objective.heads or len(targets) != 1 or any(len(term.groups) > 1 for term in terms):
+        return None
+    (label,) = targets
     return GradatimError(
-        f"every step label is {label:g}, so that the scorer has nothing to tell apart: "
+        f"every step label is {label:g}, so that the {learn.model} has nothing to tell apart: "
         f"{_why_same(recipe, trees, label)}"
     )
 
 
-def no_examples(recipe: Recipe, trees: Sequence[Tree], what: str) -> GradatimError:
-    """The error of an objective for which ``trees`` hold no ``what``."""
-    reason = _nothing_finished(recipe, trees) or _all_alike(recipe, trees) or _no_pair(recipe, trees)
-    return GradatimError(f"the trees hold no {what} to learn from: {reason}")
+def _too_strict(recipe: Recipe, learn: Learn, trees: Sequence[Tree]) -> str | None:
+    """The option of a construction that leaves nothing, if one alone does."""
+    for number, part in enumerate(learn.data):
+        for field in fields(cast(Any, part)):
+            given = getattr(part, field.name)
+            if field.name.startswith("min_"):
+                looser: Any = replace(cast(Any, part), **{field.name: 1 if isinstance(given, int) else 0.0})
+                if any(next(iter(looser(tree)), None) is not None for tree in trees):
+                    key = f"learn.{_place(recipe, learn)}.data.{number}.{field.name}"
+                    return (
+                        f"{key} ({given:g}) leaves none; lower it, or draw more solutions of each problem "
+                        f"({_more_solutions(recipe)})"
+                    )
+    return None
+
+
+def _place(recipe: Recipe, learn: Learn) -> int:
+    return next(place for place, each in enumerate(recipe.learn) if each is learn)
 
 
 def _nothing_finished(recipe: Recipe, trees: Sequence[Tree]) -> str | None:
@@ -74,12 +94,12 @@ def _why_same(recipe: Recipe, trees: Sequence[Tree], label: float) -> str:
     return why or f"no step is better than another; draw more solutions of each problem ({_more_solutions(recipe)})"
 
 
-def _all_alike(recipe: Recipe, trees: Sequence[Tree]) -> str | None:
-    """What is to be said where no problem has solutions that differ in whether they are right."""
+def _all_alike(recipe: Recipe, trees: Sequence[Tree], *, contrast: bool = True) -> str | None:
+    """What is to be said where no problem has solutions that differ in whether they are right, or none is right."""
     verdicts = [{bool(leaf.correct) for leaf in tree.leaves() if leaf.finished} for tree in trees]
     if not any(True in found for found in verdicts):
         return "no solution is right; take problems that the policy sometimes solves, or a policy that solves some"
-    if isinstance(recipe.objective, SftOptions) or any(len(found) == 2 for found in verdicts):
+    if not contrast or any(len(found) == 2 for found in verdicts):
         return None
     return (
         "no problem has both a right and a wrong solution; take problems that the policy solves sometimes, or draw "
@@ -87,41 +107,9 @@ def _all_alike(recipe: Recipe, trees: Sequence[Tree]) -> str | None:
     )
 
 
-def _no_pair(recipe: Recipe, trees: Sequence[Tree]) -> str:
-    """Why there is no pair although some problem has right and wrong solutions."""
-    more = f"draw more solutions of each problem ({_more_solutions(recipe)})"
-    if not isinstance(recipe.objective, StepDpoOptions):
-        return more
-    pairs = recipe.supervision.pairs
-    gaps = [
-        max(values) - min(values)
-        for tree in trees
-        for node in tree.nodes
-        if len(values := [c.scores[VALUE] for c in node.children if has_value(c, VALUE, pairs.min_count)]) > 1
-    ]
-    if not gaps:
-        return (
-            f"no two siblings have values that rest on supervision.pairs.min_count ({pairs.min_count}) solutions, the "
-            f"most are {_most_evidence(trees)}; lower it, or {more}"
-        )
-    if max(gaps) < pairs.min_gap:
-        return (
-            f"no two siblings' values differ by supervision.pairs.min_gap ({pairs.min_gap:g}), the widest gap is "
-            f"{max(gaps):.3g}; lower it, or {more}"
-        )
-    return f"supervision.pairs.mode {pairs.mode} finds none; set it to all, or {more}"
-
-
 def _outcomes(recipe: Recipe, trees: Sequence[Tree]) -> Outcomes:
     sampling = recipe.policy.sampling
-    return outcomes_of(
-        trees, asked=len(trees), max_step_tokens=sampling.max_step_tokens, max_steps=sampling.max_steps, value=VALUE
-    )
-
-
-def _most_evidence(trees: Sequence[Tree]) -> int:
-    """The most solutions that the value of an open step rests on."""
-    return max((node.counts.get(VALUE, 0) for tree in trees for node in tree.nodes[1:] if node.open), default=0)
+    return outcomes_of(trees, asked=len(trees), max_step_tokens=sampling.max_step_tokens, max_steps=sampling.max_steps)
 
 
 def _completion(recipe: Recipe) -> str:
@@ -130,7 +118,7 @@ def _completion(recipe: Recipe) -> str:
         return "name trees with finished solutions as trees.stored"
     if hasattr(recipe.search, "rollouts"):
         return "raise search.rollouts, which completes them"
-    return "set values.name to rollouts, or search.name to grow with search.rollouts, which completes them"
+    return "take values: [rollouts], or the search grow with search.rollouts, which completes them"
 
 
 def _more_solutions(recipe: Recipe) -> str:

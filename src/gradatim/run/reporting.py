@@ -31,15 +31,16 @@ from gradatim.evaluation import (
 )
 from gradatim.evaluation.page import markdown_page
 from gradatim.evaluation.steps import UNDECIDED
-from gradatim.part import content_of
+from gradatim.part import content_of, models_of, name_of
 from gradatim.recipes.section import Section
 from gradatim.run.about import about, next_commands
-from gradatim.run.context import BASE, Run
+from gradatim.run.context import Run
 from gradatim.run.evaluating import policy_tokens, scorer_name, subset_spending
 from gradatim.run.finding import finding, training_helped
-from gradatim.run.growing import VALUE
 from gradatim.run.page import page_sections
 from gradatim.run.shown_solutions import shown_solutions
+from gradatim.run.stages import BASE
+from gradatim.run.trees import value_key
 from gradatim.store.files import write_json, write_text
 from gradatim.tasks.truth import state_truth
 from gradatim.tree import Tree
@@ -63,7 +64,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Write ``report.json``, ``report.md`` and the plots; returns the content of ``report.json``."""
     labels = label_agreement(run, train_trees)
-    step_scores = step_score_quality(run, policies[run.first_policy].sampled)
+    searched = policies[run.searched_policy].sampled
+    step_scores = step_score_quality(run, searched)
     comparison, before = compare(run, policies), predecessors(policies)
     report = Report(
         title=f"Run {run.recipe.name}",
@@ -78,7 +80,7 @@ def write_report(
         prm=None if step_scores is None else step_scores[0],
         notes=[],
     )
-    _draw(run, report, policies[run.first_policy].sampled)
+    _draw(run, report, searched)
     value = report.to_json()
     for key, measured in policies.items():
         value[key].update(_costs(run, measured))
@@ -88,13 +90,13 @@ def write_report(
         key: {name: estimate.to_json() for name, estimate in part.items()} for key, part in comparison.items()
     }
     value["compared_with"] = before
-    value["searched"] = run.first_policy
+    value["searched"] = run.searched_policy
     value["labels"] = labels
     records = run.stage_records()
     value["outcomes"] = {stage: record["outcomes"] for stage, record in records.items() if "outcomes" in record}
     value["failed"] = {stage: record["failed"] for stage, record in records.items() if record.get("failed")}
     value["warnings"] = list(dict.fromkeys(text for record in records.values() for text in record.get("warnings", [])))
-    value["solutions"] = shown_solutions(policies[run.first_policy].sampled, run.recipe.policy.sampling)
+    value["solutions"] = shown_solutions(searched, run.recipe.policy.sampling)
     value["stages"] = {
         stage: {name: entry for name, entry in record.items() if name not in _NOT_REPORTED}
         for stage, record in records.items()
@@ -119,12 +121,13 @@ def label_agreement(run: Run, trees: Sequence[Tree]) -> dict[str, Any] | None:
     truth = state_truth(run.task)
     if truth is None:
         return None
+    key = value_key(run.recipe)
     values: list[float] = []
     truths: list[bool] = []
     for tree in trees:
         for node in tree.nodes[1:]:
-            if node.open and VALUE in node.scores:
-                values.append(node.scores[VALUE])
+            if node.open and key in node.scores:
+                values.append(node.scores[key])
                 truths.append(truth.holds(tree.problem, node.text))
     if not values:
         return None
@@ -168,7 +171,10 @@ def step_score_quality(run: Run, sampled: Sequence[Tree]) -> tuple[StepScoreResu
 
 def _thresholds(run: Run) -> tuple[Thresholds, str]:
     """The scorer's thresholds, and how they were chosen, in words."""
-    record = run.folder.record("scorer").get("thresholds") or {}
+    part = run.recipe.evaluation.scorer
+    trained = [run.last_training(name) for name in models_of(part)]
+    records = [run.folder.record(name).get("thresholds") for name in trained if name is not None]
+    record: dict[str, Any] = next((each for each in records if each), {})
     thresholds = Thresholds(record.get("accuracy"), record.get("first_error"))
     count = record.get("problems", 0)
     if not count:
@@ -232,7 +238,7 @@ def _settings(run: Run) -> dict[str, Any]:
         "policy": recipe.policy.model,
         "problems": _written(recipe.problems),
         "search": "none" if recipe.search is None else _listed(content_of(recipe.search)),
-        "objective": "none" if recipe.objective is None else recipe.objective.name,
+        "learn": ", ".join(f"{each.model} by {name_of(each.objective)}" for each in recipe.learn) or "nothing",
         "rounds": recipe.rounds,
         "threads": f"{torch.get_num_threads()} of {os.cpu_count()} cores",
     }

@@ -16,13 +16,13 @@ import yaml
 from filelock import FileLock, Timeout
 
 from gradatim.errors import GradatimError
-from gradatim.recipes.schema import Recipe
+from gradatim.recipes.recipe import Recipe
 from gradatim.run.stages import first_difference
 from gradatim.store.files import file_error, remove_temporaries, remove_temporaries_of, write_json, write_text
 
 _CONTENTS = (
-    "recipe.yaml", "trees", "stages", "checkpoints", "fine-tuned", "scorer", "policy", "plots", "superseded",
-    "report.json", "report.md",
+    "recipe.yaml", "trees", "stages", "checkpoints", "fine-tuned", "policy", "plots", "superseded", "report.json",
+    "report.md",
 )  # fmt: skip
 _UNKNOWN = "it does not say what it was made with"
 
@@ -31,9 +31,9 @@ class RunFolder:
     """A run folder, held by one process at a time.
 
     ``recipe.yaml`` is the recipe with every default written out; ``trees/*.jsonl`` are the trees, each stored the
-    moment it was finished; ``stages/*.json`` say what is finished and how long it took; ``scorer/``, ``policy/`` and
-    ``fine-tuned/`` are the trained models, ``checkpoints/`` what training needs to go on; ``report.json``,
-    ``report.md`` and ``plots/`` are the outcome.
+    moment it was finished; ``stages/*.json`` say what is finished and how long it took; ``policy/`` and further folders
+    of a model's name are the trained models, ``fine-tuned/`` the policy after its demonstrations; ``checkpoints/`` has
+    what training needs to go on; ``report.json``, ``report.md`` and ``plots/`` are the outcome.
 
     The same command on the same folder goes on where it was stopped. After a change of the recipe, every stage that
     does not depend on what was changed is used again; what is no longer of the recipe is set aside in ``superseded/``
@@ -50,6 +50,7 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str], recipe: Recipe, *, fresh: bool = False) -> None:
         self.path = Path(path)
+        self._contents = (*_CONTENTS, *recipe.models)
         if self.path.is_file():
             raise GradatimError(f"{str(self.path)!r} is a file; choose another --output")
         try:
@@ -147,7 +148,7 @@ class RunFolder:
 
     def _clear_temporaries(self) -> None:
         """Remove what a run that was killed here was just writing; nobody else writes while the lock is held."""
-        for name in _CONTENTS:
+        for name in self._contents:
             remove_temporaries_of(self.path / name)
             if (self.path / name).is_dir():
                 remove_temporaries(self.path / name)
@@ -156,7 +157,7 @@ class RunFolder:
         """Delete an earlier run, and nothing else: a folder that holds no run is left as it is."""
         if not (self.path / "recipe.yaml").is_file():
             return
-        for name in reversed(_CONTENTS):  # the recipe last: what is left of a run stays known as that run's
+        for name in reversed(self._contents):  # the recipe last: what is left of a run stays known as that run's
             target = self.path / name
             if target.is_dir():
                 shutil.rmtree(target)

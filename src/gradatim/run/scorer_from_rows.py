@@ -20,10 +20,10 @@ from gradatim.evaluation.label_quality import JudgedQuestion, LabelQuality, cons
 from gradatim.models import resolve_model
 from gradatim.objectives import ProcessReward
 from gradatim.run.fitting import curve, fit, outcome, reported
+from gradatim.run.held_out import HeldOutLoss, step_scores
 from gradatim.run.labelled_data import LabelledData, collect, held_out_questions, judged_paths
 from gradatim.run.labelled_rows import RowOptions, read_labelled_trees, tree_labels
-from gradatim.run.measures import HeldOutLabels
-from gradatim.run.parts import pick_device
+from gradatim.run.models import pick_device
 from gradatim.run.progress import Progress
 from gradatim.run.training_folder import TrainingFolder
 from gradatim.scorers.loading import LAYOUT_FILE, read_layout_file
@@ -236,8 +236,8 @@ class _Job:
         measured = [
             label for question in data.by_question if question in held_out for label in data.by_question[question]
         ]
-        measure = HeldOutLabels(measured, options.tokens_per_batch)
-        self._say_held_out(len(held_out), len(measure.terms))
+        measure = HeldOutLoss(ProcessReward(), measured, options.tokens_per_batch)
+        self._say_held_out(len(held_out), len(measured))
         with self.progress.stage(f"Training on {len(terms):,} step labels") as stage:
             result = fit(
                 model,
@@ -245,18 +245,12 @@ class _Job:
                 terms,
                 settings,
                 stage=stage,
-                evaluate=reported(stage, measure.negative_loss, "held-out loss", -1.0) if held_out else None,
+                evaluate=reported(stage, measure, "held-out loss", -1.0) if held_out else None,
             )
             stage.note(outcome(result, "held-out loss", -1.0))
         qualities = None
         if held_out:
-            scores = dict(
-                zip(
-                    (term.ends[0] for term in measure.terms),
-                    measure.logits(result.model).sigmoid().tolist(),
-                    strict=True,
-                )
-            )
+            scores = step_scores(result.model, [term.ends[0] for term in measured], options.tokens_per_batch)
             questions = [_judged(data.by_question[each], scores) for each in data.by_question if each in held_out]
             mean = fmean(term.targets[0] for term in terms)
             qualities = (

@@ -1,45 +1,33 @@
 """Which options of a recipe each stage of a run depends on.
 
 What a stage made is used again as long as these are the same: a change of ``evaluation`` regrows no trees, a change of
-an objective retrains the policy and no more. A stage depends on its own keys and on those of the stages before it
-whose outcome it uses.
+an objective retrains its model and no more. A stage depends on its own keys and on those of the stages before it whose
+outcome it uses.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradatim.part import content_of
-from gradatim.recipes.schema import Recipe
+from gradatim.part import content_of, models_of
+from gradatim.recipes.recipe import POLICY, Learn, Recipe
 from gradatim.search import Search
 
-NO_RESULT = (
-    "kind",
-    "name",
-    "summary",
-    "policy.device",
-    "policy.device_map",
-    "policy.max_branches",
-    "policy.cache_gigabytes",
-    "policy.server.concurrency",
-    "policy.server.requests_per_minute",
-    "policy.server.timeout",
-    "policy.server.retries",
-    "trees.in_flight",
-    "evaluation.in_flight",
-    "fine_tuning.training.save_every",
-    "fine_tuning.training.log_every",
-    "scorer.training.save_every",
-    "scorer.training.log_every",
-    "objective.training.save_every",
-    "objective.training.log_every",
+NO_RESULT = re.compile(
+    r"kind|name|summary|paper"
+    r"|(policy|models\.[^.]+)\.(device|device_map|max_branches|cache_gigabytes"
+    r"|server\.(concurrency|requests_per_minute|timeout|retries))"
+    r"|(trees|evaluation)\.in_flight"
+    r"|learn\.\d+\.training\.(save_every|log_every)"
 )
 """Keys that change how fast a run is, where it runs or what it is called, and nothing that it finds."""
 
 REPORT_ONLY = (
+    "rounds",
     "problems.test",
     "evaluation.greedy",
     "evaluation.pass_at",
@@ -47,9 +35,11 @@ REPORT_ONLY = (
     "evaluation.majority",
     "evaluation.search",
 )
-"""Keys that say what is measured and shown: more of it adds stages or trees, less of it leaves some out."""
+"""Keys that say how much is done, measured and shown: more of it adds stages or trees, less of it leaves some out."""
 
-_SOLUTIONS = ("seed", "task", "policy")
+BASE = "base"
+FINE_TUNED = "fine_tuned"
+FINE_TUNING = "fine-tuning"
 _ABSENT = object()
 
 
@@ -61,16 +51,39 @@ class Stage:
         name: of its record, and of its trees where it makes some.
         keys: of the recipe, or whole sections, that its outcome depends on.
         after: the stages whose outcome it uses.
+        uses: the models that it runs or trains, each with the stage that trained it last; ``None`` where none did.
+        learn: what it trains, where it does.
+        last: whether no later stage trains the same model.
     """
 
     name: str
     keys: tuple[str, ...]
     after: tuple[str, ...] = ()
+    uses: Mapping[str, str | None] | None = None
+    learn: Learn | None = None
+    last: bool = False
 
 
 def stages_of(recipe: Recipe) -> dict[str, Stage]:
     """The stages of a run of ``recipe``, in their order."""
     return {stage.name: stage for stage in _stages(recipe)}
+
+
+def trainings_of(recipe: Recipe, number: int) -> list[Stage]:
+    """The stages of one round that train a model, in their order; of round 0 that on demonstrations."""
+    names = {name for name, _ in _training_names(recipe, number)} if number else {FINE_TUNING}
+    return [stage for stage in _stages(recipe) if stage.name in names]
+
+
+def policies_of(recipe: Recipe) -> dict[str, str | None]:
+    """The policies that are measured, by what the report calls them, each with the stage that trained it."""
+    found: dict[str, str | None] = {BASE: None}
+    if recipe.demonstrated is not None:
+        found[FINE_TUNED] = FINE_TUNING
+    if POLICY in (last := _last_trainings(recipe)):
+        learned = [_name(learn.objective) for learn in recipe.learns_from_trees if learn.model == POLICY]
+        found["+".join(dict.fromkeys(learned))] = last[POLICY]
+    return found
 
 
 def dependencies(recipe: Recipe, name: str, contents: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, Any]:
@@ -88,14 +101,15 @@ def dependencies(recipe: Recipe, name: str, contents: Mapping[str, Mapping[str, 
     for each in needed:  # grows on the way
         keys += stages[each].keys
         needed += [before for before in stages[each].after if before not in needed]
-    found = {key: value for key, value in values.items() if claims(keys, key) and not claims(NO_RESULT, key)}
+    found = {key: value for key, value in values.items() if claims(keys, key) and not NO_RESULT.fullmatch(key)}
     for key, files in (contents or {}).items():
         if claims(keys, key):
             found |= {f"the content of {path}": digest for path, digest in files.items()}
-    trained = [int(each.removeprefix("policy-")) for each in needed if each.startswith("policy-")]
+    trained = sorted(each for each in needed[1:] if stages[each].learn is not None)
     if trained:
-        goes_on = name != f"policy-{recipe.rounds}" and name.startswith("policy-")
-        found["rounds"] = f"more than {max(trained)}" if goes_on else max(trained)  # the last policy lies elsewhere
+        found["trained before"] = trained
+    if stages[name].learn is not None:
+        found["the last training of its model"] = stages[name].last  # it decides where the model lies
     return found
 
 
@@ -114,7 +128,10 @@ def claims(keys: Iterable[str], key: str) -> bool:
 
 
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The keys of a recipe's content with the values that are no sections: ``policy.sampling.top_k``."""
+    """The keys of a recipe's content with the values that are no sections: ``policy.sampling.top_k``,
+    ``learn.0.model``."""
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        value = dict(enumerate(value))
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
             yield from flat(item, f"{prefix}.{key}" if prefix else str(key))
@@ -129,42 +146,106 @@ def search_name(search: Search) -> str:
     return "-".join(["search", re.sub(r"\W+", "x", content["name"]), *settings])
 
 
+class _Plan:
+    """What is known of the models while the stages are laid down."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.trained: dict[str, str] = {}  # the stage that trained each model last
+        if recipe.demonstrated is not None:
+            self.trained[POLICY] = FINE_TUNING
+        self.first = dict(self.trained)
+
+    def uses(self, names: Sequence[str], trained: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The keys, earlier stages and states of models, as a stage has them that runs the models ``names``."""
+        now = self.trained if trained is None else trained
+        keys = [POLICY if name == POLICY else f"models.{name}" for name in names]
+        after = [now[name] for name in names if name in now]
+        if any(self._begins_as_policy(name) and name not in now for name in names):
+            keys.append(POLICY)
+            after += self.first.values()
+        unique = {"keys": tuple(dict.fromkeys(keys)), "after": tuple(dict.fromkeys(after))}
+        return {**unique, "uses": {name: now.get(name) for name in names}}
+
+    def _begins_as_policy(self, name: str) -> bool:
+        return name != POLICY and self.recipe.models[name].model == POLICY
+
+
 def _stages(recipe: Recipe) -> Iterator[Stage]:
-    first: tuple[str, ...] = ()
-    if recipe.fine_tuning is not None:
-        yield Stage("fine-tuning", (*_SOLUTIONS, "fine_tuning", "problems.train", "problems.validation"))
-        first = ("fine-tuning",)
-    scored: tuple[str, ...] = ()
-    policy = first
+    plan, counts = _Plan(recipe), ("problems.train", "problems.validation")
+    last = _last_trainings(recipe)
+    if recipe.demonstrated is not None:
+        place = _place(recipe, recipe.demonstrated)
+        keys = ("seed", "task", POLICY, f"learn.{place}", *counts)
+        yield Stage(FINE_TUNING, keys, (), {POLICY: None}, recipe.demonstrated, POLICY not in last)
+    grown = [POLICY, *sorted(models_of(recipe.scorer) | models_of(recipe.values))]
     for number in range(1, recipe.rounds + 1):
+        trees: tuple[str, ...] = ()
         if recipe.search is not None or recipe.trees.stored is not None:
-            yield Stage(f"round-{number}", (*_SOLUTIONS, "search", "trees", "values"), policy)
-        if number == 1 and recipe.scorer is not None:
-            if recipe.scorer.train:
-                grown: tuple[str, ...] = ("round-1",)
-                if recipe.problems.validation:
-                    yield Stage("round-1-validation", (*_SOLUTIONS, "search", "trees", "values"), first)
-                    grown = ("round-1", "round-1-validation")
-                yield Stage("scorer", ("seed", "scorer", "problems.train", "problems.validation"), grown)
-            else:
-                yield Stage("scorer", ("scorer.name", "scorer.init", "scorer.train", "scorer.layout"))
-            scored = ("scorer",)
-        if recipe.objective is not None:
-            keys = ("seed", "objective", "supervision", "problems.train", "problems.validation")
-            yield Stage(f"policy-{number}", keys, (f"round-{number}", *policy))
-            policy = (f"policy-{number}",)
-    labels: dict[str, tuple[str, ...]] = {"base": ()}
-    if recipe.fine_tuning is not None:
-        labels["fine-tuned"] = first
-    if recipe.objective is not None:
-        labels[recipe.objective.name.replace("_", "-")] = policy
-    for label, model in labels.items():
-        yield Stage(f"evaluate-{label}", (*_SOLUTIONS, "evaluation.samples"), (*model, *scored))
-        if recipe.evaluation.greedy:
-            yield Stage(f"evaluate-{label}-greedy", _SOLUTIONS, model)
-    for method in recipe.evaluation.search:
-        yield Stage(search_name(method), (*_SOLUTIONS, "evaluation.budget"), (*first, *scored))
+            made = plan.uses(grown)
+            made["keys"] = ("seed", "task", "search", "scorer", "trees", "values", *made["keys"])
+            yield Stage(f"round-{number}", **made)
+            trees = (f"round-{number}",)
+            if measures_loss(recipe, number):
+                yield Stage(f"round-{number}-validation", **made)
+                trees = (*trees, f"round-{number}-validation")
+        for learn, (name, model) in zip(recipe.trained_in(number), _training_names(recipe, number), strict=True):
+            used = plan.uses([model])
+            keys = ("seed", f"learn.{_place(recipe, learn)}", *counts, *used["keys"])
+            held_out = trees if learn.measure == "loss" else trees[:1]
+            yield Stage(name, keys, (*held_out, *used["after"]), used["uses"], learn, last[model] == name)
+            plan.trained[model] = name
+    yield from _evaluations(recipe, plan)
+
+
+def _evaluations(recipe: Recipe, plan: _Plan) -> Iterator[Stage]:
+    evaluation = recipe.evaluation
+    judges = plan.uses(sorted(models_of(evaluation.scorer)))
+    for label, training in policies_of(recipe).items():
+        used = plan.uses([POLICY], {} if training is None else {POLICY: training})
+        name = f"evaluate-{label.replace('_', '-')}"
+        keys = ("seed", "task", "evaluation.samples", "evaluation.scorer", *used["keys"], *judges["keys"])
+        yield Stage(name, keys, (*used["after"], *judges["after"]), used["uses"])
+        if evaluation.greedy:
+            yield Stage(f"{name}-greedy", ("seed", "task", *used["keys"]), used["after"], used["uses"])
+    searched = plan.uses([POLICY], plan.first if evaluation.searched == "first" else None)
+    own = ("seed", "task", "evaluation.budget", "evaluation.scorer", "evaluation.searched")
+    for method in evaluation.search:
+        keys = (*own, *searched["keys"], *judges["keys"])
+        yield Stage(search_name(method), keys, (*searched["after"], *judges["after"]), searched["uses"])
+
+
+def measures_loss(recipe: Recipe, number: int) -> bool:
+    """Whether a round needs trees of the validation problems: something that learns in it is stopped by its loss."""
+    needed = any(learn.measure == "loss" for learn in recipe.trained_in(number))
+    return bool(needed and recipe.problems.validation and recipe.search is not None)
+
+
+def _training_names(recipe: Recipe, number: int) -> list[tuple[str, str]]:
+    """The names of the stages of a round that train, each with its model: ``policy-1``, and ``policy-1-2`` where a
+    model learns a second time in the round."""
+    seen: Counter[str] = Counter()
+    found = []
+    for learn in recipe.trained_in(number):
+        seen[learn.model] += 1
+        again = f"-{seen[learn.model]}" if seen[learn.model] > 1 else ""
+        found.append((f"{learn.model}-{number}{again}", learn.model))
+    return found
+
+
+def _last_trainings(recipe: Recipe) -> dict[str, str]:
+    """The last stage that trains each model on trees."""
+    return {model: name for number in range(1, recipe.rounds + 1) for name, model in _training_names(recipe, number)}
+
+
+def _name(chosen: object) -> str:
+    name: str = content_of(chosen)["name"]
+    return re.sub(r"\W+", "_", name.rpartition(":")[2])
 
 
 def _shown(value: Any) -> str:
     return "not set" if value is _ABSENT or value is None else str(value)
+
+
+def _place(recipe: Recipe, learn: Learn) -> int:
+    return next(place for place, each in enumerate(recipe.learn) if each is learn)

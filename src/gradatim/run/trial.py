@@ -12,9 +12,11 @@ from typing import Any
 
 from gradatim.evaluation.page import Section, Table, Verbatim
 from gradatim.event_loop import run_to_end
-from gradatim.run.context import Run
-from gradatim.run.growing import tree_search
+from gradatim.part import models_of
+from gradatim.run.context import Lent, Run
 from gradatim.run.shown_solutions import shown_solutions
+from gradatim.run.stages import measures_loss, policies_of
+from gradatim.run.trees import tree_searcher
 from gradatim.search import IndependentSampling
 from gradatim.tasks.base import grade
 from gradatim.tree import Problem, Tree
@@ -59,10 +61,13 @@ def try_out(run: Run) -> tuple[list[Section], list[str]]:
     recipe = run.recipe
     test, train = run.problems("test"), run.problems("train")
     samples = min(_SAMPLES, recipe.evaluation.samples)
-    measured = len(test) * (1 + (recipe.objective is not None) + (recipe.fine_tuning is not None))
-    grown = len(train) * recipe.rounds + (recipe.problems.validation if recipe.scorer else 0)
-    policy = run.load_policy(recipe.policy.model)
-    scorer = None if recipe.scorer is None or recipe.scorer.train else run.load_scorer()
+    measured = len(test) * len(policies_of(recipe))
+    rounds = range(1, recipe.rounds + 1)
+    grown = len(train) * recipe.rounds + recipe.problems.validation * sum(measures_loss(recipe, n) for n in rounds)
+    part = recipe.evaluation.scorer
+    untrained = part is not None and all(run.last_training(name) is None for name in models_of(part))
+    policy = Lent(run, {}).policy()
+    scorer = run.judge() if untrained else None
     parts: list[Part] = []
     run.progress.line(f"Trying {len(test[:PROBLEMS])} problems, {samples} solutions each")
 
@@ -75,9 +80,7 @@ def try_out(run: Run) -> tuple[list[Section], list[str]]:
                 "evaluation", sample, test[:PROBLEMS], measured, recipe.evaluation.samples / samples, parts
             )
             if train and recipe.search is not None:
-                await _timed(
-                    "growing trees", tree_search(recipe, policy, run.task), train[:PROBLEMS], grown, 1.0, parts
-                )
+                await _timed("growing trees", tree_searcher(run, {}).search, train[:PROBLEMS], grown, 1.0, parts)
             return sampled
         finally:
             await policy.close()
@@ -85,7 +88,7 @@ def try_out(run: Run) -> tuple[list[Section], list[str]]:
     sampled = run_to_end(everything())
     for tree in sampled:
         grade(tree, run.task)
-    if recipe.fine_tuning is None:
+    if recipe.demonstrated is None:
         return [_solutions(sampled, run), _costs(parts)], _troubles(sampled)
     note = Section("", ["The policy was tried as it is; what is searched and measured in the run is fine-tuned first."])
     return [_solutions(sampled, run), note, _costs(parts)], []

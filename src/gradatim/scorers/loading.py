@@ -60,10 +60,14 @@ def load_scoring_model(
     chosen = detect_layout(source, config, tokenizer) if layout == "auto" else layout
     if chosen not in LAYOUTS:
         raise GradatimError(f"there is no layout {layout!r} of reward models; choose one of: {', '.join(LAYOUTS)}")
-    own = read_layout_file(source)
-    made: Layout = OwnLayout(tokenizer, own) if chosen == OwnLayout.name else LAYOUTS[chosen](tokenizer)
+    made: Layout = own_layout(source) if chosen == OwnLayout.name else LAYOUTS[chosen](tokenizer)
     auto_class, more = _model_class(made, config)
     return placed(auto_class, source, dtype=dtype, trust_remote_code=False, **more, **options), made
+
+
+def own_layout(source: str) -> OwnLayout:
+    """The layout of a model that was trained here, from its folder; see :func:`load_scoring_model` for errors."""
+    return OwnLayout(load_tokenizer(source), read_layout_file(source))
 
 
 def write_layout_file(folder: Path, chat: ChatFormat | None) -> None:

@@ -13,10 +13,11 @@ from rich.console import Console
 from gradatim.errors import GradatimError
 from gradatim.recipes import Recipe
 from gradatim.run import Progress, run_recipe
-from gradatim.run.growing import VALUE
-from gradatim.run.nothing_learned import no_examples, no_labels, same_labels
+from gradatim.run.nothing_learned import no_terms, same_targets
+from gradatim.supervision.terms import labelled_step
 from gradatim.tree import EndReason, Problem, Step, Tree
 from gradatim.values.backup import back_up_values
+from gradatim.values.base import VALUE
 from small_runs import small_recipe
 
 OPEN, RIGHT, WRONG, LONG, SPENT = "open", "right", "wrong", "long", "spent"
@@ -48,7 +49,18 @@ def valued(*values: float, count: int = 1) -> Tree:
 
 
 def recipe(objective: str = "step_dpo", **changes: Any) -> Recipe:
-    return small_recipe(objective={"name": objective}, **changes)
+    data = {key: changes.pop(key) for key in ("data",) if key in changes}
+    return small_recipe(objective={"name": objective, **data}, **changes)
+
+
+def judge_error(made: Recipe, trees: list[Tree]) -> GradatimError:
+    """Why the reward model finds nothing."""
+    return no_terms(made, made.learn[0], trees)
+
+
+def policy_error(made: Recipe, trees: list[Tree]) -> GradatimError:
+    """Why the policy finds nothing."""
+    return no_terms(made, made.learn[-1], trees)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +72,7 @@ def recipe(objective: str = "step_dpo", **changes: Any) -> Recipe:
     ],
 )
 def test_where_no_solution_is_finished_the_limit_is_named(trees: list[Tree], said: str) -> None:
-    for error in (no_labels(recipe(), trees), no_examples(recipe("sft"), trees, "steps of right solutions")):
+    for error in (judge_error(recipe(), trees), policy_error(recipe("sft"), trees)):
         assert said in str(error)
         assert "min_" not in str(error)
 
@@ -74,7 +86,9 @@ def test_where_no_solution_is_finished_the_limit_is_named(trees: list[Tree], sai
     ],
 )
 def test_labels_that_are_all_the_same_teach_nothing(trees: list[Tree], label: float, said: str) -> None:
-    error = str(same_labels(recipe(), trees, label))
+    made = recipe()
+    labels = [labelled_step(node, label) for tree in trees for node in tree.nodes[1:]]
+    error = str(same_targets(made, made.learn[0], labels, trees))
     assert error.startswith(f"every step label is {label:g}, so that the scorer has nothing to tell apart: ")
     assert said in error
 
@@ -86,42 +100,43 @@ def test_a_run_whose_solutions_are_all_cut_off_trains_no_scorer_and_still_report
     progress = Progress(Console(file=io.StringIO()))
     with pytest.raises(GradatimError, match=r"every step label is 0.*cut off at the most steps; raise policy"):
         run_recipe(small_recipe(**changes, problems={"train": 2, "test": 2}), tmp_path / "learned", progress=progress)
-    given = {"init": "shipped:countdown-reward", "train": False}
+    given = {"model": "shipped:countdown-reward", "train": False}
     report = run_recipe(
-        small_recipe(**changes, search=None, scorer=given, problems={"test": 2}), tmp_path / "given", progress=progress
+        small_recipe(**changes, search=None, judge=given, problems={"test": 2}), tmp_path / "given", progress=progress
     )
     assert report["finding"] == ["Nothing was solved: none of 4 solutions of 2 held-out problems is right."]
 
 
 def test_a_scorer_without_labels_hears_of_min_count_where_that_is_the_reason() -> None:
     tree = valued(0.5, count=3)
-    strict = recipe(scorer={"labels": {"min_count": 4}})
-    assert "scorer.labels.min_count (4) solutions, the most are 3; lower it" in str(no_labels(strict, [tree]))
+    strict = recipe(judge={"data": [{"name": "step_labels", "min_count": 4}]})
+    assert "learn.0.data.0.min_count (4) leaves none; lower it" in str(judge_error(strict, [tree]))
 
 
 @pytest.mark.parametrize("objective", ["sft", "dpo"])
 def test_only_step_pairs_hear_of_their_options(objective: str) -> None:
-    error = str(no_examples(recipe(objective), [tree_of(WRONG, WRONG)], "examples"))
+    error = str(policy_error(recipe(objective), [tree_of(WRONG, WRONG)]))
     assert "no solution is right" in error
-    assert "supervision.pairs" not in error
+    assert "learn." not in error
 
 
 def test_pairs_of_solutions_need_both_kinds_of_one_problem() -> None:
-    error = str(no_examples(recipe("dpo"), [tree_of(RIGHT, RIGHT), tree_of(WRONG)], "pairs of solutions"))
+    error = str(policy_error(recipe("dpo"), [tree_of(RIGHT, RIGHT), tree_of(WRONG)]))
+    assert error.startswith("the trees hold no pairs of solutions to learn from: ")
     assert "no problem has both a right and a wrong solution" in error
-    assert "supervision.pairs" not in error
+    assert "learn." not in error
 
 
 @pytest.mark.parametrize(
-    ("pairs", "said"),
+    ("data", "said"),
     [
-        ({"min_gap": 0.5}, r"min_gap \(0\.5\), the widest gap is 0\.25; lower it, or draw more"),
-        ({"min_count": 4}, r"min_count \(4\) solutions, the most are 1; lower it"),
-        ({"mode": "first_error", "min_gap": 0.1}, "mode first_error finds none; set it to all"),
+        ({"name": "sibling_pairs", "min_gap": 0.5}, r"data\.0\.min_gap \(0\.5\) leaves none; lower it, or draw more"),
+        ({"name": "sibling_pairs", "min_count": 4}, r"data\.0\.min_count \(4\) leaves none; lower it"),
+        ({"name": "first_error_pairs", "min_gap": 0.1}, r"draw more solutions of each problem \(search\.rollouts"),
     ],
 )
-def test_step_pairs_hear_which_option_leaves_none(pairs: dict[str, Any], said: str) -> None:
-    error = str(no_examples(recipe(supervision={"pairs": pairs}), [valued(0.5, 0.75)], "pairs of steps"))
+def test_step_pairs_hear_which_option_leaves_none(data: dict[str, Any], said: str) -> None:
+    error = str(policy_error(recipe(data=[data]), [valued(0.5, 0.75)]))
     assert re.search(said, error), error
 
 
@@ -134,13 +149,13 @@ def test_step_pairs_hear_which_option_leaves_none(pairs: dict[str, Any], said: s
     ],
 )
 def test_advice_names_keys_that_the_search_has(search: dict[str, Any], key: str) -> None:
-    error = str(no_examples(recipe("dpo", search=search), [tree_of(RIGHT)], "pairs of solutions"))
+    error = str(policy_error(recipe("dpo", search=search, scorer="rollouts"), [tree_of(RIGHT)]))
     assert f"({key})" in error
 
 
 @pytest.mark.parametrize(
     "learner",
-    [{"scorer": {}, "objective": None}, {"scorer": None, "objective": {"name": "sft"}, "evaluation": {"samples": 1}}],
+    [{"objective": None}, {"judge": None, "objective": {"name": "sft"}, "evaluation": {"samples": 1}}],
 )
 def test_a_run_whose_trees_are_left_open_names_rollouts(learner: dict[str, Any], tmp_path: Path) -> None:
     open_leaves = {"name": "grow", "branching": [2], "rollouts": 0}

@@ -18,12 +18,12 @@ from gradatim.cli.main import app
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
 from gradatim.policies.transformers import TransformersPolicy
-from gradatim.run import Progress, checking, run_recipe
+from gradatim.run import Progress, checking, models, run_recipe
 from model_families import model_of
 from small_runs import small_recipe, write_small_recipe
 from tiny_models import byte_pair_tokenizer, tiny_causal
 
-NO_LEARNING: dict[str, Any] = {"problems": {"test": 2}, "search": None, "scorer": None, "objective": None}
+NO_LEARNING: dict[str, Any] = {"problems": {"test": 2}, "search": None, "judge": None, "objective": None}
 EVALUATION = {"samples": 4, "pass_at": [1], "best_of": [1], "majority": [4], "greedy": False}
 TRAINING = {"learning_rate": 1e-4, "tokens_per_batch": 256}
 
@@ -61,15 +61,15 @@ def run(folder: Path, **changes: Any) -> str:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"scorer": {"init": "./nowhere", "train": False}}, "there is no folder './nowhere'"),
-        ({"scorer": {"init": "./nowhere"}}, "there is no folder './nowhere'"),
-        ({"scorer": {"init": "shipped:countdown", "train": False}}, "is an ordinary language model"),
+        ({"judge": {"model": "./nowhere", "train": False}}, "there is no folder './nowhere'"),
+        ({"judge": {"model": "./nowhere"}}, "there is no folder './nowhere'"),
+        ({"judge": {"model": "shipped:countdown", "train": False}}, "is an ordinary language model"),
         (
             {"objective": {"name": "sft", "training": TRAINING | {"lora": {"target_modules": ["q"]}}}},
             "the LoRA target module 'q' fits no module of the model; choose from",
         ),
         (
-            {"scorer": {"training": TRAINING | {"lora": {"target_modules": ["q"]}}}},
+            {"judge": {"training": TRAINING | {"lora": {"target_modules": ["q"]}}}},
             "the LoRA target module 'q' fits no module",
         ),
         ({"policy": {"model": "shipped:countdown", "chat": {}}}, "has no chat template"),
@@ -80,7 +80,7 @@ def run(folder: Path, **changes: Any) -> str:
         ),
         ({"task": {"name": "word_problems"}}, "tokenizer has no tokens for part of problem"),
         (
-            {"search": None, "trees": {"stored": "./nowhere"}, "problems": {"test": 2}, "scorer": None},
+            {"search": None, "trees": {"stored": "./nowhere"}, "problems": {"test": 2}, "judge": None},
             "trees.stored names './nowhere', which is not there",
         ),
     ],
@@ -118,8 +118,8 @@ def test_damaged_weights_are_found_before_the_first_token(part: str, tmp_path: P
     weights.write_bytes(weights.read_bytes()[:-1000])
     changes: dict[str, Any] = {
         "policy": {"policy": {"model": str(damaged), "device": "cpu"}},
-        "scorer": {"scorer": {"init": str(damaged), "train": False}},
-        "trained scorer": {"scorer": {"init": str(damaged)}},
+        "scorer": {"judge": {"model": str(damaged), "train": False}},
+        "trained scorer": {"judge": {"model": str(damaged)}},
     }[part]
     with pytest.raises(GradatimError, match="cannot load"):
         run(tmp_path / "run", **changes)
@@ -135,9 +135,9 @@ def test_models_that_would_be_wrong_over_trees_are_refused_before_the_first_toke
     shutil.copytree(resolve_model("shipped:countdown"), folder)  # for its tokenizer
     tokens = len(AutoTokenizer.from_pretrained(folder))
     model_of(kind, vocab_size=tokens).save_pretrained(folder)
-    name = {"model": str(folder), "device": "cpu"} if part == "policy" else {"init": str(folder)}
+    name = {"model": str(folder)} | ({"device": "cpu"} if part == "policy" else {})
     with pytest.raises(GradatimError, match=f"'{kind}' cannot be .*") as caught:
-        run(tmp_path / "run", **{part.split()[-1]: name})
+        run(tmp_path / "run", **{"policy" if part == "policy" else "judge": name})
     assert part == "trained scorer" or reason in str(caught.value)
 
 
@@ -145,13 +145,13 @@ def test_the_first_stage_takes_the_models_that_the_check_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
-    load = TransformersPolicy.from_pretrained
+    load = models.placed
 
-    def counted(name: str, **options: Any) -> TransformersPolicy:
+    def counted(kind: Any, name: str, **options: Any) -> Any:
         loaded.append(Path(name).name)
-        return load(name, **options)
+        return load(kind, name, **options)
 
-    monkeypatch.setattr(TransformersPolicy, "from_pretrained", counted)
+    monkeypatch.setattr(models, "placed", counted)
     run(tmp_path, **NO_LEARNING)
     assert loaded == ["countdown"]
 
@@ -200,7 +200,15 @@ def test_check_says_what_is_wrong(tmp_path: Path) -> None:
     assert cut.exit_code == 1
     assert "every solution was cut off: raise policy.sampling.max_step_tokens" in cut.output
     taught = CliRunner().invoke(
-        app, ["check", str(recipe), "--set", "policy.sampling.max_steps=1", "--set", "fine_tuning.demonstrations=2"]
+        app,
+        [
+            "check",
+            str(recipe),
+            "--set",
+            "policy.sampling.max_steps=1",
+            "--set",
+            "learn.0={objective: sft, demonstrations: 2}",
+        ],
     )
     assert taught.exit_code == 0, "it is not this policy that is searched"
     assert "is fine-tuned first" in " ".join(taught.output.split())

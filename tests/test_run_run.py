@@ -32,13 +32,14 @@ from gradatim.models import resolve_model
 from gradatim.recipes import Recipe
 from gradatim.run import Progress, learning, run_recipe
 from gradatim.run.evaluating import subset_spending
-from gradatim.run.growing import VALUE
-from gradatim.run.parts import load_scorer
+from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.store import TreeStore, trees
-from gradatim.supervision import SiblingPairs, StepLabels
+from gradatim.supervision.sibling_pairs import SiblingPairs
+from gradatim.supervision.step_labels import StepLabels
 from gradatim.tasks.countdown import Countdown
 from gradatim.training.trainer import TreeTrainer
 from gradatim.tree import Tree
+from gradatim.values.base import VALUE
 from small_runs import TREE_STORES, small_content, small_recipe, write_small_recipe
 
 FIGURES = ("base", "step_dpo", "search", "prm", "labels", "comparison")
@@ -111,11 +112,11 @@ def test_figures_follow_from_the_trees(whole: Path) -> None:
 def test_thresholds_are_the_best_of_the_validation_trees(whole: Path) -> None:
     """Against the scores of the saved scorer, whose weights are rounded to the type of those it came from."""
     report = json.loads((whole / "report.json").read_text())
-    scorer, held_out = load_scorer(str(whole / "scorer"), small_recipe().policy), stored(whole, "round-1-validation")
+    scorer, held_out = ProcessRewardScorer.from_pretrained(whole / "scorer"), stored(whole, "round-1-validation")
     for tree in held_out:
         asyncio.run(scorer.score(tree.nodes[1:]))
     chosen = choose_thresholds([scored_states(tree, Countdown(), scorer.name) for tree in held_out])
-    kept = report["stages"]["scorer"]["thresholds"]
+    kept = report["stages"]["scorer-1"]["thresholds"]
     assert kept["problems"] == 3
     assert [kept["accuracy"], kept["first_error"]] == [
         each if each is None else pytest.approx(each, abs=2e-3) for each in (chosen.accuracy, chosen.first_error)
@@ -126,13 +127,13 @@ def test_thresholds_are_the_best_of_the_validation_trees(whole: Path) -> None:
     assert prm["thresholds"] in " ".join((whole / "report.md").read_text().split())
 
 
-@pytest.mark.parametrize("scorer", [None, {"init": "shipped:countdown-reward", "train": False}])
-def test_the_commands_that_a_report_names_work(scorer: Any, tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"search": None, "scorer": scorer, "objective": None, "problems": {"test": 3}}
+@pytest.mark.parametrize("judge", [None, {"model": "shipped:countdown-reward", "train": False}])
+def test_the_commands_that_a_report_names_work(judge: Any, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"search": None, "judge": judge, "objective": None, "problems": {"test": 3}}
     report = run(small_recipe(**changes, evaluation={"samples": 8, "greedy": False}), tmp_path)
     assert report["base"]["right"], "else there is nothing to export"
     shown, exported, solved = report["next"]
-    assert ("--scorer shipped:countdown-reward" in solved) == (scorer is not None)
+    assert ("--scorer shipped:countdown-reward" in solved) == (judge is not None)
     for command in (shown, exported.replace("rows.jsonl", str(tmp_path / "rows.jsonl")), solved):
         result = CliRunner().invoke(app, shlex.split(command)[1:])
         assert result.exit_code == 0, result.output
@@ -142,8 +143,9 @@ def test_the_commands_that_a_report_names_work(scorer: Any, tmp_path: Path) -> N
 def test_learning_used_the_labels_and_pairs_of_the_trees(whole: Path) -> None:
     forest = stored(whole, "round-1")
     stages = json.loads((whole / "report.json").read_text())["stages"]
-    assert stages["scorer"]["labels"] == sum(len(StepLabels(value=VALUE)(tree)) for tree in forest)
-    pairs = [pair for tree in forest for pair in SiblingPairs(value=VALUE, min_gap=0.1, pairing="all")(tree)]
+    labels, siblings = StepLabels(), SiblingPairs(min_gap=0.1, pairing="all")
+    assert stages["scorer-1"]["examples"] == sum(len(list(labels(tree))) for tree in forest)
+    pairs = [pair for tree in forest for pair in siblings(tree)]
     assert stages["policy-1"]["examples"] == len(pairs) > 0
 
 
@@ -214,11 +216,11 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(
 
 
 def test_finished_run_loads_no_model(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradatim.run import context
+    from gradatim.run.models import Models
 
     expected = figures(whole)
-    monkeypatch.setattr(context, "load_policy", after(0, context.load_policy, StopError()))
-    monkeypatch.setattr(context, "load_scorer", after(0, context.load_scorer, StopError()))
+    for name in ("policy", "reward_model", "train"):
+        monkeypatch.setattr(Models, name, after(0, getattr(Models, name), StopError()))
     run(small_recipe(), whole)
     assert figures(whole) == expected
 
@@ -232,7 +234,7 @@ def test_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_fresh_deletes_the_earlier_run_and_nothing_else(tmp_path: Path) -> None:
-    recipe = small_recipe(problems={"train": 2, "test": 2}, scorer=None, objective=None, evaluation={"samples": 8})
+    recipe = small_recipe(problems={"train": 2, "test": 2}, judge=None, objective=None, evaluation={"samples": 8})
     run(recipe, tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     run(recipe.model_copy(update={"seed": 1}), tmp_path, fresh=True)
@@ -253,17 +255,24 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     "changes",
     [
         {"search": {"name": "sampling", "n": 6}, "trees": {"in_flight": 4}},
-        {"search": {"name": "beam", "width": 2, "branch": 3}, "trees": {"guide_rollouts": 1}},
-        {"search": {"mcts": {"simulations": 4, "branch": 3}}, "trees": {"guide_rollouts": 1, "budget": 400}},
-        {"search": {"name": "grow", "branching": [3, 2], "rollouts": 2, "skip_decided": True}},
+        {"search": {"name": "beam", "width": 2, "branch": 3}, "scorer": {"name": "rollouts", "rollouts": 1}},
+        {
+            "search": {"mcts": {"simulations": 4, "branch": 3}},
+            "scorer": {"name": "rollouts", "rollouts": 1},
+            "trees": {"budget": 400},
+        },
+        {
+            "search": {"name": "grow", "branching": [3, 2], "rollouts": 2, "skip_decided": True},
+            "scorer": {"name": "rollouts", "rollouts": 3},
+        },
     ],
 )
 def test_every_way_of_growing_trees(changes: dict[str, Any], tmp_path: Path) -> None:
     recipe = small_recipe(
         problems={"train": 3, "test": 2},
         **changes,
-        values={"name": "rollouts", "rollouts": 3},
-        scorer=None,
+        values=[{"name": "rollouts", "rollouts": 3}],
+        judge=None,
         objective=None,
         evaluation={"samples": 8, "greedy": False},
     )
@@ -280,7 +289,7 @@ def test_rounds_train_on_the_trees_of_the_policy_before(objective: str, tmp_path
     recipe = small_recipe(
         problems={"train": 4, "test": 2},
         rounds=2,
-        scorer=None,
+        judge=None,
         objective={"name": objective, "training": {"learning_rate": 2e-4, "epochs": 4, "tokens_per_batch": 128}},
         evaluation={"samples": 8, "greedy": False},
     )
@@ -290,7 +299,7 @@ def test_rounds_train_on_the_trees_of_the_policy_before(objective: str, tmp_path
         load_file(folder / "model.safetensors")["model.embed_tokens.weight"].float()
         for folder in (
             Path(resolve_model("shipped:countdown")),
-            tmp_path / "checkpoints" / "round-1" / "policy",
+            tmp_path / "checkpoints" / "policy-1" / "policy",
             tmp_path / "policy",
         )
     ]
@@ -301,11 +310,9 @@ def test_rounds_train_on_the_trees_of_the_policy_before(objective: str, tmp_path
 
 def test_mixed_precision_is_measured_by_held_out_problems(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole / "trees", tmp_path / "trees")
-    content = small_content()
-    for part in ("scorer", "objective"):
-        content[part]["training"]["bf16"] = True
-    report = run(small_recipe(scorer=content["scorer"], objective=content["objective"]), tmp_path)
-    for stage in ("scorer", "policy-1"):
+    learn = [each | {"training": each["training"] | {"bf16": True}} for each in small_content()["learn"]]
+    report = run(small_recipe(learn=learn), tmp_path)
+    for stage in ("scorer-1", "policy-1"):
         assert len(report["stages"][stage]["evaluations"]) > 1
     assert figures(tmp_path)["base"] == figures(whole)["base"]
     for model in ("scorer", "policy"):  # in the type of the shipped policy
@@ -317,7 +324,7 @@ def test_killed_process_goes_on_where_it_was(tmp_path: Path) -> None:
     recipe = write_small_recipe(
         tmp_path,
         problems={"train": 40, "test": 2},
-        scorer=None,
+        judge=None,
         objective=None,
         evaluation={"samples": 8, "greedy": False},
     )

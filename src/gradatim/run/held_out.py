@@ -6,48 +6,48 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from gradatim.engine.loading import load_tokenizer
 from gradatim.evaluation.steps import Thresholds, choose_thresholds, scored_states
 from gradatim.event_loop import run_to_end
-from gradatim.objectives.step_judgement import judgement_loss
+from gradatim.objectives.base import Objective
+from gradatim.objectives.process_reward import ProcessReward
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.run.context import Run
-from gradatim.run.parts import make_chat, make_sampling
+from gradatim.run.models import make_chat, make_sampling
 from gradatim.search.many import search_many
 from gradatim.supervision.terms import Group, Term
 from gradatim.tasks.base import Task, grade
 from gradatim.tasks.truth import state_truth
-from gradatim.training.forward import step_logits
+from gradatim.training.forward import measured
 from gradatim.training.rows import TrainingRow, build_row, plan_rows
-from gradatim.tree import Problem, Tree
+from gradatim.tree import Node, Problem, Tree
 
 _HELD_OUT = "held-out"  # the name of a trained scorer's scores in the trees that choose its thresholds
 
 
-class HeldOutLabels:
-    """How well a process reward model predicts the labels of held-out steps.
+class HeldOutLoss:
+    """An objective's loss over held-out terms, negated, so that higher is better.
 
     Args:
-        labels: the labelled steps.
+        objective: the loss; a reference that it needs is what the trees recorded.
+        terms: what it is over.
         tokens_per_row: packed tokens in one forward pass at most.
     """
 
-    def __init__(self, labels: Sequence[Term], tokens_per_row: int) -> None:
-        parts = plan_rows(labels, tokens_per_row, seed=None)
-        self.terms = [term for part in parts for term in part]
-        self.rows = [build_row(part) for part in parts]
-        self.labels = torch.tensor([term.targets[0] for term in self.terms])
-        self.weights = torch.tensor([term.weight for term in self.terms])
+    def __init__(self, objective: Objective, terms: Sequence[Term], tokens_per_row: int) -> None:
+        self.objective = objective
+        prepared = [objective.prepared(term) for term in terms]
+        self.rows = [build_row(part) for part in plan_rows(prepared, tokens_per_row, seed=None)]
 
-    def negative_loss(self, model: Any) -> float:
-        """Minus the mean binary cross-entropy."""
-        losses = judgement_loss(self.logits(model), self.labels)
-        return -float((self.weights * losses).sum() / self.weights.sum())
-
-    def logits(self, model: Any) -> Tensor:
-        """The model's logit of every step, (terms,)."""
-        return _logits(model, self.rows)
+    def __call__(self, model: Any) -> float:
+        losses, sizes = 0.0, 0.0
+        with torch.no_grad():
+            for row in self.rows:
+                quantities = measured(model, _moved(row, model), self.objective)
+                losses += float((quantities.weight * self.objective.loss(quantities).per_term).sum())
+                sizes += float(quantities.sizes(self.objective.unit).sum())
+        return -losses / max(sizes, 1e-12)
 
 
 def held_out_thresholds(model: Any, trees: Sequence[Tree], task: Task, tokens_per_row: int) -> Thresholds:
@@ -63,26 +63,26 @@ def held_out_thresholds(model: Any, trees: Sequence[Tree], task: Task, tokens_pe
     """
     if state_truth(task) is None:
         return Thresholds()
-    terms = [Term((Group((node,)),)) for tree in trees for node in tree.nodes[1:]]
-    parts = plan_rows(terms, tokens_per_row, seed=None)
-    if not parts:
-        return Thresholds()
-    scores = _logits(model, [build_row(part) for part in parts]).sigmoid().tolist()
-    nodes = [term.ends[0] for part in parts for term in part]
-    for node, score in zip(nodes, scores, strict=True):
+    nodes = [node for tree in trees for node in tree.nodes[1:]]
+    for node, score in step_scores(model, nodes, tokens_per_row).items():
         node.scores[_HELD_OUT] = score
     return choose_thresholds([scored_states(tree, task, _HELD_OUT) for tree in trees])
 
 
-def _logits(model: Any, rows: Sequence[TrainingRow]) -> Tensor:
-    """The model's logit of every term of ``rows``, a step each, (terms,)."""
+def step_scores(model: Any, nodes: Sequence[Node], tokens_per_row: int) -> dict[Node, float]:
+    """The probability that each step is right, by a reward model in training; trees are in the model's tokens."""
+    found: dict[Node, float] = {}
+    for part in plan_rows([Term((Group((node,)),)) for node in nodes], tokens_per_row, seed=None):
+        with torch.no_grad():
+            quantities = measured(model, _moved(build_row(part), model), ProcessReward())
+        scores = quantities.ends(quantities.heads["score"]).sigmoid().tolist()
+        found.update(zip((term.ends[0] for term in part), scores, strict=True))
+    return found
+
+
+def _moved(row: TrainingRow, model: Any) -> TrainingRow:
     device = next(model.parameters()).device
-    with torch.no_grad():
-        parts = []
-        for row in rows:
-            moved = TrainingRow(**{name: value.to(device) for name, value in row.tensors().items()})
-            parts.append(moved.ends(step_logits(model, moved)))
-    return torch.cat(parts).cpu()
+    return TrainingRow(**{name: value.to(device) for name, value in row.tensors().items()})
 
 
 class SampledAccuracy:
@@ -90,14 +90,14 @@ class SampledAccuracy:
 
     Args:
         run: knows the task and how to sample.
-        tokenizer: of the policy.
+        path: where the policy's tokenizer is.
         problems: the held-out problems.
         samples: solutions sampled for each.
     """
 
-    def __init__(self, run: Run, tokenizer: Any, problems: Sequence[Problem], samples: int) -> None:
+    def __init__(self, run: Run, path: str, problems: Sequence[Problem], samples: int) -> None:
         self.run = run
-        self.tokenizer = tokenizer
+        self.tokenizer = load_tokenizer(path)
         self.problems = problems
         self.samples = samples
 

@@ -125,7 +125,7 @@ def test_a_reward_model_learns_from_a_server_and_guides_it(source: Path, folder:
         "search": {"name": "grow", "branching": [2, 4]},
         "trees": {"in_flight": 1},
         "objective": None,
-        "scorer": {"init": str(folder), "training": {"learning_rate": 1.0e-3, "epochs": 2, "tokens_per_batch": 512}},
+        "judge": {"model": str(folder), "training": {"learning_rate": 1.0e-3, "epochs": 2, "tokens_per_batch": 512}},
         "evaluation": {
             "samples": 4, "pass_at": [1], "best_of": [4], "majority": [], "in_flight": 1, "greedy": False,
             "search": [{"beam": {"width": 1, "branch": 2}}],
@@ -151,7 +151,7 @@ def test_a_reward_model_learns_from_a_server_and_guides_it(source: Path, folder:
 
 def test_an_untrained_reward_model_is_used_as_it_is(tmp_path: Path) -> None:
     recipe = small_recipe(
-        scorer={"init": "shipped:countdown-reward", "train": False},
+        judge={"model": "shipped:countdown-reward", "train": False},
         objective=None,
         problems={"train": 1, "test": 3},
     )
@@ -165,9 +165,8 @@ def test_an_untrained_reward_model_is_used_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"scorer": {"init": "a/b"}}, "objective trains the policy, but policy.model is a server's"),
-        ({"objective": None}, "scorer.init is the policy, which is a server's"),
-        ({"scorer": {"init": "policy", "train": False}, "policy": {"model": "a/b"}}, "judges nothing untrained"),
+        ({"judge": {"model": "a/b"}}, "learn.1 trains policy, but policy.model is a server's"),
+        ({"objective": None}, "learn.0 trains scorer, but models.scorer begins as the policy, which is a server's"),
         ({"policy": {"model": "a/b", "adapter": "c"}}, "policy.adapter is not part of its weights"),
         ({"policy": {"model": "a/b", "quantization": "4bit"}}, "policy.quantization keeps it in few bits"),
     ],
@@ -196,6 +195,6 @@ def test_every_task_can_be_named_in_a_recipe(tmp_path: Path) -> None:
 def test_the_shipped_recipe_needs_nothing_but_a_policy() -> None:
     recipe = load_recipe("gsm8k")
     assert isinstance(recipe, Recipe)
-    assert recipe.objective is None
+    assert not recipe.learn
     assert recipe.scorer is None
     assert Path(resolve_model("shipped:countdown")).is_dir()

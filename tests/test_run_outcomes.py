@@ -12,7 +12,7 @@ from rich.console import Console
 
 from gradatim import EndReason, Problem, Step, Tree
 from gradatim.part import part
-from gradatim.recipes.schema import SamplingOptions
+from gradatim.recipes.recipe import SamplingOptions
 from gradatim.run import Progress, run_recipe
 from gradatim.run.outcomes import Outcomes, nothing_solved, outcomes_of, says_what_ends, warnings_of
 from gradatim.run.shown_solutions import shown_solutions
@@ -166,7 +166,7 @@ def test_a_policy_that_is_sure_of_its_answers_is_not_blamed_on_a_server(tmp_path
         policy={"model": "shipped:countdown", "device": "cpu", "sampling": {"top_k": 1, "max_steps": 4}},
         problems={"test": 2},
         search=None,
-        scorer=None,
+        judge=None,
         objective=None,
         evaluation={"samples": 4},
     )
@@ -180,7 +180,7 @@ def test_a_run_warns_and_reports(tmp_path: Path) -> None:
         policy={"model": "shipped:countdown", "device": "cpu", "sampling": {"max_step_tokens": 16, "max_steps": 2}},
         problems={"train": 2, "test": 3},
         search={"name": "grow", "branching": [2], "rollouts": 0},
-        scorer=None,
+        judge=None,
         objective=None,
         evaluation={"samples": 8, "in_flight": 1},
     )

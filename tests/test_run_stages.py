@@ -20,14 +20,14 @@ from gradatim.models import resolve_model
 from gradatim.recipes import Recipe, load_recipe, shipped_recipes
 from gradatim.run import Progress, run_recipe
 from gradatim.run.contents import contents as contents_of
-from gradatim.run.growing import VALUE
 from gradatim.run.stages import NO_RESULT, REPORT_ONLY, claims, dependencies, first_difference, flat, stages_of
 from gradatim.store import TreeStore
 from gradatim.store.published import read_published
 from gradatim.tree import Problem, Tree
+from gradatim.values.base import VALUE
 from small_runs import small_content, small_recipe
 
-SMALL: dict[str, Any] = {"problems": {"train": 3, "test": 3}, "scorer": None, "objective": None}
+SMALL: dict[str, Any] = {"problems": {"train": 3, "test": 3}, "judge": None, "objective": None}
 SAMPLED = {"samples": 4, "pass_at": [1, 4], "best_of": [1], "majority": [4], "in_flight": 1}
 
 
@@ -48,14 +48,14 @@ def redone(folder: Path) -> list[str]:
 
 def full_recipe() -> Recipe:
     """A recipe with every section, so that every key is there."""
-    content = small_content()
     lora = {"lora": {"rank": 4}}
-    content["scorer"]["training"] |= lora
-    content["objective"]["training"] |= lora
+    prover = {"name": "rollouts", "model": "prover"}
+    content = small_content(demonstrations={"demonstrations": 3}, scorer=prover, rounds=2)
+    content["learn"] = [learn | {"training": learn.get("training", {}) | lora} for learn in content["learn"]]
     content["policy"] |= {"chat": {"system": "s"}}
-    content["fine_tuning"] = {"demonstrations": 3, "training": lora}
+    content["models"]["prover"] = {"model": "shipped:countdown"}
     content["evaluation"]["search"] += [{"mcts": {"simulations": 2}}]
-    return small_recipe(**content, rounds=2)
+    return small_recipe(judge=None, objective=None, **content)
 
 
 def test_every_key_of_a_recipe_has_its_place() -> None:
@@ -63,7 +63,7 @@ def test_every_key_of_a_recipe_has_its_place() -> None:
     keys = dict(flat(recipe.model_dump(mode="json")))
     claimed = {key for name in stages_of(recipe) for key in dependencies(recipe, name)}
     for key in keys:
-        places = [key in claimed, claims(NO_RESULT, key), claims(REPORT_ONLY, key)]
+        places = [key in claimed, NO_RESULT.fullmatch(key) is not None, claims(REPORT_ONLY, key)]
         assert sum(places) == 1, f"{key}: a stage depends on it, or no result does, or the report alone; {places}"
 
 
@@ -72,7 +72,7 @@ def test_every_shipped_recipe_has_stages() -> None:
         recipe = load_recipe(name)
         if isinstance(recipe, Recipe):
             for stage in stages_of(recipe):
-                assert dependencies(recipe, stage)["seed"] == recipe.seed or stage == "scorer"
+                assert dependencies(recipe, stage)["seed"] == recipe.seed
 
 
 @pytest.mark.parametrize(
@@ -84,11 +84,11 @@ def test_every_shipped_recipe_has_stages() -> None:
         ({"evaluation.majority": [2]}, []),
         ({"evaluation.samples": 5}, ["evaluate-base", "evaluate-step-dpo"]),
         ({"evaluation.budget": 100}, ["search-beam-2-2-last"]),
-        ({"objective.beta": 0.7}, ["policy-1", "evaluate-step-dpo", "evaluate-step-dpo-greedy"]),
-        ({"supervision.pairs.min_gap": 0.3}, ["policy-1", "evaluate-step-dpo", "evaluate-step-dpo-greedy"]),
+        ({"learn.1.objective.beta": 0.7}, ["policy-1", "evaluate-step-dpo", "evaluate-step-dpo-greedy"]),
+        ({"learn.1.data.0.min_gap": 0.3}, ["policy-1", "evaluate-step-dpo", "evaluate-step-dpo-greedy"]),
         (
-            {"scorer.training.epochs": 2},
-            ["scorer", "evaluate-base", "evaluate-step-dpo", "search-beam-2-2-last"],
+            {"learn.0.training.epochs": 2},
+            ["scorer-1", "evaluate-base", "evaluate-step-dpo", "search-beam-2-2-last"],
         ),
         ({"search.rollouts": 3}, [name for name in stages_of(small_recipe()) if name != "evaluate-base-greedy"]),
         ({"seed": 4}, list(stages_of(small_recipe()))),
@@ -101,9 +101,9 @@ def test_a_change_concerns_the_stages_that_depend_on_it(change: dict[str, Any], 
         *sections, last = key.split(".")
         place = content
         for section in sections:
-            place = place[section]
+            place = place[int(section) if isinstance(place, list) else section]
         place[last] = value
-    before, after = small_recipe(), small_recipe(**content)
+    before, after = small_recipe(), small_recipe(judge=None, objective=None, **content)
     changed = [
         name
         for name in stages_of(before)
@@ -115,10 +115,8 @@ def test_a_change_concerns_the_stages_that_depend_on_it(change: dict[str, Any], 
 def test_another_round_keeps_the_first_ones_trees_and_measures_the_new_policy() -> None:
     one, two = small_recipe(), small_recipe(rounds=2)
     same = {name for name in stages_of(one) if dependencies(one, name) == dependencies(two, name)}
-    assert {"round-1", "round-1-validation", "scorer", "evaluate-base"} <= same
-    assert "evaluate-step-dpo" not in same
-    assert dependencies(one, "policy-1")["rounds"] == 1
-    assert dependencies(two, "policy-2")["rounds"] == 2
+    assert {"round-1", "round-1-validation", "evaluate-base-greedy"} <= same
+    assert not {"scorer-1", "policy-1", "evaluate-step-dpo"} & same, "the last models lie elsewhere"
 
 
 def test_what_is_compatible_is_reused_and_what_is_not_is_said_and_kept(tmp_path: Path) -> None:
@@ -207,7 +205,7 @@ def test_a_run_that_failed_before_its_first_result_goes_on_with_the_corrected_re
 def test_trained_models_are_retrained_when_their_trees_change(tmp_path: Path) -> None:
     changes: dict[str, Any] = {
         "problems": {"train": 4, "test": 2},
-        "scorer": None,
+        "judge": None,
         "evaluation": SAMPLED | {"greedy": False},
     }
     changes["objective"] = {"name": "sft", "training": {"learning_rate": 1e-3, "epochs": 3, "tokens_per_batch": 128}}
@@ -226,7 +224,7 @@ def test_trained_models_are_retrained_when_their_trees_change(tmp_path: Path) ->
 
 def test_another_runs_trees_are_learned_from(tmp_path: Path) -> None:
     run(small_recipe(**SMALL, evaluation=SAMPLED), tmp_path / "grown")
-    changes = {"scorer": None, "problems": {"test": 2}, "evaluation": SAMPLED | {"greedy": False}}
+    changes = {"judge": None, "problems": {"test": 2}, "evaluation": SAMPLED | {"greedy": False}}
     for number, source in enumerate((tmp_path / "grown", tmp_path / "grown" / "trees" / "round-1.jsonl")):
         folder = tmp_path / f"learned-{number}"
         seen = run(small_recipe(**changes, search=None, trees={"stored": str(source)}), folder)
@@ -246,7 +244,7 @@ def test_stored_trees_get_values_and_those_of_test_problems_are_left_out(tmp_pat
                     node.counts.clear()
                 store.append(tree)
     recipe = small_recipe(
-        search=None, trees={"stored": str(source)}, scorer=None, problems={"test": 3}, evaluation=SAMPLED
+        search=None, trees={"stored": str(source)}, judge=None, problems={"test": 3}, evaluation=SAMPLED
     )
     run(recipe, tmp_path / "run")
     taken = list(TreeStore(tmp_path / "run" / "trees" / "round-1.jsonl"))
@@ -268,7 +266,7 @@ def test_imported_labels_are_what_steps_are_worth(tmp_path: Path) -> None:
     )
     (tree,) = TreeStore(tmp_path / "run" / "trees" / "round-1.jsonl")
     assert [node.scores[VALUE] for node in tree.nodes[1:]] == [1.0, 0.0]
-    assert json.loads((tmp_path / "run" / "stages" / "scorer.json").read_text(encoding="utf-8"))["labels"] == 2
+    assert json.loads((tmp_path / "run" / "stages" / "scorer-1.json").read_text(encoding="utf-8"))["examples"] == 2
 
 
 def test_a_policy_learns_other_models_trees_in_its_own_tokens(tmp_path: Path) -> None:
@@ -286,7 +284,7 @@ def test_a_policy_learns_other_models_trees_in_its_own_tokens(tmp_path: Path) ->
             for record in value["nodes"]:
                 record["tokens"] = []
             without.append(Tree.from_json(value))
-    changes = {"scorer": None, "problems": {"test": 2}, "evaluation": SAMPLED | {"greedy": False}}
+    changes = {"judge": None, "problems": {"test": 2}, "evaluation": SAMPLED | {"greedy": False}}
     learned = {}
     for source in (tmp_path / "grown", text, other):
         folder = tmp_path / f"from-{source.stem}"
@@ -296,13 +294,16 @@ def test_a_policy_learns_other_models_trees_in_its_own_tokens(tmp_path: Path) ->
         assert all(torch.allclose(learned[name][key], each) for key, each in learned["grown"].items()), name
 
 
-@pytest.mark.parametrize("learner", ["scorer", "objective"])
+@pytest.mark.parametrize("learner", ["judge", "objective"])
 def test_stored_trees_that_a_model_cannot_read_are_told_before_anything(learner: str, tmp_path: Path) -> None:
     with TreeStore(tmp_path / "trees.jsonl") as store:
         store.append(Tree(Problem("p", "What is 1 + 1?\n", "2")))
-    changes = {name: None for name in ("scorer", "objective") if name != learner}
-    key = {"scorer": "scorer.init", "objective": "policy.model"}[learner]
-    for name, said in (("trees.jsonl", rf"cannot be read by {key} 'shipped:countdown'"), ("empty.jsonl", "is empty")):
+    changes = {name: None for name in ("judge", "objective") if name != learner}
+    key = {"judge": "scorer", "objective": "policy"}[learner]
+    for name, said in (
+        ("trees.jsonl", rf"cannot be read by the {key}'s model 'shipped:countdown'"),
+        ("empty.jsonl", "is empty"),
+    ):
         (tmp_path / name).touch()
         stored = {"stored": str(tmp_path / name)}
         recipe = small_recipe(
@@ -318,7 +319,7 @@ def test_damaged_lines_of_stored_trees_are_passed_over_where_the_recipe_says_so(
     source = tmp_path / "grown" / "trees" / "round-1.jsonl"
     damage_first_line(source)
     stored: dict[str, Any] = {"stored": str(source)}
-    changes: dict[str, Any] = {"scorer": None, "problems": {"test": 2}, "evaluation": SAMPLED | {"greedy": False}}
+    changes: dict[str, Any] = {"judge": None, "problems": {"test": 2}, "evaluation": SAMPLED | {"greedy": False}}
     with pytest.raises(GradatimError, match=r"line 1 of .* is damaged") as caught:
         run(small_recipe(**changes, search=None, trees=stored), tmp_path / "run")
     command = SimpleNamespace(params=[SimpleNamespace(param_type_name="option", name="set_", opts=["--set"])])
@@ -331,7 +332,7 @@ def test_damaged_lines_of_stored_trees_are_passed_over_where_the_recipe_says_so(
 
 
 def test_a_runs_own_tree_is_searched_again_where_its_line_was_damaged(tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"problems": {"test": 3}, "search": None, "scorer": None, "objective": None}
+    changes: dict[str, Any] = {"problems": {"test": 3}, "search": None, "judge": None, "objective": None}
     run(small_recipe(**changes, evaluation=SAMPLED), tmp_path)
     source = tmp_path / "trees" / "evaluate-base.jsonl"
     before = {tree.problem.id: tree.to_json() for tree in TreeStore(source)}
@@ -351,8 +352,7 @@ def damage_first_line(path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"search": None}, "scorer learns from trees: add a search section"),
-        ({"search": None, "scorer": None}, "objective learns from trees: add a search section"),
+        ({"search": None}, "learn needs trees: add a search section"),
         ({"trees": {"stored": "x"}}, "trees.stored takes the place of a search"),
         ({"problems": {"test": 2}}, "say how many problems to grow them on in problems.train"),
         ({"search": None, "trees": {"stored": "x"}, "rounds": 2}, "stored trees serve one round"),
@@ -366,7 +366,7 @@ def test_a_recipe_that_learns_says_from_which_trees(changes: dict[str, Any], sai
 
 def test_trees_that_are_not_there_are_said(tmp_path: Path) -> None:
     recipe = small_recipe(
-        search=None, trees={"stored": str(tmp_path / "no")}, scorer=None, problems={"test": 1}, evaluation=SAMPLED
+        search=None, trees={"stored": str(tmp_path / "no")}, judge=None, problems={"test": 1}, evaluation=SAMPLED
     )
     with pytest.raises(GradatimError, match="which is not there; name a run or trees file"):
         run(recipe, tmp_path / "run")
@@ -376,7 +376,7 @@ def test_nothing_is_grown_that_nothing_uses(tmp_path: Path) -> None:
     recipe = load_recipe("gsm8k")
     assert isinstance(recipe, Recipe)
     assert recipe.search is None
-    run(small_recipe(problems={"test": 2}, search=None, scorer=None, objective=None, evaluation=SAMPLED), tmp_path)
+    run(small_recipe(problems={"test": 2}, search=None, judge=None, objective=None, evaluation=SAMPLED), tmp_path)
     assert set(contents(tmp_path)) == {"evaluate-base", "evaluate-base-greedy"}
 
 
@@ -416,7 +416,7 @@ def test_a_search_in_a_file_of_ones_own_grows_trees_and_is_evaluated(tmp_path: P
     changes: dict[str, Any] = {
         "problems": {"train": 3, "test": 3},
         "search": {"name": name, "n": 2},
-        "scorer": None,
+        "judge": None,
         "objective": {"name": "sft", "training": {"learning_rate": 1e-3, "tokens_per_batch": 128}},
         "evaluation": SAMPLED | {"search": [{"name": name}, {"name": "sampling", "n": 3}]},
     }

@@ -16,8 +16,8 @@ from gradatim.engine.loading import load_tokenizer
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
 from gradatim.recipes import Recipe, load_recipe
-from gradatim.run import Progress, fine_tuning, run_recipe
-from gradatim.run.fine_tuning import solution_nodes
+from gradatim.run import Progress, learning, run_recipe
+from gradatim.run.learning import solution_nodes
 from gradatim.tasks import Countdown, Gsm8k, Records
 from gradatim.tasks.demonstrations import worked_solutions
 from gradatim.text.prompts import ChatFormat, prompt_tokens
@@ -94,7 +94,7 @@ def test_a_demonstration_reads_as_the_policy_sees_it(plain: bool) -> None:
 def fine_tuned_recipe() -> Recipe:
     """Without validation problems, so that the last state of every training is the one that is kept."""
     problems = {"train": 6, "test": 4}
-    return small_recipe(fine_tuning={"demonstrations": 12, "training": TRAINING}, problems=problems)
+    return small_recipe(demonstrations={"demonstrations": 12, "training": TRAINING}, problems=problems)
 
 
 @pytest.fixture(scope="module")
@@ -149,11 +149,12 @@ def test_a_run_that_was_stopped_in_fine_tuning_goes_on(
 
 
 def test_adapters_are_merged_into_the_fine_tuned_policy(tmp_path: Path) -> None:
-    content = small_content()
-    for name in ("scorer", "objective"):
-        del content[name]
-    content["evaluation"] = {"samples": 2, "pass_at": [1], "majority": [2], "best_of": [], "greedy": False}
-    content["fine_tuning"] = {"demonstrations": 8, "training": {**TRAINING, "lora": {"rank": 4}}}
+    content = small_content(
+        judge=None,
+        objective=None,
+        demonstrations={"demonstrations": 8, "training": {**TRAINING, "lora": {"rank": 4}}},
+        evaluation={"samples": 2, "pass_at": [1], "majority": [2], "best_of": [], "greedy": False},
+    )
     (tmp_path / "r.yaml").write_text(json.dumps(content))
     recipe = load_recipe(tmp_path / "r.yaml")
     assert isinstance(recipe, Recipe)
@@ -178,7 +179,7 @@ def test_a_task_without_solutions_is_refused_before_anything_is_done(tmp_path: P
         "verifier": "number",
         "splits": {"train": "train", "validation": "none", "test": "test"},
     }
-    recipe = small_recipe(fine_tuning={"demonstrations": 4}, task=task)
+    recipe = small_recipe(demonstrations={"demonstrations": 4}, task=task)
     with pytest.raises(GradatimError, match=r"task records has none that its verifier accepts; give its records"):
         run(recipe, tmp_path / "run")
     assert not (tmp_path / "run" / "trees").exists()
@@ -186,22 +187,22 @@ def test_a_task_without_solutions_is_refused_before_anything_is_done(tmp_path: P
 
 def test_fewer_solutions_than_asked_for_are_an_error_with_their_number(tmp_path: Path) -> None:
     recipe = small_recipe(
-        fine_tuning={"demonstrations": 50},
+        demonstrations={"demonstrations": 50},
         task={"name": "gsm8k", "source": gsm8k_source(tmp_path, 20), "validation_fraction": 0.1},
     )
-    with pytest.raises(GradatimError, match=r"has 16 worked solutions .* lower fine_tuning.demonstrations to 16"):
+    with pytest.raises(GradatimError, match=r"has 16 worked solutions .* lower learn.demonstrations to 16"):
         run(recipe, tmp_path / "run")
 
 
 def test_problems_that_are_grown_too_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = small_recipe(fine_tuning={"demonstrations": 12, "training": TRAINING})
+    recipe = small_recipe(demonstrations={"demonstrations": 12, "training": TRAINING})
     shown = list(islice(Countdown().demonstrations("train"), 12))
-    monkeypatch.setattr(fine_tuning, "worked_solutions", lambda *args, **options: shown)
+    monkeypatch.setattr(learning, "worked_solutions", lambda *args, **options: shown)
 
     def stop(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fine_tuning, "fit_policy", stop)
+    monkeypatch.setattr(learning, "fit", stop)
     output = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
         run_recipe(recipe, tmp_path, progress=Progress(Console(file=output, width=200)))
@@ -211,10 +212,10 @@ def test_problems_that_are_grown_too_are_told_of(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("policy", "reason"),
     [
-        ({"model": "http://127.0.0.1:1/v1"}, "fine_tuning trains the policy, but policy.model is a server's"),
-        ({"model": "shipped:countdown", "quantization": "8bit"}, "fine_tuning trains the policy, but policy.quant"),
+        ({"model": "http://127.0.0.1:1/v1"}, "learn.0 trains policy, but policy.model is a server's"),
+        ({"model": "shipped:countdown", "quantization": "8bit"}, "learn.0 trains policy, but policy.quant"),
     ],
 )
 def test_a_policy_that_cannot_be_trained_cannot_be_fine_tuned(policy: dict[str, Any], reason: str) -> None:
     with pytest.raises(GradatimError, match=reason):
-        small_recipe(fine_tuning={"demonstrations": 4}, objective=None, scorer=None, evaluation={}, policy=policy)
+        small_recipe(demonstrations={"demonstrations": 4}, objective=None, judge=None, evaluation={}, policy=policy)

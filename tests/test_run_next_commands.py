@@ -18,7 +18,7 @@ from small_runs import small_recipe
 def test_right_solutions_are_exported_where_the_verifier_calls_some_right_whatever_their_reward(
     tmp_path: Path, correct: bool
 ) -> None:
-    recipe = small_recipe(search=None, objective=None, scorer=None, evaluation={"samples": 1, "search": []})
+    recipe = small_recipe(search=None, objective=None, judge=None, evaluation={"samples": 1, "search": []})
     run = Run(recipe, RunFolder(tmp_path / "run", recipe), Progress())
     tree = Tree(Problem("1", "What?"))
     leaf = tree.add(tree.root, Step((), "So.", end=EndReason.END_OF_TEXT))

@@ -1,0 +1,453 @@
+"""What a recipe may say: strict models of its sections, each with its defaults.
+
+A recipe names parts (:mod:`gradatim.part`) and their options. Unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from gradatim.objectives.base import Objective
+from gradatim.part import PartOf, make, models_of
+from gradatim.recipes.section import Section
+from gradatim.scorers.base import ScorerPart
+from gradatim.suggestions import suggestion
+from gradatim.supervision.base import Construction
+from gradatim.tasks.base import Task
+from gradatim.values.base import Values
+
+POLICY = "policy"
+"""The name of the policy among a recipe's models."""
+PLACEMENT = ("device", "device_map", "quantization", "dtype", "cache_gigabytes")
+"""Options of where a model runs and in which numbers."""
+RESERVED = {
+    "round",
+    "evaluate",
+    "search",
+    "fine-tuned",
+    "fine",
+    "trees",
+    "stages",
+    "checkpoints",
+    "plots",
+    "superseded",
+}
+"""What no model may be called, since folders and stages of a run are."""
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class SamplingOptions(Section):
+    """See :class:`gradatim.policies.base.Sampling`; where a step ends is the task's to say."""
+
+    temperature: NonNegativeFloat = 1.0
+    """0 takes the likeliest token; 1 samples from the model's own distribution."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Keep the smallest set of tokens whose probability reaches this; 1 keeps all."""
+    top_k: NonNegativeInt = 0
+    """Keep this many of the likeliest tokens; 0 keeps all."""
+    max_step_tokens: PositiveInt = 128
+    """A step that reaches this length is cut off."""
+    max_steps: PositiveInt = 64
+    """A solution ends after this many steps, finished or not."""
+
+
+class ChatOptions(Section):
+    """See :class:`gradatim.text.prompts.ChatFormat`."""
+
+    system: str | None = None
+    """The system prompt, if any."""
+    examples: list[tuple[str, str]] = Field(default=[])
+    """Worked examples before the problem: pairs of a question and its answer."""
+
+
+class ServerOptions(Section):
+    """See :class:`gradatim.policies.server.policy.ServerPolicy`."""
+
+    model: str | None = None
+    """The model's name at the server; `null` takes the server's only one."""
+    api: Literal["auto", "completions", "chat"] = "auto"
+    """`completions` continues text, `chat` continues a message; `auto` is chat where `policy.chat` is given or the
+    server has no completions."""
+    concurrency: PositiveInt = 16
+    """Requests that are under way at a time."""
+    requests_per_minute: PositiveFloat | None = None
+    """Requests are spaced so that no more are sent in a minute; `null` for no limit."""
+    timeout: PositiveFloat = 120.0
+    """Seconds to connect, and the longest silence within an answer."""
+    retries: NonNegativeInt = 6
+    """How often a request is sent again after a failure that may pass."""
+
+
+class ModelOptions(Section):
+    """A model and how it runs."""
+
+    model: str
+    """`shipped:NAME`, a hub id, a local folder, or the URL of a server (`http://host:8000/v1`)."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What runs a model that is no server's."""
+    chat: ChatOptions | None = None
+    """Put problems as a conversation in the model's chat template; `null` for plain text."""
+    adapter: str | None = None
+    """A low-rank adapter on the model: a folder or a hub id."""
+    device: str = "auto"
+    """Where the model runs, such as `cpu` or `cuda`; `auto` is the accelerator if there is one."""
+    device_map: str | None = None
+    """Spreads a model that is too large for one device over several: `auto` or `balanced`."""
+    quantization: Literal["8bit", "4bit"] | None = None
+    """Load the weights in 8 or 4 bits with bitsandbytes."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """The number format of the weights and of what is computed."""
+    max_branches: PositiveInt = 256
+    """How many steps are written at once."""
+    cache_gigabytes: PositiveFloat = 2.0
+    """Memory for what the model knows of earlier steps; what had to be dropped is computed again."""
+    sampling: SamplingOptions = SamplingOptions()
+    """How steps are sampled."""
+    server: ServerOptions = ServerOptions()
+    """How a server is asked, where `model` is one's URL."""
+
+    @property
+    def is_server(self) -> bool:
+        from gradatim.policies.server import is_server_url
+
+        return is_server_url(self.model)
+
+
+class ProblemCounts(Section):
+    """How many problems of each split are used."""
+
+    train: NonNegativeInt = 0
+    """Problems to grow trees on; of stored trees, how many are used at most (0 for all)."""
+    validation: NonNegativeInt = 0
+    """Problems to stop training early by; 0 for none."""
+    test: PositiveInt
+    """Problems to evaluate on."""
+
+
+class TreeOptions(Section):
+    """The trees that are learned from, however they are searched."""
+
+    budget: PositiveInt | None = None
+    """Tokens that one problem may cost; `null` for no limit."""
+    in_flight: PositiveInt = 64
+    """Problems that are searched at the same time."""
+    stored: str | None = None
+    """Take these trees instead of growing some: a run folder, of which the first round's are meant, or a file."""
+    damaged: Literal["refuse", "skip"] = "refuse"
+    """What to do about a damaged line of that file: end with an error that names it, or pass over it with a warning."""
+
+
+class LoraOptions(Section):
+    """See :class:`gradatim.training.settings.LoraSettings`."""
+
+    rank: PositiveInt = 16
+    """Of the update of each weight matrix."""
+    alpha: PositiveFloat = 32.0
+    """The update is scaled by `alpha / rank`."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """On the adapters' input."""
+    target_modules: str | list[str] = "all-linear"
+    """The names of the modules to adapt, or `all-linear`."""
+
+
+class TrainingOptions(Section):
+    """See :class:`gradatim.training.settings.TrainingSettings`."""
+
+    learning_rate: PositiveFloat = 1e-5
+    """Its peak, reached after the warm-up, then a cosine to zero."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the examples."""
+    tokens_per_batch: PositiveInt = 2048
+    """Tokens in one forward pass at most; larger trees are divided."""
+    gradient_accumulation_steps: PositiveInt = 1
+    """Forward passes for each update."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the updates in which the learning rate rises."""
+    weight_decay: NonNegativeFloat = 0.0
+    """How strongly weights are drawn to zero."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Longer gradients are cut to this length."""
+    bf16: bool = False
+    """Compute in bfloat16 mixed precision."""
+    lora: LoraOptions | None = None
+    """Train low-rank adapters instead of all weights; `null` trains all."""
+    save_every: PositiveInt | None = 100
+    """Updates between checkpoints; `null` saves none."""
+    evaluate_every: PositiveInt = 50
+    """Updates between two evaluations on the validation problems."""
+    patience: PositiveInt | None = None
+    """Stop after so many evaluations without a better value; `null` never stops early."""
+    log_every: PositiveInt = 10
+    """Updates between two entries of the training history."""
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """The type of the trained weights in their file; ``auto`` is that of the model that they came from."""
+
+
+class Learn(Section):
+    """One training: a model learns from what constructions make of the trees, or from the task's worked solutions."""
+
+    model: str = "policy"
+    """The model that learns: the policy, or one of `models`."""
+    objective: Annotated[Objective, PartOf("objectives")]
+    """The loss."""
+    data: list[Annotated[Construction, PartOf("supervision")]] = Field(default=[])
+    """What the loss is over: constructions, which turn trees into terms."""
+    demonstrations: PositiveInt | None = None
+    """Learn from so many of the task's own worked solutions in the place of trees, before anything is searched; of
+    training problems that trees are not grown on, if there are enough."""
+    rounds: Literal["every", "first"] = "every"
+    """Whether it learns in every round or in the first one alone."""
+    reference: Literal["tree", "initial", "base"] = "tree"
+    """Where reference log-probabilities come from, if the loss has some: recorded in the tree, of the model as it was
+    before this training, or of the base under its adapters. Trees that another model wrote have none of `tree`."""
+    stop_by: Literal["accuracy", "loss", "nothing"] | None = None
+    """What is measured on the validation problems to keep the best state: the share of right solutions that the policy
+    samples, or the loss on their trees; `null` is the accuracy for the policy and the loss for others."""
+    validation_samples: PositiveInt = 4
+    """Solutions for each validation problem that measure the accuracy."""
+    training: TrainingOptions = TrainingOptions()
+    """How it is trained."""
+
+    @property
+    def measure(self) -> str:
+        """What it is stopped by, decided."""
+        return self.stop_by or ("accuracy" if self.model == POLICY else "loss")
+
+    @model_validator(mode="after")
+    def _learns_from_something(self) -> Learn:
+        if self.demonstrations is None and not self.data:
+            raise ValueError("learns from nothing: name constructions in data, or say how many demonstrations")
+        if self.demonstrations is not None and self.data:
+            raise ValueError("learns from demonstrations or from trees: leave data or demonstrations out")
+        if self.demonstrations is not None and self.model != POLICY:
+            raise ValueError("only the policy learns from demonstrations")
+        if self.measure == "accuracy" and self.model != POLICY:
+            raise ValueError("stop_by: accuracy measures the policy; leave it out, or set it to loss")
+        return self
+
+
+class EvaluationOptions(Section):
+    """What is measured on the test problems."""
+
+    samples: PositiveInt = 16
+    """Solutions sampled for each problem and policy; all counts below are at most this."""
+    greedy: bool = True
+    """Also measure the likeliest solution."""
+    pass_at: list[PositiveInt] = Field(default=[1, 8])
+    """The `k` of pass@k, the chance that one of `k` solutions is right."""
+    best_of: list[PositiveInt] = Field(default=[1, 2, 4, 8, 16])
+    """The `n` of best-of-n by the scorer."""
+    majority: list[PositiveInt] = Field(default=[4, 16])
+    """The `n` of majority votes."""
+    scorer: Annotated[ScorerPart, PartOf("scorers")] | None = None
+    """What judges steps in the evaluation, with the models as they are in the end; `null` for nothing."""
+    search: list[Annotated[Any, PartOf("search")]] = Field(default=[])
+    """Searches that are compared with best-of-n, guided by the scorer."""
+    searched: Literal["first", "last"] = "first"
+    """Which policy is searched and chosen from: the first one that trees are grown with, or the last."""
+    budget: PositiveInt | None = None
+    """Tokens that one guided search may cost; `null` for no limit."""
+    in_flight: PositiveInt = 64
+    """Problems at the same time."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_defaults(cls, content: Any) -> Any:
+        """Counts that the recipe leaves to the defaults are those that the samples allow."""
+        if not isinstance(content, dict) or not isinstance(samples := content.get("samples", 16), int):
+            return content
+        defaults = {name: cls.model_fields[name].default for name in ("pass_at", "best_of", "majority")}
+        return {name: [n for n in counts if n <= samples] for name, counts in defaults.items()} | content
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> EvaluationOptions:
+        largest = max([*self.pass_at, *self.best_of, *self.majority], default=1)
+        if largest > self.samples:
+            raise ValueError(f"asks for {largest} solutions a problem but samples only {self.samples}; raise samples")
+        return self
+
+
+class Recipe(Section):
+    """A whole run: grow trees, learn from them, evaluate. ``rounds`` repeats growing and learning with the models as
+    they were left by the round before."""
+
+    kind: Literal["run"] = "run"
+    """A run: grow trees, learn from them, evaluate."""
+    name: Annotated[str, Field(pattern=NAME)]
+    """Of the recipe, and of its run folder where none is given."""
+    summary: str = ""
+    """What the recipe is for, in one line."""
+    paper: str | None = None
+    """Where the system is from, if it was published: `arXiv:...`."""
+    seed: int = 0
+    """Of everything that is drawn; equal seeds give equal runs."""
+    task: Annotated[Task, PartOf("tasks")]
+    """Where problems come from and how answers are verified."""
+    policy: ModelOptions
+    """The model that proposes steps, and how it runs."""
+    models: dict[Annotated[str, Field(pattern=NAME)], ModelOptions] = Field(default={})
+    """Further models by their names: reward models, provers, judges. Where one runs is as of the policy, unless it
+    says otherwise."""
+    problems: ProblemCounts
+    """How many problems are used for what."""
+    search: Annotated[Any, PartOf("search")] | None = None
+    """How trees are grown to learn from; `null` where nothing learns from trees."""
+    scorer: Annotated[ScorerPart, PartOf("scorers")] | None = None
+    """What guides that search, or scores the steps that it grows; `null` for nothing."""
+    trees: TreeOptions = TreeOptions()
+    """What those trees may cost, or where they lie already."""
+    values: list[Annotated[Values, PartOf("values")]] = Field(default_factory=lambda: [make("values", "backup")])
+    """How the worth of a step is told from the trees, one after another; of grown trees by `backup` and of stored ones
+    by `imported` where nothing is said."""
+    learn: list[Learn] = Field(default=[])
+    """What learns from them, one after another."""
+    rounds: PositiveInt = 1
+    """How often trees are grown and learned from, each time with the models as they are by then."""
+    evaluation: EvaluationOptions = EvaluationOptions()
+    """What is measured on the test problems."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fit_defaults(cls, content: Any) -> Any:
+        """A model runs where and as the policy does unless it says otherwise; stored trees are worth what they say."""
+        if not isinstance(content, dict):
+            return content
+        trees = content.get("trees")
+        if "values" not in content and isinstance(trees, dict) and trees.get("stored") is not None:
+            content = {**content, "values": ["imported"]}
+        policy, models = content.get("policy"), content.get("models")
+        if not isinstance(policy, dict) or not isinstance(models, dict):
+            return content
+        placed = {key: policy[key] for key in PLACEMENT if key in policy}
+        given = {name: {**placed, **each} if isinstance(each, dict) else each for name, each in models.items()}
+        return {**content, "models": given}
+
+    def model(self, name: str) -> ModelOptions:
+        """The options of a model by its name."""
+        return self.policy if name == POLICY else self.models[name]
+
+    def placed_models(self) -> dict[str, ModelOptions]:
+        """All models by the keys of their sections."""
+        return {POLICY: self.policy, **{f"models.{name}": each for name, each in self.models.items()}}
+
+    @property
+    def demonstrated(self) -> Learn | None:
+        """The training on worked solutions, before anything is searched."""
+        return next((learn for learn in self.learn if learn.demonstrations is not None), None)
+
+    @property
+    def learns_from_trees(self) -> list[Learn]:
+        """The trainings on trees, in their order."""
+        return [learn for learn in self.learn if learn.demonstrations is None]
+
+    def trained_in(self, number: int) -> list[Learn]:
+        """The trainings of one round, counted from 1."""
+        return [learn for learn in self.learns_from_trees if number == 1 or learn.rounds == "every"]
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Recipe:
+        for check in (self._check_models, self._check_trees, self._check_search, self._check_policy, self._check_learn):
+            check()
+        return self
+
+    def _check_models(self) -> None:
+        """See that every model that is named is there, and that none has the policy's name."""
+        known = [POLICY, *self.models]
+        for name in sorted(RESERVED & self.models.keys()):
+            raise ValueError(
+                f"models.{name} has the name of a run's own folder or stage; call the model something else"
+            )
+        if POLICY in self.models:
+            raise ValueError(f"models has a model called {POLICY!r}, which is the section of that name; rename it")
+        used = {
+            "scorer": models_of(self.scorer),
+            "values": models_of(self.values),
+            "evaluation.scorer": models_of(self.evaluation.scorer),
+            "learn": {learn.model for learn in self.learn},
+        }
+        for place, names in used.items():
+            for name in sorted(names):
+                if name not in known:
+                    raise ValueError(
+                        f"{place} names the model {name!r}, which is not in models; {suggestion(name, known)}"
+                    )
+        for name, options in self.models.items():
+            if options.model in self.models:
+                raise ValueError(f"models.{name} starts from another of models: name the policy, or weights of its own")
+
+    def _check_trees(self) -> None:
+        """See that there are trees for what learns from them."""
+        learners = self.learns_from_trees
+        if self.trees.stored is not None:
+            if self.search is not None:
+                raise ValueError("trees.stored takes the place of a search: leave one of them out")
+            if self.rounds > 1:
+                raise ValueError("stored trees serve one round: set rounds to 1, or let search grow trees")
+            if any(values.samples for values in self.values):
+                raise ValueError("stored trees are not sampled from: name values that need no model, such as imported")
+            if self.problems.validation and any(learn.measure == "loss" for learn in learners):
+                raise ValueError(
+                    "stored trees have none of validation problems, by whose loss training would be stopped: set "
+                    "problems.validation to 0"
+                )
+        elif learners and self.search is None:
+            raise ValueError("learn needs trees: add a search section, such as search: {name: grow}")
+        elif learners and not self.problems.train:
+            raise ValueError("learn needs trees: say how many problems to grow them on in problems.train")
+
+    def _check_search(self) -> None:
+        """See that a search has the scorer that it needs."""
+        if self.search is not None and self.scorer is None:
+            if self.search.is_guided:
+                raise ValueError("search needs a scorer to guide it: add one, such as scorer: {name: rollouts}")
+            if getattr(self.search, "skip_decided", False):
+                raise ValueError("search.skip_decided needs scores while growing: add scorer: {name: rollouts}")
+        if self.evaluation.scorer is None and any(search.is_guided for search in self.evaluation.search):
+            raise ValueError("evaluation.search needs a scorer to guide it: add evaluation.scorer or empty the list")
+
+    def _check_policy(self) -> None:
+        """See that what runs each model heeds its options."""
+        for place, options in self.placed_models().items():
+            if options.adapter is not None and (options.is_server or options.engine == "vllm"):
+                raise ValueError(
+                    f"{place}.adapter is loaded by the transformers engine alone: name it to the server instead"
+                )
+            if options.engine == "vllm" and not options.is_server:
+                for name in ("quantization", "device_map"):
+                    if getattr(options, name) is not None:
+                        raise ValueError(
+                            f"{place}.{name} is of the transformers engine: leave it out, or set {place}.engine to that"
+                        )
+            if options.is_server and options.chat is not None and options.server.api == "completions":
+                raise ValueError(
+                    f"{place}.chat needs chat completions: leave it out, or set {place}.server.api to chat"
+                )
+
+    def _check_learn(self) -> None:
+        """See that what is to learn can be trained."""
+        for place, learn in enumerate(self.learn):
+            if reason := self._why_untrainable(learn.model):
+                raise ValueError(f"learn.{place} trains {learn.model}, but {reason}; remove the entry")
+        if sum(learn.demonstrations is not None for learn in self.learn) > 1:
+            raise ValueError("learn has several trainings on demonstrations: leave one of them")
+        if self.rounds > 1 and not any(learn.rounds == "every" for learn in self.learns_from_trees):
+            raise ValueError("more than one round needs something that learns in every one of them")
+
+    def _why_untrainable(self, name: str) -> str | None:
+        options, place = self.model(name), POLICY if name == POLICY else f"models.{name}"
+        if options.model == POLICY and self.policy.is_server:
+            return f"{place} begins as the policy, which is a server's"
+        if options.is_server:
+            return f"{place}.model is a server's"
+        if options.adapter is not None:
+            return f"{place}.adapter is not part of its weights (merge it into a folder and name that)"
+        return None if options.quantization is None else f"{place}.quantization keeps it in few bits"

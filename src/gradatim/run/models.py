@@ -1,0 +1,235 @@
+"""The models of a run, each loaded once and lent to whoever runs, reads or trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from gradatim.budget import Account
+from gradatim.engine.lending import trainable
+from gradatim.engine.loading import load_merged_model, load_tokenizer, placed
+from gradatim.engine.sources import base_of, find_source
+from gradatim.errors import GradatimError
+from gradatim.models import resolve_model
+from gradatim.policies.base import Policy, Sampling
+from gradatim.policies.server import ServerPolicy, is_server_url
+from gradatim.policies.transformers import TransformersPolicy
+from gradatim.recipes.recipe import ModelOptions, SamplingOptions
+from gradatim.scorers.loading import load_scoring_model, own_layout
+from gradatim.scorers.process_reward import ProcessRewardScorer
+from gradatim.tasks.base import Task
+from gradatim.text.prompts import ChatFormat
+from gradatim.training.process_reward_model import load_process_reward_model
+
+
+def make_sampling(options: SamplingOptions, task: Task) -> Sampling:
+    """How steps of ``task`` are sampled."""
+    return Sampling(**options.model_dump(), step_end=task.step_end, solution_end=task.solution_end)
+
+
+def make_chat(options: ModelOptions) -> ChatFormat | None:
+    """How problems are put to a model, where they are conversations."""
+    return None if options.chat is None else ChatFormat(options.chat.system, tuple(options.chat.examples))
+
+
+def pick_device(name: str) -> str:
+    """``auto`` is the accelerator if there is one.
+
+    Raises:
+        GradatimError: if the device is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise GradatimError(f"the device {name!r} cannot be used here; use 'cpu', 'cuda' or 'auto'") from error
+    return name
+
+
+@dataclass(slots=True)
+class _Held:
+    """A model in memory.
+
+    Attributes:
+        path: the folder or hub id that its weights are those of.
+        kind: ``"policy"``, or ``"reward"`` and the layout it is read in.
+        model: the model itself, where it runs in this process.
+        layout: of a reward model.
+        engines: what runs it, by their names.
+    """
+
+    path: str
+    kind: str
+    model: PreTrainedModel | None
+    layout: Any = None
+    engines: dict[str, Any] = field(default_factory=dict)
+
+
+class Models:
+    """Lends each model's policy, reward model or weights; the weights of a model are in memory once.
+
+    A model that is trained goes on with the weights that it has in memory; they are not read again. Of a model of which
+    another state is asked for, the state that was there is let go.
+
+    Args:
+        task: says where steps and solutions end.
+        note: called with what becomes known of a model when it is loaded, by name.
+    """
+
+    def __init__(self, task: Task, note: Callable[..., None]) -> None:
+        self._task = task
+        self._note = note
+        self._held: dict[tuple[str, str], _Held] = {}  # by name, and whether it is a policy or a reward model
+
+    def policy(self, name: str, path: str, options: ModelOptions) -> Policy:
+        """The policy that runs the model ``name`` as it is in ``path``.
+
+        Raises:
+            GradatimError: if the model or its tokenizer cannot be loaded or used.
+        """
+        held = self._find(name, path, "policy") or self._load_policy(name, path, options)
+        if "" not in held.engines:
+            held.engines[""] = self._engine(name, held.model, path, options)
+            if isinstance(held.engines[""], TransformersPolicy):  # of others, nobody here knows the size
+                self._note(**{f"{name}_parameters": held.engines[""].tree_model.parameters})
+        policy: Policy = held.engines[""]
+        return policy
+
+    def reward_model(
+        self, name: str, path: str, options: ModelOptions, key: str, layout: str = "auto"
+    ) -> ProcessRewardScorer:
+        """The reward model ``name`` as it is in ``path``, which writes its scores under ``key``.
+
+        Raises:
+            GradatimError: if it cannot be loaded, or its layout cannot be told.
+        """
+        kind = f"reward {layout}"
+        held = self._find(name, path, kind)
+        if held is None or held.layout is None:
+            model, made = load_scoring_model(resolve_model(path), layout, **placement(options))
+            held = self._hold(name, _Held(path, kind, model, made))
+        if key not in held.engines:
+            assert held.model is not None, "reward models run in this process"
+            memory = int(options.cache_gigabytes * 2**30)
+            held.engines[key] = ProcessRewardScorer(
+                held.model, layout=held.layout, name=key, memory_bytes=memory, account=Account(name)
+            )
+            self._note(**{f"{name}_layout": held.layout.name})
+        scorer: ProcessRewardScorer = held.engines[key]
+        return scorer
+
+    def check_trainable(self, name: str, path: str, options: ModelOptions, *, as_reward: bool) -> PreTrainedModel:
+        """Load a model that is to be trained, as it is trained. One that may get a new head is not kept, since the
+        head's first weights are drawn when training begins."""
+        held = self._to_train(name, path, options, as_reward=as_reward)
+        if as_reward:
+            self._held.pop((name, "reward"), None)
+        assert held.model is not None, "models that are trained run in this process"
+        return held.model
+
+    def train(
+        self,
+        name: str,
+        path: str,
+        options: ModelOptions,
+        work: Callable[[PreTrainedModel], None],
+        *,
+        as_reward: bool,
+        becomes: str,
+    ) -> None:
+        """Train a model in place; what is in memory of it is then that of the folder ``becomes``.
+
+        All other models are let go: training needs the memory.
+
+        Args:
+            name, path, options: the model, as it is now.
+            work: trains it in float32, saves it, and takes away what training laid around it.
+            as_reward: with a head that judges steps.
+            becomes: the folder that it is saved in.
+        """
+        held = self._to_train(name, path, options, as_reward=as_reward)
+        self._held = {(name, "reward" if as_reward else "policy"): held}
+        held.path = ""  # until it is whole
+        lent: Any = trainable(*held.engines.values()) if held.engines else nullcontext(held.model)
+        with lent as model:
+            work(model.float().requires_grad_(True))
+            model.to(getattr(torch, options.dtype)).zero_grad(set_to_none=True)
+        held.path, held.layout = becomes, own_layout(becomes) if as_reward else None
+
+    def release(self) -> None:
+        """Let go of all models."""
+        self._held.clear()
+
+    def _to_train(self, name: str, path: str, options: ModelOptions, *, as_reward: bool) -> _Held:
+        kind = "reward auto" if as_reward else "policy"
+        held = self._find(name, path, kind)
+        if held is not None and held.model is not None and _trains_in_place(path, options):
+            return held
+        self._held.pop((name, kind.partition(" ")[0]), None)
+        if as_reward:
+            model: PreTrainedModel = load_process_reward_model(resolve_model(path))
+        else:
+            model = load_merged_model(AutoModelForCausalLM, resolve_model(path), dtype=torch.float32)
+        return self._hold(name, _Held(path, kind, model.to(pick_device(options.device))))
+
+    def _find(self, name: str, path: str, kind: str) -> _Held | None:
+        held = self._held.get((name, kind.partition(" ")[0]))
+        if held is not None and (held.path, held.kind) != (path, kind):
+            del self._held[name, kind.partition(" ")[0]]
+            return None
+        return held
+
+    def _hold(self, name: str, held: _Held) -> _Held:
+        self._held[name, held.kind.partition(" ")[0]] = held
+        return held
+
+    def _load_policy(self, name: str, path: str, options: ModelOptions) -> _Held:
+        here = options.engine == "transformers" and not is_server_url(path)
+        model = placed(AutoModelForCausalLM, resolve_model(path), **placement(options)) if here else None
+        return self._hold(name, _Held(path, "policy", model))
+
+    def _engine(self, name: str, model: PreTrainedModel | None, path: str, options: ModelOptions) -> Policy:
+        sampling, chat = make_sampling(options.sampling, self._task), make_chat(options)
+        if is_server_url(path):
+            given = options.server.model_dump()
+            return ServerPolicy(path, sampling=sampling, chat=chat, account=Account(name), **given)
+        if model is None:
+            from gradatim.policies.vllm import VllmPolicy
+
+            return VllmPolicy.from_pretrained(
+                path, sampling=sampling, chat=chat, dtype=options.dtype, account=Account(name)
+            )
+        policy = TransformersPolicy(
+            model,
+            load_tokenizer(resolve_model(path)),
+            sampling=sampling,
+            chat=chat,
+            max_branches=options.max_branches,
+            memory_bytes=int(options.cache_gigabytes * 2**30),
+            account=Account(name),
+        )
+        if options.adapter is not None and path == options.model:
+            policy.load_adapter(options.adapter, "default")
+        return policy
+
+
+def _trains_in_place(path: str, options: ModelOptions) -> bool:
+    """Whether the weights that run are those that training changes: all of them, whole, and in one place."""
+    whole = options.quantization is None and options.device_map is None
+    return whole and base_of(find_source(resolve_model(path))) is None
+
+
+def placement(options: ModelOptions) -> dict[str, Any]:
+    """Where a model runs and in which numbers, as :func:`gradatim.engine.loading.placed` takes it."""
+    return {
+        "device": pick_device(options.device),
+        "device_map": options.device_map,
+        "quantization": options.quantization,
+        "dtype": getattr(torch, options.dtype),
+    }
