@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 from gradatim.engine.heads import attach_heads
 from gradatim.engine.tree_model import TreeModel
 from gradatim.errors import GradatimError
-from gradatim.objectives import Dpo, Objective, ProcessReward, Sft, StepDpo, Svpo, Value
+from gradatim.objectives import Dpo, Objective, ProcessReward, Sft, StepDpo
+from gradatim.part import make, names, pages
 from gradatim.supervision import Term, labelled_step, pair, path_term
 from gradatim.training import (
     LoraSettings,
@@ -68,18 +69,12 @@ def weights_of(model: Any) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten().cpu() for parameter in model.parameters()])
 
 
-def solutions(trees: list[Tree]) -> list[Term]:
-    return [path_term(leaf) for tree in trees for leaf in tree.leaves()]
-
-
-OBJECTIVES: dict[str, tuple[Objective, Any]] = {
-    "sft": (Sft(), solutions),
-    "step_dpo": (StepDpo(beta=0.5, nll=0.3), sibling_pairs),
-    "dpo": (Dpo(beta=0.5, nll=0.3, margin=0.5), sibling_pairs),
-    "process_reward": (ProcessReward(), labels),
-    "value": (Value(), labels),
-    "svpo": (Svpo(beta=0.5), sibling_pairs),
-}
+def objective_and_terms(name: str, trees: list[Tree]) -> tuple[Objective, list[Term]]:
+    """An objective with as many of its options in use as it has, and terms that it learns from."""
+    options = {"beta": 0.5, "nll": 0.3, "margin": 0.5, "label_smoothing": 0.1}
+    known = {option.name for page in pages("objectives") if page.name == name for option in page.options}
+    objective: Objective = make("objectives", {name: {key: options[key] for key in options.keys() & known}})
+    return objective, sibling_pairs(trees) if objective.groups == 2 else labels(trees)
 
 
 def train_step_dpo(model: Any, pairs: list[Term], settings: TrainingSettings, **options: Any) -> TrainingResult:
@@ -97,14 +92,15 @@ def reward_model(seed: int = 0) -> Any:
     return AutoModelForTokenClassification.from_config(config)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", names("objectives"))
 def test_accumulation_changes_neither_loss_nor_gradient(name: str, trees: list[Tree], tmp_path: Path) -> None:
-    objective, construct = OBJECTIVES[name]
+    objective, terms = objective_and_terms(name, trees)
 
     def fresh() -> Any:
-        model = reward_model() if name == "process_reward" else tiny_model()
-        if name != "process_reward":
-            attach_heads(model, objective.heads)
+        if "score" in objective.heads:
+            return reward_model()
+        model = tiny_model()
+        attach_heads(model, objective.heads)
         return model
 
     trained = {}
@@ -113,7 +109,7 @@ def test_accumulation_changes_neither_loss_nor_gradient(name: str, trees: list[T
         settings = replace(FAST, tokens_per_batch=rows, gradient_accumulation_steps=accumulation, max_grad_norm=1e9)
         arguments = training_arguments(settings, tmp_path)
         arguments.optim = "sgd"  # one plain step: the weights moved by the gradient, times a constant
-        trainer = TreeTrainer(model, arguments, objective=objective, terms=construct(trees), tokens_per_row=rows)
+        trainer = TreeTrainer(model, arguments, objective=objective, terms=terms, tokens_per_row=rows)
         parts = len(trainer.train_dataset)
         trainer.train()
         assert trainer.state.global_step == 1

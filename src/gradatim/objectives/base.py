@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from gradatim.errors import GradatimError
+from gradatim.part import name_of
+from gradatim.supervision.base import Construction
 from gradatim.supervision.terms import Term
 
 Unit = Literal["terms", "tokens"]
@@ -76,7 +78,7 @@ class TermIndex:
         Raises:
             GradatimError: if a term has another number of groups.
         """
-        return self._by_term(of, 1, "one step or solution")[:, 0]
+        return self._by_term(of, 1)[:, 0]
 
     def pairs(self, of: Tensor) -> Tensor:
         """A quantity of groups, (G,), by terms of two groups each, chosen and rejected: (N, 2).
@@ -84,7 +86,7 @@ class TermIndex:
         Raises:
             GradatimError: if a term has another number of groups.
         """
-        return self._by_term(of, 2, "pairs")
+        return self._by_term(of, 2)
 
     def lists(self, of: Tensor) -> tuple[Tensor, ...]:
         """A quantity of groups, (G,), for each of the ``N`` terms: as many numbers as it has groups."""
@@ -99,11 +101,11 @@ class TermIndex:
             sizes = sizes * self.terms(tokens.new_zeros(self.target.shape[0]).index_add(0, self.group_of, tokens))
         return sizes
 
-    def _by_term(self, of: Tensor, groups: int, what: str) -> Tensor:
+    def _by_term(self, of: Tensor, groups: int) -> Tensor:
         terms = self.weight.shape[0]
         expected = torch.arange(terms, device=self.group_term.device).repeat_interleave(groups)
         if self.group_term.shape != expected.shape or not torch.equal(self.group_term, expected):
-            raise GradatimError(f"the objective learns from {what}, but the examples are of another kind")
+            raise GradatimError(f"the objective learns from {_shape(groups)}, but a term is of another kind")
         return of.view(terms, groups)
 
 
@@ -149,7 +151,6 @@ class Objective(ABC):
             classification model.
         unit: what the loss is a mean over: terms, or the tokens of their steps.
         groups: how many groups a term must have; ``None`` for any number.
-        needs_targets: whether every term must say what it is aimed at.
     """
 
     __slots__ = ()
@@ -158,7 +159,11 @@ class Objective(ABC):
     heads: ClassVar[Mapping[str, int]] = {}
     unit: ClassVar[Unit] = "terms"
     groups: ClassVar[int | None] = None
-    needs_targets: ClassVar[bool] = False
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether every term must say what it is aimed at."""
+        return False
 
     @abstractmethod
     def loss(self, quantities: Quantities) -> Loss:
@@ -170,13 +175,30 @@ class Objective(ABC):
         Raises:
             GradatimError: if the objective cannot learn from it.
         """
-        if self.groups is not None and len(term.groups) != self.groups:
-            what = {1: "one step or solution", 2: "pairs"}.get(self.groups, f"{self.groups} groups of steps")
-            raise GradatimError(
-                f"the objective learns from {what}, but a term has {len(term.groups)} groups; use another construction"
-            )
-        if self.needs_targets and not term.targets:
-            raise GradatimError(
-                "the objective needs targets, but a term has none; use a construction that gives values or labels"
-            )
+        self._check(len(term.groups), bool(term.targets or any(group.targets for group in term.groups)))
         return term
+
+    def check(self, construction: Construction) -> None:
+        """Check, before there is a tree, that the objective can learn from what a construction gives.
+
+        Raises:
+            GradatimError: if it cannot.
+        """
+        self._check(construction.groups, construction.has_targets)
+
+    def _check(self, groups: int, has_targets: bool) -> None:
+        name = name_of(self)
+        if self.groups is not None and groups != self.groups:
+            raise GradatimError(
+                f"the objective {name!r} learns from {_shape(self.groups)}, not from {_shape(groups)}; name another "
+                "construction"
+            )
+        if self.needs_targets and not has_targets:
+            raise GradatimError(
+                f"the objective {name!r} needs targets, and what it is given has none; name a construction that gives "
+                "labels or values"
+            )
+
+
+def _shape(groups: int) -> str:
+    return {1: "single steps or solutions", 2: "pairs"}.get(groups, f"rankings of {groups}")

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from gradatim.errors import GradatimError
 from gradatim.objectives.base import Loss, Objective, Quantities
 from gradatim.part import options
 from gradatim.supervision.terms import Term, check_pair
@@ -78,11 +77,13 @@ class Preference(Objective):
     margin: NonNegativeFloat = 0.0
     """The difference of a pair's targets times this is the offset by which its chosen side has to be better."""
 
+    @property
+    def needs_targets(self) -> bool:
+        return self.margin > 0
+
     def prepared(self, term: Term) -> Term:
         term = super().prepared(term)
         check_pair(term)
-        if self.margin and not term.targets:
-            raise GradatimError("a margin needs the values of both sides of a pair, but one has none; leave it out")
         return term
 
     def loss(self, quantities: Quantities) -> Loss:

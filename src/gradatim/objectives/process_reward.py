@@ -21,9 +21,13 @@ class ProcessReward(Objective):
 
     heads: ClassVar[Mapping[str, int]] = {"score": 1}
 
+    @property
+    def needs_targets(self) -> bool:
+        return True
+
     def prepared(self, term: Term) -> Term:
         check_targets(term)
-        return term
+        return super().prepared(term)
 
     def loss(self, quantities: Quantities) -> Loss:
         return judged(quantities, "score", "cross_entropy")

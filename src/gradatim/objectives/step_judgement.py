@@ -67,16 +67,11 @@ def judged(quantities: Quantities, head: str, kind: Kind) -> Loss:
 
 
 def check_targets(term: Term) -> None:
-    """Check that a term says what its steps are worth.
+    """Check what a term says that its steps are worth.
 
     Raises:
-        GradatimError: if it does not, or something is not between 0 and 1.
+        GradatimError: if something is not between 0 and 1.
     """
-    given = [*term.targets, *(target for group in term.groups for target in group.targets)]
-    if not given:
-        raise GradatimError(
-            "a step that is to be judged has no label; use a construction that gives labels or values of steps"
-        )
-    for target in given:
+    for target in (*term.targets, *(target for group in term.groups for target in group.targets)):
         if not (0 <= target <= 1 or target != target):
             raise GradatimError(f"a step label must be between 0 and 1, got {target}; rescale the scores")

@@ -52,11 +52,13 @@ class Svpo(Preference):
     regression: NonNegativeFloat = 1.0
     """Weight of the squared difference to the values of the tree; 0 needs none."""
 
+    @property
+    def needs_targets(self) -> bool:
+        return self.margin > 0 or self.regression > 0
+
     def prepared(self, term: Term) -> Term:
-        term = parted(super().prepared(term))
-        if self.regression:
-            check_targets(term)
-        return term
+        check_targets(term)
+        return parted(super().prepared(term))
 
     def loss(self, quantities: Quantities) -> Loss:
         preference = super().loss(quantities)

@@ -24,9 +24,13 @@ class Value(Objective):
     kind: Kind = "squared"
     """`squared` difference of value and target, or their `cross_entropy`."""
 
+    @property
+    def needs_targets(self) -> bool:
+        return True
+
     def prepared(self, term: Term) -> Term:
         check_targets(term)
-        return term
+        return super().prepared(term)
 
     def loss(self, quantities: Quantities) -> Loss:
         return judged(quantities, "value", self.kind)

@@ -1,0 +1,88 @@
+"""What holds of every construction, and of every objective with each; a new part is tested by being there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from gradatim.engine.heads import attach_heads
+from gradatim.errors import GradatimError
+from gradatim.objectives import Objective
+from gradatim.part import make, names
+from gradatim.store.export import row_format
+from gradatim.supervision import Construction, Term
+from gradatim.training.forward import measured
+from gradatim.training.rows import build_row
+from gradatim.tree import EndReason, Tree
+from supervision_trees import valued_trees
+from training_models import random_tree, tiny_model
+
+CONSTRUCTIONS: list[Construction] = [make("supervision", name) for name in names("supervision")]
+OBJECTIVES: list[Objective] = [make("objectives", name) for name in names("objectives")]
+
+
+def ids(terms: list[Term]) -> list[object]:
+    return [([[node.id for node in group.nodes] for group in term.groups], term.targets) for term in terms]
+
+
+@given(tree=valued_trees())
+@settings(max_examples=50)
+def test_terms_are_what_the_construction_says(tree: Tree) -> None:
+    for construction in CONSTRUCTIONS:
+        terms = list(construction(tree))
+        assert ids(terms) == ids(list(construction(Tree.from_json(tree.to_json()))))
+        for term in terms:
+            assert len(term.groups) == construction.groups
+            assert bool(term.targets) == construction.has_targets
+            for group in term.groups:
+                assert not group.nodes[0].is_root
+                assert list(group.nodes) == group.nodes[-1].path()[group.nodes[0].depth :]
+        assert construction.what
+        if rows := construction.rows(terms):
+            row_format(rows)
+
+
+def valued(seed: int) -> Tree:
+    """A random tree in which every construction finds something."""
+    tree = random_tree(seed, nodes=16)
+    for index, node in enumerate(tree.nodes[1:]):
+        node.scores["value"] = (index % 4) / 3
+        if node.is_leaf:
+            node.step = replace(node.step, end=EndReason.END_OF_TEXT)
+            node.reward = float(index % 2)
+    return tree
+
+
+@pytest.mark.parametrize(("objective", "construction"), product(OBJECTIVES, CONSTRUCTIONS), ids=str)
+def test_an_objective_learns_from_what_it_accepts(objective: Objective, construction: Construction) -> None:
+    terms = [term for seed in range(2) for term in construction(valued(seed))]
+    assert terms
+    try:
+        objective.check(construction)
+    except GradatimError as refusal:
+        with pytest.raises(GradatimError, match=re.escape(str(refusal))):
+            objective.prepared(terms[0])
+        return
+    prepared = [objective.prepared(term) for term in terms]
+    model = tiny_model()
+    attach_heads(model, objective.heads)
+
+    def sums(part: list[Term]) -> torch.Tensor:
+        row = build_row(part)
+        found = objective.loss(measured(model, row, objective))
+        assert all(value.shape == row.weight.shape for value in (found.per_term, *found.metrics.values()))
+        assert not any(value.requires_grad for value in found.metrics.values())
+        return torch.stack([(row.weight * found.per_term).sum(), row.sizes(objective.unit).sum()])
+
+    whole = sums(prepared)
+    apart = torch.stack([sums([term]) for term in prepared]).sum(dim=0)
+    assert whole.isfinite().all()
+    assert float(whole[1].detach()) > 0
+    torch.testing.assert_close(apart, whole, atol=1e-4, rtol=1e-5)
+    whole[0].backward()
+    assert any(each.grad is not None and bool((each.grad != 0).any()) for each in model.parameters())
