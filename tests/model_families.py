@@ -257,9 +257,8 @@ def _engine_difference(model: Any, tree: Tree, plain: Any) -> float:
     ends: list[Node] = [node for node in tree.nodes if node.depth == 1]
     differences = []
     for node, states in zip(ends, tree_model.compute(ends), strict=True):
-        output = states[-1].output
-        assert output is not None
-        differences.append(output.log_softmax(-1) - _alone(plain, node.tokens)[-1])
+        outputs = tree_model.outputs(states[-1].hidden[-1:])
+        differences.append(outputs[0].log_softmax(-1) - _alone(plain, node.tokens)[-1])
     batch = BranchBatch(tree_model)
     paths = []
     for number, node in enumerate(ends * 2):

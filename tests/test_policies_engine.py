@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -356,13 +357,15 @@ def test_releasing_a_tree_frees_its_memory() -> None:
 
 def _force(policy: TransformersPolicy, tokens: list[int]) -> None:
     """Make the policy write ``tokens`` after any prompt, at temperature 0."""
-    forward = policy.tree_model.forward
     remaining = iter(tokens)
 
-    def forced(*arguments: Any, **options: Any) -> torch.Tensor:
-        logits = forward(*arguments, **options)
-        logits = torch.zeros_like(logits)
-        logits[..., next(remaining)] = 9.0
-        return logits
+    def forced(compute: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def computing(*arguments: Any) -> torch.Tensor:
+            logits = torch.zeros_like(compute(*arguments))
+            logits[..., next(remaining)] = 9.0
+            return logits
 
-    policy.tree_model.forward = forced  # type: ignore[method-assign]
+        return computing
+
+    policy.tree_model.outputs = forced(policy.tree_model.outputs)  # type: ignore[method-assign]
+    policy.tree_model.forward = forced(policy.tree_model.forward)  # type: ignore[method-assign]

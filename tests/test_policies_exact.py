@@ -159,12 +159,14 @@ def test_paths_that_share_missing_nodes_are_computed_once() -> None:
     leaves = [tree.add(fork, Step((number, BOUNDARY), "")) for fork in forks for number in (20, 21)]
     states = policy.tree_model.compute([*leaves, stem])
     assert policy.statistics.tokens == len(tree.root.step.tokens) + 4 + 4 * 2 + 8 * 2
+    assert policy.statistics.passes == 1
     model = reference(policy)
     for node, path in zip([*leaves, stem], states, strict=True):
         assert [state.tokens for state in path] == [len(each.step.tokens) for each in node.path()]
         with torch.inference_mode():
-            expected = model(input_ids=torch.tensor([node.tokens])).logits[0, -1]
-        torch.testing.assert_close(path[-1].output, expected, atol=1e-5, rtol=0)
+            expected = model(input_ids=torch.tensor([node.tokens])).logits[0, -1:]
+        found = policy.tree_model.outputs(path[-1].hidden[-1:])
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_observations_condition_what_follows() -> None:

@@ -11,24 +11,28 @@ from gradatim.budget import Budget
 from gradatim.engine.passes import next_pass
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.scorers.process_reward import ProcessRewardScorer
-from gradatim.tree import Tree
+from gradatim.tree import Problem, Step, Tree, depth_first
 from test_policies_exact import assert_exact, make_policy, make_tree, structure, work
 from tiny_models import tiny_causal, tiny_classifier
 
 
 @pytest.mark.parametrize(
-    ("lengths", "rows", "tokens", "taken"),
+    ("order", "tokens", "taken"),
     [
-        ([3, 3, 3], 9, 9, 3),
-        ([3, 3, 4], 9, 9, 2),
-        ([50, 1], 9, 9, 1),
-        ([1, 50], 9, 9, 1),
-        ([1, 1, 1], 2, 99, 2),
-        ([], 2, 9, 0),
+        ("aaaa", 12, 4),  # the prompt of 3 tokens once, and steps of 2
+        ("aaaa", 11, 4),
+        ("aaaa", 10, 3),
+        ("aaaa", 1, 1),
+        ("aabb", 14, 4),
+        ("aabb", 13, 2),  # the second tree waits as a whole
+        ("abbb", 5, 1),
+        ("", 9, 0),
     ],
 )
-def test_a_pass_takes_what_fits(lengths: list[int], rows: int, tokens: int, taken: int) -> None:
-    assert next_pass(lengths, lambda length: length, rows=rows, tokens=tokens) == taken
+def test_a_pass_takes_what_fits(order: str, tokens: int, taken: int) -> None:
+    trees = {name: Tree(Problem(name, ""), prompt_tokens=(4, 5, 6)) for name in "ab"}
+    nodes = [trees[name].add(trees[name].root, Step((10 + place, 3), "")) for place, name in enumerate(order)]
+    assert next_pass(nodes, tokens) == taken
 
 
 def watched(policy: TransformersPolicy) -> list[tuple[int, int]]:
@@ -76,13 +80,13 @@ def test_paths_are_read_in_passes_that_fit() -> None:
         scorer = ProcessRewardScorer(tiny_classifier(), tokens_per_pass=tokens_per_pass)
         trees = [make_tree(number) for number in range(8)]
         for model in (policy.tree_model, scorer.tree_model):
-            compute = model.compute
+            lay_out = model._lay_out
 
-            def watching(nodes: Any, compute: Any = compute) -> Any:
-                widths.append(len(nodes) * max(len(node.tokens) for node in nodes))
-                return compute(nodes)
+            def watching(wanted: Any, lay_out: Any = lay_out) -> Any:
+                widths.append(sum(len(node.step.tokens) for node in depth_first(wanted)))
+                return lay_out(wanted)
 
-            model.compute = watching  # type: ignore[method-assign]
+            model._lay_out = watching  # type: ignore[method-assign]
         widths.clear()
 
         async def read(policy: Any = policy, scorer: Any = scorer, trees: Any = trees) -> None:

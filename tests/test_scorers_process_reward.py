@@ -37,10 +37,16 @@ def random_tree(seed: int, nodes: int = 25, limit: int | None = None) -> Tree:
 
 
 def reread(model: Any, node: Node) -> float:
-    """The probability of "right" at the end of the whole path."""
+    """The probability of "right" where the step ends, before what the environment wrote behind it."""
+    tokens = node.tokens[: len(node.tokens) - len(node.step.observation)]
     with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([node.tokens])).logits[0, -1]
+        logits = model(input_ids=torch.tensor([tokens])).logits[0, -1]
     return float(logits.sigmoid() if len(logits) == 1 else logits.softmax(-1)[1])
+
+
+def read_tokens(tree: Tree) -> int:
+    """What is read where all steps are scored: an observation only where a step follows it."""
+    return sum(len(node.step.tokens) + len(node.step.observation) * bool(node.children) for node in tree.nodes)
 
 
 def assert_exact(model: Any, nodes: list[Node]) -> None:
@@ -65,7 +71,7 @@ def test_it_is_a_scorer() -> None:
 @pytest.mark.parametrize("labels", [1, 2])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gpt2", "gemma2"])
 def test_scores_equal_those_of_reading_each_path_again(family: str, labels: int) -> None:
-    scorer = make_scorer(family, labels, rows_per_pass=4)
+    scorer = make_scorer(family, labels, tokens_per_pass=60)
     trees = [random_tree(seed) for seed in range(3)]
 
     async def together() -> None:
@@ -85,7 +91,7 @@ def test_a_tiny_memory_changes_nothing_but_the_work(memory_bytes: int) -> None:
     assert_exact(tiny_classifier(), tree.nodes[1:])
     assert scorer.tree_model.store.used_bytes <= memory_bytes
     assert scorer.statistics.recomputed > 0
-    assert tree.budget.read("scorer") == sum(len(n.step.tokens) + len(n.step.observation) for n in tree.nodes)
+    assert tree.budget.read("scorer") == read_tokens(tree)
 
 
 def test_each_token_is_read_once_and_charged_once() -> None:
@@ -93,7 +99,7 @@ def test_each_token_is_read_once_and_charged_once() -> None:
     for _ in range(2):
         for depth in range(1, max(node.depth for node in tree.nodes) + 1):
             asyncio.run(scorer.score([node for node in tree.nodes if node.depth == depth]))
-    total = sum(len(node.step.tokens) + len(node.step.observation) for node in tree.nodes)
+    total = read_tokens(tree)
     assert tree.budget == Budget(accounts={"scorer": Spent(read=total, parameters=scorer.tree_model.parameters)})
     assert scorer.statistics.tokens == total
     assert scorer.statistics.recomputed == 0
@@ -103,7 +109,7 @@ def test_siblings_read_their_common_path_once() -> None:
     scorer, tree = make_scorer(), random_tree(4)
     leaves = list(tree.leaves())
     asyncio.run(scorer.score(leaves))
-    assert scorer.statistics.tokens == sum(len(n.step.tokens) + len(n.step.observation) for n in tree.nodes)
+    assert scorer.statistics.tokens == read_tokens(tree)
     assert_exact(tiny_classifier(), leaves)
 
 
@@ -113,12 +119,13 @@ def test_what_the_budget_cannot_pay_for_stays_unscored(seed: int, limit: int) ->
     tree = random_tree(seed, nodes=15, limit=limit)
     scorer = make_scorer()
     order = random.Random(seed).sample(tree.nodes[1:], len(tree) - 1)
-    expected, paid, total = [], set(), 0
+    expected, paid, total = [], dict[int, int](), 0
     for node in order:
-        cost = sum(len(n.step.tokens) + len(n.step.observation) for n in node.path() if n.id not in paid)
+        lengths = {n.id: len(n.step.tokens) + len(n.step.observation) * (n is not node) for n in node.path()}
+        cost = sum(max(0, length - paid.get(id, 0)) for id, length in lengths.items())
         if total + cost <= limit:
             total += cost
-            paid.update(n.id for n in node.path())
+            paid.update({id: max(length, paid.get(id, 0)) for id, length in lengths.items()})
             expected.append(node)
     asyncio.run(scorer.score(order))
     assert [node for node in order if "process_reward" in node.scores] == expected
@@ -139,7 +146,7 @@ def test_two_scorers_keep_apart() -> None:
     one, two = make_scorer(name="one"), ProcessRewardScorer(tiny_classifier(seed=1), name="two")
     for scorer in (one, two):
         asyncio.run(scorer.score(tree.nodes[1:]))
-    total = sum(len(node.step.tokens) + len(node.step.observation) for node in tree.nodes)
+    total = read_tokens(tree)
     assert tree.budget.read("scorer") == 2 * total
     for node in tree.nodes[1:]:
         assert abs(node.scores["one"] - reread(tiny_classifier(), node)) < 1e-5
@@ -182,7 +189,7 @@ def test_an_exception_in_the_model_reaches_all_callers_and_the_scorer_works_on()
 
 
 def test_cancelling_one_caller_leaves_the_others_unharmed() -> None:
-    scorer, trees = make_scorer(rows_per_pass=5), [random_tree(seed) for seed in range(2)]
+    scorer, trees = make_scorer(tokens_per_pass=60), [random_tree(seed) for seed in range(2)]
 
     async def together() -> None:
         first, second = (asyncio.create_task(scorer.score(tree.nodes[1:])) for tree in trees)

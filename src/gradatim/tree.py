@@ -8,7 +8,7 @@ Everything here is plain data: no tensors, no models, and no knowledge of what a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -225,6 +225,29 @@ class Node:
 
     def __repr__(self) -> str:
         return f"Node({self.id}, depth={self.depth}, text={self.step.text!r}, scores={self.scores})"
+
+
+def depth_first(nodes: Iterable[Node]) -> list[Node]:
+    """The nodes and their ancestors in depth-first order, children by id, trees by first appearance."""
+    children: dict[Node, list[Node]] = {}
+    seen: set[Node] = set()
+    roots: list[Node] = []
+    for start in nodes:
+        node = start
+        while node not in seen:
+            seen.add(node)
+            if node.parent is None:
+                roots.append(node)
+                break
+            children.setdefault(node.parent, []).append(node)
+            node = node.parent
+    ordered: list[Node] = []
+    stack = roots[::-1]
+    while stack:
+        node = stack.pop()
+        ordered.append(node)
+        stack.extend(sorted(children.get(node, ()), key=lambda child: child.id, reverse=True))
+    return ordered
 
 
 def is_right(reward: float | None) -> bool | None:

@@ -112,7 +112,7 @@ class BranchBatch:
             positions=positions,
         )
         input_ids = torch.tensor(self._token, device=device)[:, None]
-        logits = self._model.forward(plan, input_ids, positions[:, None], last_only=False)[:, 0]
+        logits = self._model.forward(plan, input_ids, positions[:, None])[:, 0]
         self._model.statistics.tokens += len(self)
         self._suffix_length = [length + 1 for length in self._suffix_length]
         return logits

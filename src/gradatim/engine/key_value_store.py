@@ -20,11 +20,11 @@ class NodeState:
     Attributes:
         keys_values: (layers, 2, key-value heads, tokens, head size) of the node's tokens; a node that was just
             sampled lacks its last token, which no model has read yet.
-        output: the model's output at the node's last token (next-token logits, or a score), once it is computed.
+        hidden: (n, hidden size) the last hidden states of the last n of them; of what was just sampled there are none.
     """
 
     keys_values: Tensor
-    output: Tensor | None
+    hidden: Tensor
 
     @property
     def tokens(self) -> int:
@@ -32,8 +32,7 @@ class NodeState:
 
     @property
     def bytes(self) -> int:
-        output = 0 if self.output is None else self.output.numel() * self.output.element_size()
-        return self.keys_values.numel() * self.keys_values.element_size() + output
+        return sum(each.numel() * each.element_size() for each in (self.keys_values, self.hidden))
 
 
 class KeyValueStore:

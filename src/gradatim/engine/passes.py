@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable
 
-Item = TypeVar("Item")
+from gradatim.tree import Node
 
 
-def next_pass(items: Sequence[Item], length: Callable[[Item], int], *, rows: int, tokens: int) -> int:
-    """How many of ``items``, from the first, one forward pass takes: at least one.
+def next_pass(nodes: Iterable[Node], tokens: int) -> int:
+    """How many of ``nodes``, from the first, one forward pass takes: at least one.
 
-    A pass pads its rows to the longest, so it takes as much memory as rows times the longest.
+    A pass holds each token of their paths once. A tree that no longer fits waits for the next pass as a whole, if it is
+    not the only one.
 
     Args:
-        items: what is to be read, a row each.
-        length: tokens of an item with all that it attends to.
-        rows: at most so many.
-        tokens: at most so many, padding included; one item that is longer has a pass of its own.
+        nodes: what is to be read.
+        tokens: at most so many; one path that is longer has a pass of its own.
     """
-    longest = 0
-    for count, item in enumerate(items):
-        longest = max(longest, length(item))
-        if count and (count >= rows or (count + 1) * longest > tokens):
-            return count
-    return len(items)
+    present: set[Node] = set()
+    count, total, tree_start = -1, 0, 0
+    tree = None
+    for count, node in enumerate(nodes):
+        if node.tree is not tree:
+            tree, tree_start = node.tree, count
+        each: Node | None = node
+        while each is not None and each not in present:
+            present.add(each)
+            total += len(each.step.tokens) + len(each.step.observation)
+            each = each.parent
+        if count and total > tokens:
+            return tree_start or count
+    return count + 1

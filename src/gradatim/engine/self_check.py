@@ -298,14 +298,9 @@ def _read_by_engine(tree_model: TreeModel, leaves: Sequence[Node]) -> list[Tenso
     paths = tree_model.compute(parents)
     for parent, leaf, states in zip(parents, leaves, paths, strict=True):
         batch.join(parent.tree, parent, states, leaf.step.tokens[0])
-    outputs = [torch.stack([_known(states[-1].output) for states in paths])]
+    outputs = [tree_model.outputs(torch.stack([states[-1].hidden[-1] for states in paths]))]
     for place in range(len(leaves[0].step.tokens)):
         if place:
             batch.continue_with([leaf.step.tokens[place] for leaf in leaves])
         outputs.append(batch.step())
     return list(torch.stack(outputs, dim=1).float())
-
-
-def _known(output: Tensor | None) -> Tensor:
-    assert output is not None, "compute() gives the last node of every path its output"
-    return output

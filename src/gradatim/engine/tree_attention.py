@@ -4,8 +4,8 @@ The function :func:`tree_attention` is registered with transformers' ``Attention
 :data:`TREE_ATTENTION`. A forward pass runs inside :func:`attending`, which names the *plan* of that pass: where cached
 keys and values lie and where new ones go. Two plans cover everything:
 
-- :class:`SegmentPlan`: every row is a run of new tokens that follows a cached prefix of its own (prompts, recomputed
-  nodes, steps to be scored);
+- :class:`gradatim.engine.row_attention.RowPlan`: one row of new tokens of trees, after what is cached of their paths
+  (prompts, recomputed nodes, steps to be read);
 - :class:`gradatim.engine.branch_attention.BranchPlan`: every row is one new token of one branch; what branches share
   is held once, beside what each has written itself (decoding).
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -188,74 +188,3 @@ def own_part(keys_values: Tensor, like: Tensor) -> Tensor:
 def attends_again(layer: int) -> GradatimError:
     """The refusal of a layer whose keys and values of a pass would take the place of those it had made before."""
     return GradatimError(f"its layer {layer} attends more than once in a pass")
-
-
-@dataclass
-class SegmentPlan:
-    """New tokens after a cached prefix, a row each; rows are padded on the left, prefixes on the right.
-
-    Attributes:
-        prefix: (layers, 2, rows, key-value heads, longest prefix, head size), or ``None`` where no row has a prefix.
-        prefix_lengths: (rows,) tokens of each row's prefix.
-        lengths: (rows,) new tokens of each row.
-        written: one (2, rows, key-value heads, new, head size) per layer: the new keys and values.
-    """
-
-    prefix: Tensor | None
-    prefix_lengths: Tensor
-    lengths: Tensor
-    written: dict[int, Tensor] = field(default_factory=dict)
-    _masks: dict[AttentionPattern, Tensor] = field(default_factory=dict)
-
-    @property
-    def device(self) -> torch.device:
-        return self.lengths.device
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, weighting: Weighting) -> Tensor:
-        if layer in self.written:
-            raise attends_again(layer)
-        self.written[layer] = torch.stack((key, value))
-        if self.prefix is not None:
-            cached = own_part(self.prefix[layer], key)
-            key, value = torch.cat((cached[0], key), dim=2), torch.cat((cached[1], value), dim=2)
-        mask = self._mask(query.shape[2], weighting.pattern)
-        if weighting.softcap is None and weighting.sinks is None:
-            output = nn.functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask, scale=weighting.scaling, enable_gqa=query.shape[1] != key.shape[1]
-            )
-        else:
-            output = _attention(query, key, value, mask, weighting)
-        return output.transpose(1, 2)
-
-    def _mask(self, new: int, pattern: AttentionPattern) -> Tensor:
-        """(rows, 1, new, prefix + new), true where a query sees a key. Padding sees itself, to stay finite."""
-        if pattern not in self._masks:
-            device = self.lengths.device
-            places = torch.arange(new, device=device)
-            padding = (new - self.lengths)[:, None]  # (rows, 1)
-            real = places >= padding  # (rows, new)
-            positions = self.prefix_lengths[:, None] + places - padding  # (rows, new)
-            own = pattern.sees(positions, positions) & (places[:, None] >= places) & real[:, None, :]
-            own = own | torch.eye(new, dtype=torch.bool, device=device)
-            if self.prefix is not None:
-                past = torch.arange(self.prefix.shape[4], device=device).expand(len(positions), -1)
-                seen = pattern.sees(positions, past) & (past < self.prefix_lengths[:, None])[:, None, :]
-                own = torch.cat((seen & real[:, :, None], own), dim=2)
-            self._masks[pattern] = own[:, None]
-        return self._masks[pattern]
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, weighting: Weighting) -> Tensor:
-    """Attention with squashed scores and sinks; shapes as in :meth:`SegmentPlan.attend`, the result
-    (rows, heads, new, size)."""
-    repeats = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-    scores = query @ key.transpose(2, 3) * weighting.scaling
-    if weighting.softcap is not None:
-        scores = torch.tanh(scores / weighting.softcap) * weighting.softcap
-    scores = scores.masked_fill(~mask, float("-inf")).float()
-    if weighting.sinks is not None:
-        sinks = weighting.sinks.float()[None, :, None, None].expand(*scores.shape[:3], 1)
-        scores = torch.cat((scores, sinks), dim=3)
-    weights = scores.softmax(dim=-1)[..., : key.shape[2]]
-    return weights.to(value.dtype) @ value

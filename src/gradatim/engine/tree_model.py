@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gradatim.budget import Account
-from gradatim.engine.key_value_store import KeyValueStore, NodeState, with_room
+from gradatim.engine.decoder import decoder_of, outputs_of
+from gradatim.engine.key_value_store import KeyValueStore, NodeState
 from gradatim.engine.lending import replace_attention
-from gradatim.engine.tree_attention import AttentionPlan, SegmentPlan, attending
+from gradatim.engine.row_attention import RowPlan, blocks_of
+from gradatim.engine.tree_attention import AttentionPlan, attending
+from gradatim.engine.tree_row import TreeRow
 from gradatim.errors import GradatimError
-from gradatim.tree import Node, Tree
+from gradatim.tree import Node, Tree, depth_first
+
+_LOGITS = 1 << 25  # at once, when log-probabilities are computed
 
 
 @dataclass
@@ -40,20 +47,30 @@ class ModelStatistics:
 
 
 @dataclass(slots=True)
-class Segment:
-    """The part of a node's path that has to be computed, and the states of the part before it."""
+class Piece:
+    """A node in a row of trees.
+
+    Attributes:
+        node: the node.
+        tokens: as many of its tokens as are read.
+        known: so many of them are cached.
+        state: what is cached of it.
+        start: the place of its first token in the row.
+        stop: one past the last place of what was laid below it.
+        depth: tokens of its path before it.
+    """
 
     node: Node
-    cached: list[NodeState]
-    missing: list[tuple[Node, list[int]]]
+    tokens: list[int]
+    known: int
+    state: NodeState | None
+    start: int = 0
+    stop: int = 0
+    depth: int = 0
 
     @property
-    def prefix_length(self) -> int:
-        return sum(state.tokens for state in self.cached)
-
-    @property
-    def tokens(self) -> list[int]:
-        return [token for _, tokens in self.missing for token in tokens]
+    def missing(self) -> list[int]:
+        return self.tokens[self.known :]
 
 
 class TreeModel:
@@ -72,8 +89,8 @@ class TreeModel:
         self.store = KeyValueStore(memory_bytes)
         self.statistics = ModelStatistics()
         self._read: weakref.WeakKeyDictionary[Tree, dict[str, dict[int, int]]] = weakref.WeakKeyDictionary()
-        self._gathered: Tensor | None = None
         self._computed: weakref.WeakKeyDictionary[Tree, dict[int, int]] = weakref.WeakKeyDictionary()
+        self._decoder = decoder_of(model)
         self.activate()
 
     def activate(self) -> None:
@@ -87,17 +104,20 @@ class TreeModel:
         self._computed.clear()
         self.activate()
 
-    def charge(self, node: Node, account: Account) -> bool:
+    def charge(self, node: Node, account: Account, *, behind: bool = True) -> bool:
         """Charge an account for the tokens of the node's path that this model reads for it for the first time.
 
+        Without ``behind``, the node is read to the end of its step only, not what the environment wrote behind it.
         Returns whether the budget could pay; if not, nothing is charged.
         """
         read = self._known(node.tree, account)
-        unread = [(each, len(each.step.tokens) + len(each.step.observation)) for each in node.path()]
-        tokens = sum(length - read.get(each.id, 0) for each, length in unread)
-        if not node.tree.budget.take(account, read=tokens):
+        ends = {each: len(each.step.tokens) + len(each.step.observation) for each in node.path()}
+        if not behind:
+            ends[node] = len(node.step.tokens)
+        more = {each.id: end for each, end in ends.items() if end > read.get(each.id, 0)}
+        if not node.tree.budget.take(account, read=sum(end - read.get(id, 0) for id, end in more.items())):
             return False
-        read.update((each.id, length) for each, length in unread)
+        read.update(more)
         return True
 
     def _known(self, tree: Tree, account: Account) -> dict[int, int]:
@@ -112,120 +132,162 @@ class TreeModel:
         self._known(node.tree, account)[node.id] = len(node.step.tokens)
         self._computed.setdefault(node.tree, {})[node.id] = len(node.step.tokens) - 1
         if keys_values is not None:
-            self.store.put(node, NodeState(keys_values, None))
+            self.store.put(node, NodeState(keys_values, keys_values.new_empty(0, 0)))
 
     def compute(self, nodes: Sequence[Node]) -> list[list[NodeState]]:
         """Compute what is missing of the nodes' paths, each token once however many paths share it, and cache it.
 
-        Returns the states of each node's whole path, in order, whatever the cache had to drop meanwhile. The last
-        one's ``output`` is the model's output at the node's last token: (vocabulary,) logits or (labels,) scores.
+        Returns the states of each node's whole path, in order, whatever the cache had to drop meanwhile. The last one
+        has the hidden state of the node's last token.
         """
-        held: dict[Node, NodeState] = {}
-        rounds = [list(dict.fromkeys(nodes))]
-        while rounds[-1]:
-            rounds.append(_junctions([self._segment(node, held) for node in rounds[-1]]))
-        for targets in reversed(rounds):
-            work = [segment for segment in (self._segment(node, held) for node in targets) if segment.missing]
-            if work:
-                self._compute(work, held)
-        return [[held[each] for each in node.path()] for node in nodes]
+        ends = [(node, len(node.step.tokens) + len(node.step.observation)) for node in nodes]
+        states, _ = self._row({node: range(end - 1, end) for node, end in ends}, keep=True)
+        return [[states[each] for each in node.path() if each in states] for node in nodes]
 
-    def _segment(self, node: Node, held: dict[Node, NodeState]) -> Segment:
-        """What is known of the node's path (from then on ``held``, whatever the cache drops) and what is missing. At
-        least the last token is missing, unless its output is known too."""
-        path = node.path()
-        for each in reversed(path):  # so that what most paths share, the root, was used last
-            state = None if each in held else self.store.get(each)
+    def hidden(self, wanted: Mapping[Node, range], *, keep: bool = True) -> dict[Node, Tensor]:
+        """The last hidden states at some tokens of nodes; what is missing of their paths is computed, each token once.
+
+        Args:
+            wanted: for each node a range of its tokens, those of its step and then those of its observation. Of nodes
+                below which nothing is read, nothing is computed behind it.
+            keep: whether what is computed is cached.
+
+        Returns:
+            For each node (tokens, hidden size).
+        """
+        return self._row(wanted, keep)[1]
+
+    def _row(self, wanted: Mapping[Node, range], keep: bool) -> tuple[dict[Node, NodeState], dict[Node, Tensor]]:
+        """The states of all nodes on the paths of ``wanted`` (where they are kept), and the hidden states."""
+        pieces = self._lay_out(wanted)
+        new = sum(len(piece.missing) for piece in pieces)
+        written, computed = self._compute(pieces, keep) if new else (None, None)
+        states: dict[Node, NodeState] = {}
+        hidden: dict[Node, Tensor] = {}
+        done = 0
+        for piece in pieces:
+            node, state = piece.node, piece.state
+            known = None if state is None else state.hidden
+            if piece.missing:
+                assert computed is not None
+                part = slice(done, done + len(piece.missing))
+                done = part.stop
+                known = _joined(known, computed[part], piece.known == (0 if state is None else state.tokens))
+                self._count(piece)
+                if written is not None:
+                    state = NodeState(_with(state, piece.known, written[:, :, :, part]), known.clone())
             if state is not None:
-                held[each] = state
-        states: list[NodeState] = []
-        missing: list[tuple[Node, list[int]]] = []
-        for each in path:
-            tokens = [*each.step.tokens, *each.step.observation]
-            state = held.get(each)
-            if missing or state is None:
-                missing.append((each, tokens))
-                continue
-            known = state.tokens
-            if known == len(tokens) and each is node and state.output is None:
-                known -= 1
-                state = NodeState(state.keys_values[:, :, :, :known], None)
-            states.append(state)
-            if known < len(tokens):
-                missing.append((each, tokens[known:]))
-        return Segment(node, states, missing)
+                states[node] = state
+            if node in wanted:
+                assert known is not None, "whatever is wanted is in the row"
+                first = len(piece.tokens) - len(known)
+                hidden[node] = known[wanted[node].start - first : wanted[node].stop - first]
+        if keep:
+            for piece in reversed(pieces):  # so that what most paths share, the root, was used last
+                if piece.missing:
+                    self.store.put(piece.node, states[piece.node])
+        return states, hidden
 
-    def _compute(self, segments: Sequence[Segment], held: dict[Node, NodeState]) -> None:
-        """Compute what is missing of the segments in one forward pass, cache it, and put it into ``held``."""
+    def _lay_out(self, wanted: Mapping[Node, range]) -> list[Piece]:
+        """The nodes of a row that holds all that is wanted, in depth-first order."""
+        nodes = depth_first(wanted)
+        inner = {node.parent for node in nodes}
+        states = {node: self.store.get(node) for node in reversed(nodes)}
+        pieces: dict[Node, Piece] = {}
+        place = 0
+        for node in nodes:
+            tokens = [*node.step.tokens, *node.step.observation]
+            state, part = states[node], wanted.get(node, range(0))
+            known = 0 if state is None else state.tokens
+            if node not in inner:
+                tokens = tokens[: max(part.stop, known)]
+            if state is not None and part and part.start < known - len(state.hidden):
+                known = part.start  # its hidden states were not kept
+            depth = 0
+            if node.parent is not None:
+                above = pieces[node.parent]
+                depth = above.depth + len(above.tokens)
+            pieces[node] = Piece(node, tokens, known, state, place, place + len(tokens), depth)
+            place += len(tokens)
+        for node in reversed(nodes):
+            if node.parent is not None:
+                pieces[node.parent].stop = max(pieces[node.parent].stop, pieces[node].stop)
+        return list(pieces.values())
+
+    def _compute(self, pieces: Sequence[Piece], keep: bool) -> tuple[Tensor | None, Tensor]:
+        """Compute the missing tokens of a row in one forward pass: their keys and values (layers, 2, heads, new, size),
+        if they are kept, and their hidden states (new, hidden size)."""
         device = self.device
-        tokens = [segment.tokens for segment in segments]
-        lengths = [len(row) for row in tokens]
-        prefix_lengths = [segment.prefix_length for segment in segments]
-        width = max(lengths)
-        input_ids = torch.tensor([[0] * (width - len(row)) + row for row in tokens], device=device)
-        starts = torch.tensor([start - (width - n) for start, n in zip(prefix_lengths, lengths, strict=True)])
-        positions = (starts[:, None] + torch.arange(width)).clamp_min(0).to(device)
-        plan = SegmentPlan(
-            prefix=self.gather([segment.cached for segment in segments]),
-            prefix_lengths=torch.tensor(prefix_lengths, device=device),
-            lengths=torch.tensor(lengths, device=device),
+        input_ids = torch.tensor([token for piece in pieces for token in piece.missing], device=device)
+        lengths = torch.tensor([len(piece.tokens) for piece in pieces])
+        shift = torch.repeat_interleave(torch.tensor([piece.depth - piece.start for piece in pieces]), lengths)
+        is_new = torch.cat([torch.arange(len(piece.tokens)) >= piece.known for piece in pieces])
+        at = torch.where(is_new, is_new.cumsum(0) + int((~is_new).sum()), (~is_new).cumsum(0)) - 1
+        row = TreeRow(
+            positions=(torch.arange(len(shift)) + shift).to(device),
+            visible_until=torch.repeat_interleave(torch.tensor([piece.stop for piece in pieces]), lengths).to(device),
         )
-        outputs = self.forward(plan, input_ids, positions, last_only=True)[:, -1]
-        written = _stacked(plan.written)
-        self.statistics.tokens += sum(lengths)
-        for row, segment in enumerate(segments):
-            self._keep(segment, written[:, :, row, :, width - lengths[row] :], outputs[row].clone(), held)
+        cached = [piece.state.keys_values[:, :, :, : piece.known] for piece in pieces if piece.state is not None]
+        trees = [list(group) for _, group in groupby(pieces, key=lambda piece: id(piece.node.tree))]
+        sizes = [(sum(len(each.missing) for each in tree), sum(len(each.tokens) for each in tree)) for tree in trees]
+        queries = is_new.nonzero()[:, 0].to(device)
+        plan = RowPlan(
+            row=row,
+            queries=queries,
+            blocks=blocks_of(sizes, device),
+            cached=torch.cat(cached, dim=3) if cached else None,
+            at=at.to(device),
+            keep=keep,
+        )
+        positions = row.positions[queries][None]
+        ids = input_ids[None]
+        options: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "use_cache": False}
+        with self._timed(), torch.inference_mode(), attending(plan, positions):
+            hidden = self._decoder(input_ids=ids, position_ids=positions, **options).last_hidden_state[0]
+        self.statistics.passes += 1
+        return _stacked(plan.written) if keep else None, hidden.to(device)
 
-    def _keep(self, segment: Segment, written: Tensor, output: Tensor, held: dict[Node, NodeState]) -> None:
-        """Cut ``written`` (layers, 2, heads, tokens, size) into the states of the segment's nodes."""
-        computed = self._computed.setdefault(segment.node.tree, {})
-        start = 0
-        for index, (node, tokens) in enumerate(segment.missing):
-            piece = written[:, :, :, start : start + len(tokens)].clone()
-            start += len(tokens)
-            total = len(node.step.tokens) + len(node.step.observation)
-            if index == 0 and len(tokens) < total:
-                # The node was cached but for its last tokens, which belong to the same state.
-                piece = torch.cat((segment.cached[-1].keys_values, piece), dim=3)
-            self.statistics.recomputed += max(0, computed.get(node.id, 0) - (total - len(tokens)))
-            computed[node.id] = total
-            held[node] = NodeState(piece, output if node is segment.node else None)
-        for node, _ in reversed(segment.missing):
-            self.store.put(node, held[node])
+    def _count(self, piece: Piece) -> None:
+        """Count what was computed of a node, and of that what had been computed before."""
+        computed = self._computed.setdefault(piece.node.tree, {})
+        self.statistics.tokens += len(piece.missing)
+        self.statistics.recomputed += max(0, computed.get(piece.node.id, 0) - piece.known)
+        computed[piece.node.id] = len(piece.tokens)
 
-    def gather(self, rows: Sequence[Sequence[NodeState]]) -> Tensor | None:
-        """Lay cached states side by side: (layers, 2, rows, heads, longest, size), padded on the right with anything
-        finite; valid until the next call.
+    def outputs(self, hidden: Tensor) -> Tensor:
+        """The model's outputs at tokens with these last hidden states: (n, hidden size) to (n, outputs), in float32.
 
-        ``None`` where no row has any state.
+        Those are (vocabulary) logits of the next token, or the (labels) scores of a token classifier.
         """
-        example = next((state.keys_values for states in rows for state in states), None)
-        if example is None:
-            return None
-        longest = max(sum(state.tokens for state in states) for states in rows)
-        self._gathered = with_room(self._gathered, example, len(rows), longest)
-        result = self._gathered[:, :, : len(rows), :, :longest]
-        for row, states in enumerate(rows):
-            start = 0
-            for state in states:
-                result[:, :, row, :, start : start + state.tokens] = state.keys_values
-                start += state.tokens
-        return result
+        with self._timed(), torch.inference_mode():
+            return outputs_of(self.model, hidden).float()
 
-    def free(self) -> None:
-        """Give working memory back (not the cache), for a model that has nothing to do."""
-        self._gathered = None
+    def log_probabilities(self, hidden: Tensor, after: Sequence[int], tokens: Sequence[int]) -> Tensor:
+        """The log-probability of each token, (tokens,) on the CPU, where ``hidden[after[i]]`` is the last hidden state
+        before ``tokens[i]``; ``hidden`` is (n, hidden size). Only so many logits are in memory at once."""
+        needed, row = (torch.from_numpy(each).to(hidden.device) for each in np.unique(after, return_inverse=True))
+        chosen = torch.tensor(tokens, device=hidden.device)
+        result = torch.empty(len(tokens), device=hidden.device)
+        size = max(1, _LOGITS // self.model.config.get_text_config().vocab_size)
+        for start in range(0, len(needed), size):
+            logits = self.outputs(hidden[needed[start : start + size]])
+            mine = ((row >= start) & (row < start + size)).nonzero()[:, 0]
+            values = logits[row[mine] - start, chosen[mine]] - logits.logsumexp(dim=-1)[row[mine] - start]
+            result[mine] = values
+        return result.cpu()
 
-    def forward(self, plan: AttentionPlan, input_ids: Tensor, positions: Tensor, *, last_only: bool) -> Tensor:
-        """One forward pass under ``plan``: (rows, tokens, outputs) in float32, or only the last token's."""
-        options: dict[str, Any] = {"logits_to_keep": 1} if last_only and self._keeps_last else {}
-        # The mask shows everything; without one, transformers would take what follows padding for another sequence.
-        options["attention_mask"] = torch.ones_like(input_ids)
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
         started = time.perf_counter()
-        with torch.inference_mode(), attending(plan, positions):
-            output = self.model(input_ids=input_ids, position_ids=positions, use_cache=False, **options)
-        logits: Tensor = output.logits.float()
+        yield
         self.statistics.seconds += time.perf_counter() - started
+
+    def forward(self, plan: AttentionPlan, input_ids: Tensor, positions: Tensor) -> Tensor:
+        """One forward pass under ``plan``: the outputs at all tokens, (rows, tokens, outputs) in float32."""
+        # The mask shows everything; without one, transformers would take what follows padding for another sequence.
+        options: dict[str, Any] = {"attention_mask": torch.ones_like(input_ids), "use_cache": False}
+        with self._timed(), torch.inference_mode(), attending(plan, positions):
+            logits: Tensor = self.model(input_ids=input_ids, position_ids=positions, **options).logits.float()
         self.statistics.passes += 1
         return logits
 
@@ -233,12 +295,6 @@ class TreeModel:
     def device(self) -> torch.device:
         """Where inputs go and cached keys and values lie; of a spread model, the first accelerator that it is on."""
         return input_device(self.model)
-
-    @property
-    def _keeps_last(self) -> bool:
-        # Where layers share keys and values (Gemma 3n and 4), transformers skips what only the last token needs not.
-        shares = getattr(self.model.config.get_text_config(), "num_kv_shared_layers", 0)
-        return not shares and self.model.get_output_embeddings() is not None
 
     @property
     def parameters(self) -> int:
@@ -259,7 +315,7 @@ def input_device(model: PreTrainedModel) -> torch.device:
 
 
 def _stacked(written: dict[int, Tensor]) -> Tensor:
-    """Keys and values of all layers, (layers, 2, rows, heads, tokens, size), each filled up with zeros to the largest.
+    """Keys and values of all layers, (layers, 2, heads, tokens, size), each filled up with zeros to the largest.
 
     Raises:
         GradatimError: if layers are missing.
@@ -269,22 +325,21 @@ def _stacked(written: dict[int, Tensor]) -> Tensor:
     if set(written) != set(range(len(written))):
         missing = min(set(range(max(written))) - set(written))
         raise GradatimError(f"its layer {missing} does not attend to what is cached")
-    heads = max(layer.shape[2] for layer in written.values())
-    size = max(layer.shape[4] for layer in written.values())
+    heads = max(layer.shape[1] for layer in written.values())
+    size = max(layer.shape[3] for layer in written.values())
     return torch.stack(
         [
-            nn.functional.pad(layer, (0, size - layer.shape[4], 0, 0, 0, heads - layer.shape[2]))
+            nn.functional.pad(layer, (0, size - layer.shape[3], 0, 0, 0, heads - layer.shape[1]))
             for _, layer in sorted(written.items())
         ]
     )
 
 
-def _junctions(segments: Sequence[Segment]) -> list[Node]:
-    """For each segment, the last missing node that others miss too; computed first, it is computed once."""
-    owners = Counter(node for segment in segments for node, _ in segment.missing)
-    junctions: dict[Node, None] = {}
-    for segment in segments:
-        shared = [node for node, _ in segment.missing if owners[node] > 1]
-        if shared:
-            junctions[shared[-1]] = None
-    return list(junctions)
+def _joined(before: Tensor | None, after: Tensor, follows: bool) -> Tensor:
+    """The hidden states of a node's last tokens: what was computed now, behind what was known where it ``follows``."""
+    return torch.cat((before, after)) if before is not None and len(before) and follows else after
+
+
+def _with(state: NodeState | None, known: int, written: Tensor) -> Tensor:
+    """The keys and values of a node: the first ``known`` ones of its state, and what was written."""
+    return written.clone() if state is None else torch.cat((state.keys_values[:, :, :, :known], written), dim=3)

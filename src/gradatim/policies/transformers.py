@@ -22,6 +22,7 @@ from gradatim.engine.identity import weights_identity
 from gradatim.engine.loading import Quantization, load_tokenizer, placed
 from gradatim.engine.passes import next_pass
 from gradatim.engine.path_length import longest_path
+from gradatim.engine.reader import Reader
 from gradatim.engine.self_check import checked_tree_model
 from gradatim.engine.token_sampling import choose_tokens, uniforms
 from gradatim.engine.too_long import TooLong
@@ -61,8 +62,8 @@ class TransformersPolicy:
         max_branches: how many branches run at once, at most.
         batch_bytes: bound on the keys and values of running branches, about. Where they grow beyond it, the branches
             that wrote least are taken out and begin again when there is room; one branch always runs.
-        tokens_per_pass: how many tokens one forward pass over paths takes at most, padding included; one longer path
-            has a pass of its own.
+        tokens_per_pass: how many tokens one forward pass over paths takes at most, each token of a tree once; a longer
+            path has a pass of its own.
         memory_bytes: bound on the cached keys and values of nodes; the least recently used are dropped and computed
             again when they are needed.
         account: what trees are charged to.
@@ -182,6 +183,20 @@ class TransformersPolicy:
         """Drop the cached keys and values of a tree that is done."""
         for each in (tree, *self._transcript.forget(tree)):
             self.tree_model.store.release(each)
+
+    def reader(self, **options: Any) -> Reader:
+        """Reads steps with this policy's model: one copy of the weights and one cache, and what the policy wrote itself
+        has the log-probabilities that were recorded. ``options`` are those of :class:`gradatim.engine.reader.Reader`.
+        """
+        return Reader(
+            self.model,
+            self.tokenizer,
+            chat=self.chat,
+            tree_model=self.tree_model,
+            transcript=self._transcript,
+            source=lambda: self.source,
+            **options,
+        )
 
     async def close(self) -> None:
         """Drop all cached keys and values; the policy can be used again."""
@@ -314,7 +329,6 @@ class TransformersPolicy:
                     self._advance()
                 await asyncio.sleep(0)
             self._batch.free()
-            self.tree_model.free()
         except Exception as error:
             for done in list(self._promised):
                 if not done.done():
@@ -405,13 +419,7 @@ class TransformersPolicy:
         if not starting:
             return
         self._prepare(list(dict.fromkeys(branch.expansion for branch in starting)))
-        logits: list[Tensor] = []
-        for branch in starting:
-            assert branch.expansion.states is not None
-            output = branch.expansion.states[-1].output
-            assert output is not None
-            logits.append(output)
-        self._write(starting, torch.stack(logits))
+        self._write(starting, self._first_logits([branch.expansion for branch in starting]))
         self._join([branch for branch in starting if branch.end is None])
         for branch in starting:
             if branch.end is not None:
@@ -440,11 +448,18 @@ class TransformersPolicy:
                 by_node.setdefault(expansion.read, []).append(expansion)
         nodes = list(by_node)
         while nodes:
-            count = next_pass(nodes, lambda node: by_node[node][0].length, rows=len(nodes), tokens=self.tokens_per_pass)
+            count = next_pass(nodes, self.tokens_per_pass)
             for node, states in zip(nodes[:count], self.tree_model.compute(nodes[:count]), strict=True):
                 for expansion in by_node[node]:
                     expansion.states = states
             del nodes[:count]
+
+    def _first_logits(self, expansions: Sequence[Expansion]) -> Tensor:
+        """What branches of these expansions write first, computed once for each expansion: (branches, vocabulary)."""
+        rows = {id(expansion): expansion for expansion in expansions}
+        ends = [expansion.states[-1].hidden[-1] for expansion in rows.values() if expansion.states is not None]
+        places = {key: place for place, key in enumerate(rows)}
+        return self.tree_model.outputs(torch.stack(ends))[[places[id(expansion)] for expansion in expansions]]
 
     def _join(self, branches: Sequence[Branch]) -> None:
         """Add started branches to the batch."""

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from gradatim.budget import SCORER, Account
 from gradatim.engine.loading import Quantization
-from gradatim.engine.passes import next_pass
-from gradatim.engine.path_length import longest_path
-from gradatim.engine.self_check import checked_tree_model
+from gradatim.engine.reader import NEXT_TOKEN, SCORE, Reader
 from gradatim.engine.too_long import TooLong
-from gradatim.engine.tree_model import ModelStatistics
+from gradatim.engine.tree_model import ModelStatistics, TreeModel
 from gradatim.errors import GradatimError
 from gradatim.part import part
 from gradatim.scorers.base import Context, ModelName, ScorerPart
 from gradatim.scorers.layouts import Layout, OwnLayout, label_probability
 from gradatim.scorers.loading import load_scoring_model
-from gradatim.text.transcript import Transcript, is_in_tokens_of
 from gradatim.tree import Node, Tree
 
 
@@ -55,9 +49,7 @@ class ProcessRewardScorer:
         layout: how the model reads a solution; without one, it reads the tree's own tokens.
         name: the key in ``node.scores``.
         memory_bytes: bound on the cached keys and values.
-        rows_per_pass: how many steps one forward pass reads at most.
-        tokens_per_pass: how many tokens it takes at most, with what the steps attend to and padding; one longer path
-            has a pass of its own.
+        tokens_per_pass: see :class:`gradatim.engine.reader.Reader`.
         account: what trees are charged to.
 
     Raises:
@@ -72,8 +64,7 @@ class ProcessRewardScorer:
         layout: Layout | None = None,
         name: str = "process_reward",
         memory_bytes: int = 2 << 30,
-        rows_per_pass: int = 256,
-        tokens_per_pass: int = 1 << 16,
+        tokens_per_pass: int | None = None,
         account: Account = SCORER,
     ) -> None:
         is_classifier = model.get_output_embeddings() is None
@@ -83,17 +74,18 @@ class ProcessRewardScorer:
                 "name a model that was trained to judge steps"
             )
         self.name = name
-        self.rows_per_pass = rows_per_pass
-        self.tokens_per_pass = tokens_per_pass
         self.layout = layout
-        self.tree_model = checked_tree_model(model, memory_bytes)
-        self.account = account.of_size(self.tree_model.parameters)
-        self._transcript = None if layout is None else Transcript(layout.path_tokens)
-        self._positions = longest_path(model.config)
-        self.too_long = TooLong("the reward model reads", self._positions, "stays unscored")
-        self._reads_directly: weakref.WeakKeyDictionary[Tree, bool] = weakref.WeakKeyDictionary()  # unless it is text
-        self._waiting: list[tuple[Node, Node, asyncio.Future[None]]] = []
-        self._pump: asyncio.Task[None] | None = None
+        self.reader = Reader(
+            model,
+            layout.tokenizer if isinstance(layout, OwnLayout) else None,
+            path_tokens=None if layout is None else layout.path_tokens,
+            account=account,
+            memory_bytes=memory_bytes,
+            tokens_per_pass=tokens_per_pass,
+            called="the reward model",
+            consequence="stays unscored",
+        )
+        self._head = SCORE if is_classifier else NEXT_TOKEN
 
     @classmethod
     def from_pretrained(
@@ -123,104 +115,39 @@ class ProcessRewardScorer:
         return cls(model, layout=made, **options)
 
     @property
+    def tree_model(self) -> TreeModel:
+        return self.reader.tree_model
+
+    @property
     def statistics(self) -> ModelStatistics:
-        return self.tree_model.statistics
+        return self.reader.statistics
+
+    @property
+    def too_long(self) -> TooLong:
+        return self.reader.too_long
 
     def release(self, tree: Tree) -> None:
-        """Drop the cached keys and values of a tree that is done."""
-        self.tree_model.store.release(tree)
-        for counterpart in () if self._transcript is None else self._transcript.forget(tree):
-            self.tree_model.store.release(counterpart)
+        """Drop what is cached of a tree that is done."""
+        self.reader.release(tree)
 
     def refresh(self) -> None:
-        """Forget all cached keys and values and set the model up again, after its weights were trained."""
-        self.tree_model.refresh()
+        """Forget all that is cached and set the model up again, after its weights were trained."""
+        self.reader.refresh()
 
     async def score(self, nodes: Sequence[Node]) -> None:
         """Write the probability that each step is right; see :class:`gradatim.scorers.base.Scorer`."""
-        loop = asyncio.get_running_loop()
-        futures: dict[Node, asyncio.Future[None]] = {}
-        for node in nodes:
-            if self.name in node.scores or node in futures:
-                continue
-            read = self._as_read(node)
-            length = len(read.tokens)
-            if length > self._positions:
-                self.too_long.note(node, length)
-            elif self.tree_model.charge(read, self.account):
-                futures[node] = loop.create_future()
-                self._waiting.append((node, read, futures[node]))
-        if self._waiting and (self._pump is None or self._pump.done()):
-            self._pump = loop.create_task(self._run())
-        await asyncio.gather(*futures.values())
-
-    def _as_read(self, node: Node) -> Node:
-        """The node in the tokens that the model reads.
-
-        Raises:
-            GradatimError: if the tree has no tokens and the scorer no layout.
-        """
-        tree = node.tree
-        if tree not in self._reads_directly:
-            self._reads_directly[tree] = self._knows_tokens_of(tree)
-        directly = self._reads_directly[tree] and not tree.has_text_steps
-        read = node if self._transcript is None or directly else self._transcript.counterpart(node)
-        if not read.tokens or (self._transcript is None and tree.has_text_steps):
-            raise GradatimError(
-                f"the steps of problem {tree.problem.id!r} are text without tokens; load the reward model with "
-                "ProcessRewardScorer.from_pretrained, which knows how to write them"
-            )
-        return read
-
-    def _knows_tokens_of(self, tree: Tree) -> bool:
-        """Whether a tree's own tokens are what the model would read."""
-        if self.layout is None:
-            return True
-        if not isinstance(self.layout, OwnLayout) or not tree.root.step.tokens:
-            return False
-        prompt = self.layout.path_tokens(tree.problem, ())
-        return is_in_tokens_of(tree, self.layout.tokenizer, prompt)
-
-    async def _run(self) -> None:
-        """Read whatever waits, a pass at a time; searches take their scores between two passes."""
-        while self._waiting:
-            count = next_pass(
-                self._waiting,
-                lambda waiting: len(waiting[1].tokens),
-                rows=self.rows_per_pass,
-                tokens=self.tokens_per_pass,
-            )
-            batch = self._waiting[:count]
-            del self._waiting[:count]
-            try:
-                self._score_batch(batch)
-            except Exception as error:
-                for _, _, future in [*batch, *self._waiting]:
-                    if not future.done():
-                        future.set_exception(error)
-                self._waiting.clear()
-                return
-            for _, _, future in batch:
-                if not future.done():
-                    future.set_result(None)
-            await asyncio.sleep(0)
-        self.tree_model.free()
-
-    def _score_batch(self, batch: Sequence[tuple[Node, Node, asyncio.Future[None]]]) -> None:
-        paths = self.tree_model.compute([read for _, read, _ in batch])
-        outputs = torch.stack([_output(path[-1].output) for path in paths])
+        unscored = [node for node in dict.fromkeys(nodes) if self.name not in node.scores]
+        readings = await self.reader.read(unscored, heads=(self._head,))
+        read = [(node, each.heads[self._head]) for node, each in zip(unscored, readings, strict=True) if each]
+        if not read:
+            return
         probability = label_probability if self.layout is None else self.layout.probability
-        scores = probability(outputs)
+        scores = probability(torch.stack([output for _, output in read]))
         if not bool(scores.isfinite().all()):
             raise GradatimError(
                 f"the reward model {self.name!r} gave a score that is not a number; it has diverged, or its number "
                 "format is too narrow: try dtype='float32'",
                 options=("dtype='float32'",),
             )
-        for (node, _, _), score in zip(batch, scores.tolist(), strict=True):
+        for (node, _), score in zip(read, scores.tolist(), strict=True):
             node.scores[self.name] = score
-
-
-def _output(output: Tensor | None) -> Tensor:
-    assert output is not None, "compute() gives the last node of every path its output"
-    return output

@@ -18,8 +18,9 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
 
-from gradatim.engine.attention_pattern import EVERYTHING, AttentionPattern, pattern_of
+from gradatim.engine.attention_pattern import AttentionPattern, pattern_of
 from gradatim.engine.tree_attention import TREE_ATTENTION
+from gradatim.engine.tree_row import TreeRow
 from gradatim.errors import GradatimError
 
 BLOCK_ATTENTION = "gradatim_tree_blocks"  # the name under which transformers knows blockwise attention
@@ -27,44 +28,26 @@ _IMPLEMENTATIONS = ("sdpa", "eager", BLOCK_ATTENTION)
 _BLOCK = 128  # queries in a block: fewer make many small calls, more attend to what no query of the block sees
 
 
-class RowMasks:
-    """Which tokens of a packed row see which.
-
-    Args:
-        position_ids: (T,) each token's place in its path.
-        visible_until: (T,) one past the last row position that may attend to the token.
+class RowMasks(TreeRow):
+    """Which tokens of a packed row see which, asked for by a model's layers; see :class:`TreeRow` for arguments.
 
     Attributes:
         used: whether the model has asked for a mask.
     """
 
-    def __init__(self, position_ids: Tensor, visible_until: Tensor) -> None:
-        self.position_ids = position_ids
-        self.visible_until = visible_until
-        self.used = False
-        self._rows = torch.arange(position_ids.shape[0], device=position_ids.device)
-
-    def sees(self, pattern: AttentionPattern, queries: Tensor, keys: Tensor) -> Tensor:
-        """(n, m), true where the token at the row position ``queries[i]`` sees that at ``keys[j]``."""
-        on_path = (keys[None, :] <= queries[:, None]) & (queries[:, None] < self.visible_until[keys][None, :])
-        if pattern is EVERYTHING:
-            return on_path
-        return on_path & pattern.sees(self.position_ids[queries][None], self.position_ids[keys][None])[0]
+    used = False
 
     def whole(self, pattern: AttentionPattern) -> Tensor:
         """(1, 1, T, T), true where a token is seen."""
-        return self.sees(pattern, self._rows, self._rows)[None, None]
+        return self.sees(pattern, self.places, self.places)[None, None]
 
     def blocks(self, pattern: AttentionPattern) -> TreeBlocks:
         """The row in blocks of queries."""
         parts = []
-        for start in range(0, len(self._rows), _BLOCK):
-            queries = self._rows[start : start + _BLOCK]
-            stop = start + len(queries)
-            keys = ((self._rows < stop) & (self.visible_until > start)).nonzero()[:, 0]
-            seen = self.sees(pattern, queries, keys)
-            met = seen.any(dim=0)
-            parts.append((start, stop, keys[met], seen[:, met][None, None]))
+        for start in range(0, len(self.places), _BLOCK):
+            queries = self.places[start : start + _BLOCK]
+            keys, seen = self.block(pattern, queries)
+            parts.append((start, start + len(queries), keys, seen[None, None]))
         return TreeBlocks(parts)
 
 

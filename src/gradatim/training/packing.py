@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradatim.errors import GradatimError
-from gradatim.tree import Node
+from gradatim.tree import Node, depth_first
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ def pack_row(nodes: Iterable[Node]) -> PackedRow:
     Raises:
         GradatimError: if a step has no tokens.
     """
-    ordered = _depth_first(nodes)
+    ordered = depth_first(nodes)
     index = {id(node): i for i, node in enumerate(ordered)}
     has_children = {id(node.parent) for node in ordered}
     input_ids: list[int] = []
@@ -159,26 +159,3 @@ def scored_tokens(row: PackedRow, nodes: Sequence[int]) -> ScoredTokens:
     before = torch.where(positions == starts[node_of], previous[node_of], positions - 1)
     predictors, predictor_of = torch.unique(before, return_inverse=True)
     return ScoredTokens(predictors, predictor_of, row.input_ids[positions], node_of, row.recorded[positions])
-
-
-def _depth_first(nodes: Iterable[Node]) -> list[Node]:
-    """The nodes and their ancestors in depth-first order, children by id, trees by first appearance."""
-    children: dict[int, list[Node]] = {}
-    seen: set[int] = set()
-    roots: list[Node] = []
-    for start in nodes:
-        node = start
-        while id(node) not in seen:
-            seen.add(id(node))
-            if node.parent is None:
-                roots.append(node)
-                break
-            children.setdefault(id(node.parent), []).append(node)
-            node = node.parent
-    ordered: list[Node] = []
-    stack = roots[::-1]
-    while stack:
-        node = stack.pop()
-        ordered.append(node)
-        stack.extend(sorted(children.get(id(node), ()), key=lambda child: child.id, reverse=True))
-    return ordered

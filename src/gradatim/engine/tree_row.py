@@ -1,0 +1,39 @@
+"""Trees in one row of tokens: which tokens see which, and which of them a few queries can see at all."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradatim.engine.attention_pattern import EVERYTHING, AttentionPattern
+
+
+class TreeRow:
+    """Nodes of trees, laid out once each in depth-first order.
+
+    The subtree of a node is one contiguous stretch, so the token at the place ``q`` sees the one at ``k`` exactly when
+    ``k <= q < visible_until[k]``, as far as the layer's pattern lets it see that far back in its path.
+
+    Args:
+        positions: (T,) each token's place in its path.
+        visible_until: (T,) one past the last place of the row that may see the token.
+    """
+
+    def __init__(self, positions: Tensor, visible_until: Tensor) -> None:
+        self.positions = positions
+        self.visible_until = visible_until
+        self.places = torch.arange(len(positions), device=positions.device)
+
+    def sees(self, pattern: AttentionPattern, queries: Tensor, keys: Tensor) -> Tensor:
+        """(n, m), true where the token at the place ``queries[i]`` sees that at ``keys[j]``."""
+        on_path = (keys[None, :] <= queries[:, None]) & (queries[:, None] < self.visible_until[keys][None, :])
+        if pattern is EVERYTHING:
+            return on_path
+        return on_path & pattern.sees(self.positions[queries][None], self.positions[keys][None])[0]
+
+    def block(self, pattern: AttentionPattern, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a few ``queries``, in ascending order: the places (m,) that any of them sees, and the mask (n, m)."""
+        keys = ((self.places <= queries[-1]) & (self.visible_until > queries[0])).nonzero()[:, 0]
+        seen = self.sees(pattern, queries, keys)
+        met = seen.any(dim=0)
+        return keys[met], seen[:, met]
