@@ -16,6 +16,7 @@ BENCHMARKS = {
     "engine_vs_generate": "engine_vs_generate",
     "engine_vs_generate_batch": "engine_vs_generate",
     "prm_incremental": "prm_incremental",
+    "reader_vs_rows": "reader_vs_rows",
     "search_overhead": "search_overhead",
     "training_vs_trl_dpo": "training_vs_trl_dpo",
 }
@@ -53,7 +54,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         bound = "" if target is None else f"{'<' if row['name'] in LOWER_IS_BETTER else '>='} {target:g}"
         verdict = "" if target is None else " met" if met else " MISSED"
         reuse = row["settings"].get("reuse")
-        setting = "" if reuse is None else f"token reuse {reuse:.1f}"
+        setting = row["settings"].get("what", "") if reuse is None else f"token reuse {reuse:.1f}"
         table.add_row(
             row["name"], row["peer"], setting, f"{row['ratio']:.3g}", bound + verdict, f"{row['max_difference']:.1e}"
         )

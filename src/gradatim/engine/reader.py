@@ -72,8 +72,9 @@ class _Request:
         """The tokens after which the model predicts the step's own ones, in order."""
         if not self.log_probabilities or self.recorded is not None or not self.own:
             return []
-        inner = (self.read, range(max(0, self.own.start - 1), self.own.stop - 1))
-        return [inner] if self.own.start else [_last_token(self.read.parent), inner]
+        before = [] if self.own.start else [_last_token(self.read.parent)]
+        inner = range(max(0, self.own.start - 1), self.own.stop - 1)
+        return [*before, (self.read, inner)] if inner else before
 
     def end(self) -> list[tuple[Node, range]]:
         """The step's last token, if what the model says there is asked for."""
@@ -354,7 +355,7 @@ class Reader:
                 found[name] = self.tree_model.outputs(states)
             else:
                 head: Any = self.model.gradatim_heads[name]
-                with torch.inference_mode():
+                with torch.no_grad():
                     found[name] = head(states.to(head.weight)).float()
         return found
 

@@ -251,15 +251,16 @@ class TreeModel:
         """Count what was computed of a node, and of that what had been computed before."""
         computed = self._computed.setdefault(piece.node.tree, {})
         self.statistics.tokens += len(piece.missing)
-        self.statistics.recomputed += max(0, computed.get(piece.node.id, 0) - piece.known)
-        computed[piece.node.id] = len(piece.tokens)
+        before = computed.get(piece.node.id, 0)
+        self.statistics.recomputed += max(0, min(before, len(piece.tokens)) - piece.known)
+        computed[piece.node.id] = max(before, len(piece.tokens))
 
     def outputs(self, hidden: Tensor) -> Tensor:
         """The model's outputs at tokens with these last hidden states: (n, hidden size) to (n, outputs), in float32.
 
         Those are (vocabulary) logits of the next token, or the (labels) scores of a token classifier.
         """
-        with self._timed(), torch.inference_mode():
+        with self._timed(), torch.no_grad():
             return outputs_of(self.model, hidden).float()
 
     def log_probabilities(self, hidden: Tensor, after: Sequence[int], tokens: Sequence[int]) -> Tensor:

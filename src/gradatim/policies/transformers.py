@@ -186,7 +186,8 @@ class TransformersPolicy:
 
     def reader(self, **options: Any) -> Reader:
         """Reads steps with this policy's model: one copy of the weights and one cache, and what the policy wrote itself
-        has the log-probabilities that were recorded. ``options`` are those of :class:`gradatim.engine.reader.Reader`.
+        has the log-probabilities that were recorded. ``options`` are those of :class:`gradatim.engine.reader.Reader`;
+        by default it charges what the policy does.
         """
         return Reader(
             self.model,
@@ -195,7 +196,7 @@ class TransformersPolicy:
             tree_model=self.tree_model,
             transcript=self._transcript,
             source=lambda: self.source,
-            **options,
+            **{"account": self.account} | options,
         )
 
     async def close(self) -> None:
