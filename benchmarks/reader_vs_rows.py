@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
 from benchmarks.measure import THREADS, VOCABULARY, alternate, llama_config, random_model, result
 from gradatim.engine.reader import SCORE, Reader
-from gradatim.supervision.terms import Example
+from gradatim.supervision.terms import Group, Term
 from gradatim.training import TrainingRow, build_row, plan_rows
 from gradatim.training.forward import step_logits, token_log_probabilities
 from gradatim.training.self_check import blockwise_attention
@@ -90,14 +90,14 @@ def _tree(seed: int) -> Tree:
 
 def _by_rows(model: Any, nodes: list[Node], measure: Callable[[Any, TrainingRow], torch.Tensor]) -> torch.Tensor:
     """What ``measure`` gives for each node, in order."""
-    examples = [Example(((node,),)) for node in nodes]
+    terms = [Term((Group((node,)),)) for node in nodes]
     found: dict[Node, torch.Tensor] = {}
     with torch.inference_mode(), blockwise_attention(model):
-        for part in plan_rows(examples, ROW, seed=None):
+        for part in plan_rows(terms, ROW, seed=None):
             row = build_row(part)
             sizes = row.lengths.tolist() if measure is token_log_probabilities else [1] * len(part)
             values = torch.split(measure(model, row), sizes)
-            found.update((example.groups[0][0], value) for example, value in zip(part, values, strict=True))
+            found.update((term.ends[0], value) for term, value in zip(part, values, strict=True))
     return torch.cat([found[node] for node in nodes])
 
 

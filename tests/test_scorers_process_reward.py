@@ -38,7 +38,7 @@ def random_tree(seed: int, nodes: int = 25, limit: int | None = None) -> Tree:
 
 def reread(model: Any, node: Node) -> float:
     """The probability of "right" where the step ends, before what the environment wrote behind it."""
-    tokens = node.tokens[: len(node.tokens) - len(node.step.observation)]
+    tokens = node.tokens_before_observation
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([tokens])).logits[0, -1]
     return float(logits.sigmoid() if len(logits) == 1 else logits.softmax(-1)[1])

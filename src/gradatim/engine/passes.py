@@ -26,7 +26,7 @@ def next_pass(nodes: Iterable[Node], tokens: int) -> int:
         each: Node | None = node
         while each is not None and each not in present:
             present.add(each)
-            total += len(each.step.tokens) + len(each.step.observation)
+            total += len(each.step.tokens_with_observation)
             each = each.parent
         if count and total > tokens:
             return tree_start or count

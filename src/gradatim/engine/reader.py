@@ -7,13 +7,13 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradatim.budget import Account
+from gradatim.engine.heads import head_values, heads_of
 from gradatim.engine.passes import next_pass
 from gradatim.engine.path_length import longest_path
 from gradatim.engine.self_check import checked_tree_model
@@ -158,7 +158,7 @@ class Reader:
     def heads(self) -> list[str]:
         """The heads that the model has."""
         output = SCORE if self.model.get_output_embeddings() is None else NEXT_TOKEN
-        return [output, *getattr(self.model, "gradatim_heads", {})]
+        return [output, *heads_of(self.model)]
 
     def release(self, tree: Tree) -> None:
         """Drop what is cached of a tree that is done."""
@@ -220,7 +220,7 @@ class Reader:
     ) -> _Request | None:
         """What is to be read of a node; ``None`` where it is too long, which is counted."""
         read = self.as_read(node)
-        length = len(read.tokens) - len(read.step.observation)
+        length = len(read.tokens_before_observation)
         if length > self._positions:
             self.too_long.note(node, length)
             return None
@@ -235,13 +235,13 @@ class Reader:
         stop = len(read.step.tokens)
         if node.parent is None:
             return range(stop, stop)
-        if read is node:
+        if read is node or self._transcript is None:
             return range(stop)
-        before = self.as_read(node.parent)
+        before = self._transcript.followed(node.parent)
         if read.parent is before:
             return range(stop)
         # It was written anew, since the layout does not continue what was before it: what differs is its own.
-        tokens = read.tokens[: len(read.tokens) - len(read.step.observation)]
+        tokens = read.tokens_before_observation
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(tokens, before.tokens, strict=False)))
         return range(max(shared - (len(tokens) - stop), int(read.is_root)), stop)
 
@@ -273,7 +273,7 @@ class Reader:
             return True
         if self.tokenizer is None or not tree.root.step.tokens:
             return False
-        prompt = self._path_tokens(tree.problem, (), finished=False)
+        prompt = self._path_tokens(tree.problem, ())
         return is_in_tokens_of(tree, self.tokenizer, prompt)
 
     def _wait(self, requests: Sequence[_Request]) -> None:
@@ -354,16 +354,15 @@ class Reader:
             if name in (SCORE, NEXT_TOKEN):
                 found[name] = self.tree_model.outputs(states)
             else:
-                head: Any = self.model.gradatim_heads[name]
                 with torch.no_grad():
-                    found[name] = head(states.to(head.weight)).float()
+                    found[name] = head_values(heads_of(self.model)[name], states).reshape(len(states), -1)
         return found
 
 
 def _last_token(node: Node | None) -> tuple[Node, range]:
     """The last token of a path."""
     while node is not None:
-        length = len(node.step.tokens) + len(node.step.observation)
+        length = len(node.step.tokens_with_observation)
         if length:
             return node, range(length - 1, length)
         node = node.parent

@@ -111,7 +111,7 @@ class TreeModel:
         Returns whether the budget could pay; if not, nothing is charged.
         """
         read = self._known(node.tree, account)
-        ends = {each: len(each.step.tokens) + len(each.step.observation) for each in node.path()}
+        ends = {each: len(each.step.tokens_with_observation) for each in node.path()}
         if not behind:
             ends[node] = len(node.step.tokens)
         more = {each.id: end for each, end in ends.items() if end > read.get(each.id, 0)}
@@ -140,7 +140,7 @@ class TreeModel:
         Returns the states of each node's whole path, in order, whatever the cache had to drop meanwhile. The last one
         has the hidden state of the node's last token.
         """
-        ends = [(node, len(node.step.tokens) + len(node.step.observation)) for node in nodes]
+        ends = [(node, len(node.step.tokens_with_observation)) for node in nodes]
         states, _ = self._row({node: range(end - 1, end) for node, end in ends}, keep=True)
         return [[states[each] for each in node.path() if each in states] for node in nodes]
 
@@ -196,7 +196,7 @@ class TreeModel:
         pieces: dict[Node, Piece] = {}
         place = 0
         for node in nodes:
-            tokens = [*node.step.tokens, *node.step.observation]
+            tokens = list(node.step.tokens_with_observation)
             state, part = states[node], wanted.get(node, range(0))
             known = 0 if state is None else state.tokens
             if node not in inner:
