@@ -60,6 +60,14 @@ def test_resolved_recipe_reads_back_the_same(name: str) -> None:
         ("values=[bakup]", "there is no value 'bakup'; did you mean 'backup'?"),
         ("scorer=rolouts", "there is no scorer 'rolouts'; did you mean 'rollouts'?"),
         ("learn.1.data=[]", "learns from nothing: name constructions in data, or say how many demonstrations"),
+        (
+            "learn.1.data=[step_labels]",
+            "the objective 'step_dpo' learns from pairs, not from single steps or solutions",
+        ),
+        (
+            "learn.0.data=[right_solutions]",
+            "the objective 'process_reward' needs targets, and what it is given has none",
+        ),
         ("learn.1.demonstrations=3", "learns from demonstrations or from trees: leave data or demonstrations out"),
         ("evaluation.sample=4", "in 'evaluation'; did you mean 'samples'?"),
         (

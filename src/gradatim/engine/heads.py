@@ -15,6 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gradatim.engine.decoder import decoder_of
+
 HEADS_FILE = "heads.safetensors"
 _ATTRIBUTE = "gradatim_heads"
 
@@ -79,7 +81,7 @@ def reading_heads(model: Any, names: Iterable[str]) -> Iterator[dict[str, Tensor
     def note(module: nn.Module, given: Any, output: Any) -> None:
         found.update((name, head_values(head, output[0])) for name, head in heads.items())
 
-    hook = plain_model(model).base_model.register_forward_hook(note) if heads else None
+    hook = decoder_of(plain_model(model)).register_forward_hook(note) if heads else None
     try:
         yield found
     finally:

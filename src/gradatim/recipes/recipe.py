@@ -16,12 +16,14 @@ from pydantic import (
     model_validator,
 )
 
+from gradatim.errors import GradatimError
 from gradatim.objectives.base import Objective
 from gradatim.part import PartOf, make, models_of
 from gradatim.recipes.section import Section
 from gradatim.scorers.base import ScorerPart
 from gradatim.suggestions import suggestion
 from gradatim.supervision.base import Construction
+from gradatim.supervision.right_solutions import RightSolutions
 from gradatim.tasks.base import Task
 from gradatim.values.base import Values
 
@@ -230,6 +232,11 @@ class Learn(Section):
             raise ValueError("learns from demonstrations or from trees: leave data or demonstrations out")
         if self.demonstrations is not None and self.model != POLICY:
             raise ValueError("only the policy learns from demonstrations")
+        for construction in self.data or [RightSolutions()]:
+            try:
+                self.objective.check(construction)
+            except GradatimError as error:
+                raise ValueError(str(error)) from error
         if self.measure == "accuracy" and self.model != POLICY:
             raise ValueError("stop_by: accuracy measures the policy; leave it out, or set it to loss")
         return self
