@@ -39,7 +39,7 @@ from failing_server import serving
 from gradatim.cli.main import app
 from gradatim.engine.loading import load_model, load_tokenizer
 from gradatim.recipes import load_recipe
-from gradatim.recipes.schema import PolicyOptions
+from gradatim.recipes.recipe import ModelOptions
 
 ROOT = Path(__file__).parents[1]
 SERVER = "http://127.0.0.1:8000/v1"
@@ -127,7 +127,7 @@ class PageRun:
             content = yaml.safe_load(block.code)
             assert isinstance(content, dict), f"{self.name}:{block.line} is no mapping"
             if content.keys() == {"policy"}:
-                PolicyOptions(**content["policy"])
+                ModelOptions(**content["policy"])
         elif block.language == "json":
             for line in block.code.splitlines():
                 json.loads(line)

@@ -43,12 +43,13 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[TextScorer]:
     """Scorers that the command loaded; each knows bad steps."""
     scorers: list[TextScorer] = []
 
-    def load_scorer(model: str, options: Any, layout: str) -> TextScorer:
-        assert (model, layout) in {("judge", "auto"), (options.model, "separator")}
+    def load_scorer(model: str, *, layout: str, **placement: Any) -> TextScorer:
+        assert layout in ("auto", "separator")
         scorers.append(TextScorer(lambda question, text: 0.2 if "bad" in text else 0.8))
         return scorers[-1]
 
-    monkeypatch.setattr("gradatim.run.parts.load_scorer", load_scorer)
+    monkeypatch.setattr("gradatim.models.resolve_model", lambda name: name)
+    monkeypatch.setattr("gradatim.scorers.process_reward.ProcessRewardScorer.from_pretrained", load_scorer)
     return scorers
 
 

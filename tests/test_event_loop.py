@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from gradatim.run.growing import tree_search
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -25,6 +24,7 @@ from gradatim.event_loop import run_to_end, without_blocking
 from gradatim.part import part
 from gradatim.run import Progress, run_recipe
 from gradatim.scorers.rollouts import RolloutScorer
+from gradatim.search import Mcts
 from gradatim.tasks.base import Verdict, grade_nodes
 from gradatim.tasks.countdown import Countdown
 from gradatim.tree import Problem
@@ -157,10 +157,10 @@ def test_the_loop_goes_on_while_a_verification_runs() -> None:
     assert 0.0 <= fresh.root.scores[scorer.name] <= 1.0
 
 
-def test_the_loop_goes_on_while_a_tree_is_grown_to_learn_from() -> None:
-    recipe = small_recipe(search={"name": "mcts", "simulations": 3, "branch": 2}, trees={"guide_rollouts": 1})
-    search, tree = tree_search(recipe, random_policy(), SlowTask()), new_tree()
-    assert ticks_during(lambda: search(tree)) > 5
+def test_the_loop_goes_on_while_a_search_is_guided_by_rollouts() -> None:
+    policy, tree = random_policy(), new_tree()
+    search, guide = Mcts(simulations=3, branch=2), RolloutScorer(policy, SlowTask(), rollouts=1)
+    assert ticks_during(lambda: search(tree, policy, guide)) > 5
 
 
 def test_blocking_functions_run_one_after_the_other_and_their_errors_come_through() -> None:

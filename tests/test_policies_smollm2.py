@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from gradatim.run.fine_tuning import solution_nodes
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from gradatim.engine.loading import load_model, load_tokenizer
 from gradatim.policies.base import Sampling
 from gradatim.policies.transformers import TransformersPolicy
+from gradatim.run.learning import solution_nodes
 from gradatim.tasks import WordProblems
 from gradatim.text.prompts import ChatFormat, prompt_tokens
 from gradatim.tree import EndReason, Node, Problem, Tree

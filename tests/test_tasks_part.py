@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from gradatim.recipes.schema import Recipe
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from gradatim.cli.main import app
 from gradatim.errors import GradatimError
 from gradatim.part import content_of, find, make, names, pages
-from gradatim.recipes import PretrainRecipe, parse_recipe
+from gradatim.recipes import PretrainRecipe, Recipe, parse_recipe
 from gradatim.recipes.reference import find_sections
 from gradatim.tasks import Countdown, Gsm8k, Math, Records, Task, WordProblems
 from gradatim.tasks.from_records import RecordTask

@@ -17,7 +17,7 @@ _OWN = "gradatim_"  # what the names of this library's attention implementations
 _loaded_with: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 
 
-class Runner(Protocol):
+class RunsModel(Protocol):
     """What runs a model on trees: a policy, a scorer, a reader, a tree model."""
 
     @property
@@ -47,7 +47,7 @@ def replace_attention(model: Any) -> None:
 
 
 @contextmanager
-def trainable(*runners: Runner) -> Iterator[Any]:
+def trainable(*runners: RunsModel) -> Iterator[Any]:
     """The model of a policy, scorer or reader as it was loaded, to be trained in place, while this lasts.
 
     Afterwards whoever runs it has forgotten what was cached under the old weights, and runs the new ones: nothing is

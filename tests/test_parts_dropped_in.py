@@ -1,0 +1,224 @@
+"""One file for each kind of part, dropped into a folder or installed by another distribution, and one recipe that runs
+all of them: nothing else is touched."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from gradatim import part as parts
+from gradatim.recipes import Recipe, parse_recipe
+from gradatim.run import Progress, run_recipe
+from gradatim.store import TreeStore
+
+PARTS = {
+    "search": '''
+from typing import Any, ClassVar
+
+from gradatim.part import part
+from gradatim.search.base import Search
+
+
+@part
+class Mine(Search):
+    """Whole solutions, all of whose steps are scored."""
+
+    title: ClassVar[str] = "my search"
+
+    draws: int = 4
+    """Solutions."""
+
+    async def __call__(self, tree: Any, policy: Any, scorer: Any = None, **options: Any) -> None:
+        await policy.extend([tree.root], self.draws, steps=None)
+        if scorer is not None:
+            await scorer.score(tree.nodes[1:])
+''',
+    "scorers": '''
+from gradatim.part import part
+from gradatim.scorers.base import ScorerPart
+
+
+class Lengths:
+    def __init__(self, name: str, longest: int) -> None:
+        self.name, self.longest = name, longest
+
+    async def score(self, nodes):
+        for node in nodes:
+            node.scores[self.name] = 1 - min(1.0, len(node.step.tokens) / self.longest)
+
+    def release(self, tree):
+        pass
+
+
+@part
+class Mine(ScorerPart):
+    """Short steps are good."""
+
+    longest: int = 16
+    """Tokens at which a step is worth nothing."""
+
+    def open(self, context):
+        assert context.task is not None
+        return Lengths(self.name, self.longest)
+''',
+    "values": '''
+from gradatim.part import part
+from gradatim.values.base import Values
+
+
+@part
+class Mine(Values):
+    """A step is worth how deep it lies."""
+
+    async def __call__(self, tree, context):
+        for node in tree.nodes[1:]:
+            node.scores[self.key], node.counts[self.key] = 1 / (1 + node.depth), 1
+''',
+    "supervision": '''
+from typing import ClassVar
+
+from gradatim.part import part
+from gradatim.supervision.base import Construction
+from gradatim.supervision.rows import stepwise_rows
+from gradatim.supervision.terms import labelled_step
+
+
+@part
+class Mine(Construction):
+    """First steps."""
+
+    what: ClassVar[str] = "first steps"
+    groups: ClassVar[int] = 1
+    has_targets: ClassVar[bool] = True
+    rows: ClassVar = staticmethod(stepwise_rows)
+
+    def __call__(self, tree):
+        return [labelled_step(node, node.scores["value"]) for node in tree.root.children]
+''',
+    "objectives": '''
+from typing import ClassVar
+
+from gradatim.objectives.base import Loss, Objective
+from gradatim.part import part
+
+
+@part
+class Mine(Objective):
+    """Likelihood, weighted by what the step is worth."""
+
+    needs: ClassVar = frozenset({"log_probabilities"})
+
+    def loss(self, quantities):
+        return Loss(-quantities.singles(quantities.sums(quantities.log_probabilities)) * quantities.target)
+''',
+    "tasks": '''
+from gradatim.part import part
+from gradatim.tasks.countdown import Countdown
+
+
+@part
+class Mine(Countdown):
+    """Countdown under another name."""
+''',
+    "text/boundaries": '''
+from gradatim.part import part
+from gradatim.text.boundaries.base import Boundary
+
+
+@part
+class Mine(Boundary):
+    """Every line ends a step."""
+
+    def end(self, written):
+        found = written.text.find("\\n")
+        return None if found < 0 else written.at_character(found + 1)
+''',
+}
+
+
+def recipe(named: dict[str, str]) -> Recipe:
+    made = parse_recipe(
+        {
+            "name": "mine",
+            "task": named["tasks"],
+            "policy": {
+                "model": "shipped:countdown",
+                "device": "cpu",
+                "sampling": {"max_step_tokens": 16, "max_steps": 4, "boundary": named["text/boundaries"]},
+            },
+            "problems": {"train": 3, "test": 2},
+            "search": named["search"],
+            "scorer": named["scorers"],
+            "values": [named["values"]],
+            "learn": [
+                {
+                    "objective": named["objectives"],
+                    "data": [named["supervision"]],
+                    "training": {"learning_rate": 1e-3, "tokens_per_batch": 256},
+                }
+            ],
+            "evaluation": {
+                "samples": 2, "pass_at": [1], "best_of": [2], "majority": [], "greedy": False,
+                "scorer": {"name": named["scorers"], "longest": 20}, "search": [{"name": named["search"], "draws": 2}],
+            },
+        },
+        "mine",
+    )  # fmt: skip
+    assert isinstance(made, Recipe)
+    return made
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    """A file for each kind, by the name that a recipe gives it."""
+    named = {}
+    for kind, text in PARTS.items():
+        file = tmp_path / f"my_{kind.replace('/', '_')}.py"
+        file.write_text(text, encoding="utf-8")
+        named[kind] = f"{file}:Mine"
+    return named
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The same as a distribution that is installed, with an entry point for each kind."""
+    place = tmp_path / "site"
+    information = place / "others-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n", encoding="utf-8")
+    lines = ["[gradatim.parts]"]
+    for kind, text in PARTS.items():
+        module = f"others_{kind.replace('/', '_')}"
+        (place / f"{module}.py").write_text(text, encoding="utf-8")
+        lines.append(f"{kind.replace('/', '.')}.others = {module}:Mine")
+    (information / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(place))
+    parts._entry_points.cache_clear()
+    yield dict.fromkeys(PARTS, "others")
+    parts._entry_points.cache_clear()
+
+
+@pytest.mark.parametrize("how", ["files", "installed"])
+def test_one_recipe_runs_a_part_of_every_kind(how: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    named = request.getfixturevalue(how)
+    assert set(named) == set(parts.kinds()), "a kind of parts that nobody drops in"
+    folder = tmp_path / "run"
+    run_recipe(recipe(named), folder, progress=Progress(Console(file=io.StringIO())))
+    grown = list(TreeStore(folder / "trees" / "round-1.jsonl"))
+    scorer = named["scorers"]
+    for tree in grown:
+        assert sum(leaf.multiplicity for leaf in tree.leaves()) == 4, "the search"
+        for node in tree.nodes[1:]:
+            assert node.scores["value"] == 1 / (1 + node.depth), "the values"
+            assert scorer in node.scores, "the scorer"
+    stages: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))["stages"]
+    assert stages["policy-1"]["examples"] == sum(len(tree.root.children) for tree in grown), "the construction"
+    assert stages["policy-1"]["what"] == "first steps"
+    assert stages["policy-1"]["updates"] > 0, "the objective"
+    assert (folder / "policy" / "model.safetensors").is_file()
