@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gradatim.budget import Budget
+from gradatim.engine.reader import Reader
 from gradatim.errors import GradatimError, ProblemError
 from gradatim.evaluation.page import printable
 from gradatim.event_loop import run_to_end
@@ -71,6 +72,9 @@ class Lent:
 
     def policy(self, name: str = POLICY) -> Policy:
         return self.run.models.policy(name, self._path(name), self.run.recipe.model(name))
+
+    def reader(self, name: str) -> Reader:
+        return self.run.models.reader(name, self._path(name), self.run.recipe.model(name))
 
     def reward_model(self, name: str, key: str, layout: str = "auto") -> ProcessRewardScorer:
         return self.run.models.reward_model(name, self._path(name), self.run.recipe.model(name), key, layout)

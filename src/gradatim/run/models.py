@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from gradatim.budget import Account
 from gradatim.engine.lending import trainable
 from gradatim.engine.loading import load_merged_model, load_tokenizer, placed
+from gradatim.engine.reader import Reader
 from gradatim.engine.sources import base_of, find_source
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
@@ -100,6 +101,21 @@ class Models:
                 self._note(**{f"{name}_parameters": held.engines[""].tree_model.parameters})
         policy: Policy = held.engines[""]
         return policy
+
+    def reader(self, name: str, path: str, options: ModelOptions) -> Reader:
+        """What reads steps with the model ``name``; it shares the weights and the cache of the policy that runs it.
+
+        Raises:
+            GradatimError: if the model does not run in this process.
+        """
+        policy = self.policy(name, path, options)
+        if not isinstance(policy, TransformersPolicy):
+            raise GradatimError(f"the model {name!r} is run elsewhere, so nothing can be read off it; name a folder")
+        engines = self._held[name, "policy"].engines
+        if "reader" not in engines:
+            engines["reader"] = policy.reader()
+        reader: Reader = engines["reader"]
+        return reader
 
     def reward_model(
         self, name: str, path: str, options: ModelOptions, key: str, layout: str = "auto"

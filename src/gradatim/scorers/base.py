@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
 
 from gradatim.part import NamesModel, name_of, options
 from gradatim.policies.base import Policy
 from gradatim.tree import Node, Tree
 
 if TYPE_CHECKING:
+    from gradatim.engine.reader import Reader
+    from gradatim.scorers.process_reward import ProcessRewardScorer
     from gradatim.tasks.base import Task
 
 ModelName = Annotated[str, NamesModel()]
@@ -52,7 +54,11 @@ class Context(Protocol):
         """The policy that runs a model."""
         ...
 
-    def reward_model(self, name: str, key: str, layout: str = "auto") -> Any:
+    def reader(self, name: str) -> Reader:
+        """What reads steps with a model: log-probabilities, hidden states and heads; one copy with its policy."""
+        ...
+
+    def reward_model(self, name: str, key: str, layout: str = "auto") -> ProcessRewardScorer:
         """The process reward model of a name, as a scorer that writes its scores under ``key``."""
         ...
 

@@ -32,8 +32,7 @@ class ProcessRewardPart(ScorerPart):
     """How it reads a solution; `auto` tells it from the model."""
 
     def open(self, context: Context) -> ProcessRewardScorer:
-        scorer: ProcessRewardScorer = context.reward_model(self.model, self.name, self.layout)
-        return scorer
+        return context.reward_model(self.model, self.name, self.layout)
 
 
 class ProcessRewardScorer:
