@@ -197,10 +197,11 @@ def _scored_share(tree: Tree, n: int, of: int) -> float:
 
 
 def _read_lengths(tree: Tree) -> list[int]:
-    """How long each step is, in tokens, or in bytes where a tree has no tokens."""
+    """How long what is read of each step is, in tokens, or in bytes where a tree has no tokens."""
     if tree.root.step.tokens:
-        return [len(node.step.tokens_with_observation) for node in tree.nodes]
-    return [len(node.step.text_with_observation.encode()) for node in tree.nodes]
+        return [len(node.step.tokens_with_observation if node.children else node.step.tokens) for node in tree.nodes]
+    texts = (node.step.text_with_observation if node.children else node.step.text for node in tree.nodes)
+    return [len(text.encode()) for text in texts]
 
 
 def policy_tokens(tree: Tree) -> int:
