@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from gradatim.engine.reader import Reader
 from gradatim.scorers.layouts import OwnLayout
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.supervision.terms import labelled_step
@@ -17,8 +18,8 @@ from gradatim.text.transcript import own_tokens, tokenized
 from gradatim.training.forward import step_logits
 from gradatim.training.rows import build_row
 from gradatim.tree import Node, Problem, Step, Tree
-from tiny_models import byte_pair_tokenizer, tiny_classifier
-from training_models import random_tree
+from tiny_models import byte_pair_tokenizer, tiny_causal, tiny_classifier
+from training_models import path_log_probabilities, random_tree
 
 SEEDS = range(4)
 
@@ -91,4 +92,18 @@ def test_in_a_trees_text(seed: int) -> None:
     assert trained_on(model, inside) == pytest.approx(expected, abs=1e-5)
     scorer = ProcessRewardScorer(copy.deepcopy(model), layout=OwnLayout(tokenizer))
     assert scores(scorer, tree, seed) == pytest.approx(expected, abs=1e-5)
+    assert tree.budget.total == read_once(inside)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_log_probabilities_of_text_follow_observations(seed: int) -> None:
+    tree, tokenizer = text_tree(seed), byte_pair_tokenizer(["what is it? add two and three so it is five"], size=280)
+    model, inside = tiny_causal("llama", vocabulary=len(tokenizer)), tokenized(tree, tokenizer)
+    with torch.no_grad():
+        expected = [path_log_probabilities(model, node).tolist() for node in inside.nodes[1:]]
+    reader = Reader(model, tokenizer)
+    readings = asyncio.run(reader.read(tree.nodes[1:], log_probabilities=True))
+    for reading, values in zip(readings, expected, strict=True):
+        assert reading is not None
+        assert reading.log_probabilities == pytest.approx(values, abs=1e-5)
     assert tree.budget.total == read_once(inside)

@@ -110,8 +110,10 @@ def test_votes_need_graded_solutions_and_scores_of_zero_or_more(tree: Tree) -> N
     with pytest.raises(GradatimError, match="0 or more"):
         weighted_majority(tree, "s")
     leaf.reward = leaf.answer = None
-    with pytest.raises(GradatimError, match="grade the tree"):
-        majority(tree)
+    assert majority(tree) is None, "it was asked, and has no answer"
+    asyncio.run(IndependentSampling(n=2)(unasked := new_tree(problems(1)[0]), random_policy()))
+    with pytest.raises(GradatimError, match="grade the tree, or give the search the task's answer"):
+        majority(unasked)
 
 
 def test_a_search_votes_by_answers_that_it_asks_for() -> None:
@@ -132,7 +134,10 @@ def test_a_search_votes_by_answers_that_it_asks_for() -> None:
     assert majority(tree) in max(groups, key=lambda group: sum(leaf.multiplicity for leaf in group))
     asked.clear()
     asyncio.run(give_answers(tree, answer))
-    assert len(asked) == sum(leaf.answer is None for leaf in solutions), "what is known is not asked again"
+    assert not asked, "what is known is not asked again"
+    again = Tree.from_json(tree.to_json())
+    asyncio.run(give_answers(again, answer))
+    assert not asked, "nor is it after it was stored"
 
 
 def test_a_vote_needs_answers_and_no_truth() -> None:

@@ -20,6 +20,13 @@ FORMAT_VERSION = 2
 _RIGHT_ABOVE = 0.5
 
 
+class _NotAsked:
+    """Stands for an answer that nobody asked for."""
+
+
+_NOT_ASKED = _NotAsked()
+
+
 class EndReason(StrEnum):
     """Why a step ended."""
 
@@ -125,13 +132,13 @@ class Node:
         correct: whether the solution that ends here is right, as the verifier said; where it did not say it, whether
             the reward is above one half, and ``None`` without a reward.
         answer: what the solution that ends here answers, in the form that equal answers share; ``None`` where it has no
-            answer or its task was not asked yet.
+            answer, or its task was not asked yet (see ``answered``).
         notes: what else is known of it, as JSON values: the verdict's reason under ``"verdict"``, a judge's words, why
             it was dropped.
     """
 
     __slots__ = (
-        "_correct", "_reward", "answer", "children", "counts", "depth", "draws", "id", "key", "multiplicity", "notes",
+        "_answer", "_correct", "_reward", "children", "counts", "depth", "draws", "id", "key", "multiplicity", "notes",
         "parent", "scores", "step", "tree",
     )  # fmt: skip
 
@@ -149,7 +156,7 @@ class Node:
         self.key = key
         self._reward: float | None = None
         self._correct: bool | None = None
-        self.answer: str | None = None
+        self._answer: str | _NotAsked | None = _NOT_ASKED
         self.notes: dict[str, Any] = {}
 
     @property
@@ -167,6 +174,19 @@ class Node:
     @correct.setter
     def correct(self, value: bool | None) -> None:
         self._correct = value
+
+    @property
+    def answer(self) -> str | None:
+        return None if isinstance(self._answer, _NotAsked) else self._answer
+
+    @answer.setter
+    def answer(self, value: str | None) -> None:
+        self._answer = value
+
+    @property
+    def answered(self) -> bool:
+        """Whether ``answer`` was written, be it that there is none."""
+        return self._answer is not _NOT_ASKED
 
     @property
     def is_root(self) -> bool:
@@ -329,7 +349,7 @@ class Tree:
         if same is not None:
             same.multiplicity += 1
             if step.end is EndReason.BOUNDARY and not same.open:
-                same.step, same.reward, same.answer = step, None, None
+                same.step, same.reward, same._answer = step, None, _NOT_ASKED
                 for judged in (same.scores, same.counts, same.notes):
                     judged.clear()
             return same
@@ -427,7 +447,7 @@ def _node_to_json(node: Node) -> dict[str, Any]:
         "draws": (node.draws, 0),
         "reward": (node.reward, None),
         "correct": (node.correct, is_right(node.reward)),
-        "answer": (node.answer, None),
+        "answer": (node._answer, _NOT_ASKED),
         "notes": (node.notes, {}),
     }
     record.update({name: value for name, (value, default) in optional.items() if value != default})
@@ -463,7 +483,7 @@ def _node_from_json(tree: Tree, record: Mapping[str, Any]) -> None:
     node.draws = record.get("draws", 0)
     node.reward = record.get("reward")
     node.correct = record.get("correct")
-    node.answer = record.get("answer")
+    node._answer = record.get("answer", _NOT_ASKED)
     node.notes = dict(record.get("notes", {}))
     tree._append(node)
 

@@ -131,9 +131,9 @@ def _rank(leaf: Node, name: str, aggregate: Aggregate) -> float:
 
 
 async def give_answers(tree: Tree, answer: AnswerOf) -> None:
-    """Write the answer of every finished solution that has none yet, while the event loop goes on."""
+    """Write the answer of every finished solution that was not asked for it yet, while the event loop goes on."""
     for leaf in tree.solutions():
-        if leaf.answer is None:
+        if not leaf.answered:
             leaf.answer = await without_blocking(answer, tree.problem, leaf.text)
 
 
@@ -147,11 +147,10 @@ def by_answer(tree: Tree) -> list[list[Node]]:
 
 
 def _known_answers(tree: Tree) -> list[list[Node]]:
-    groups, solutions = by_answer(tree), tree.solutions()
-    ungraded = not groups and all(leaf.reward is None for leaf in solutions)
-    if solutions and ungraded and tree.problem.answer is not None:  # without a reference nothing has a reward
+    solutions = tree.solutions()
+    if solutions and not any(leaf.answered or leaf.reward is not None for leaf in solutions):
         raise GradatimError(
             f"the solutions of problem {tree.problem.id!r} have no answers yet; grade the tree, or give the search "
             "the task's answer"
         )
-    return groups
+    return by_answer(tree)

@@ -162,7 +162,7 @@ async def _grade(node: Node, task: Task) -> None:
         node.reward = 0.0
         return
     problem, text = node.tree.problem, node.text
-    if node.answer is None:
+    if not node.answered:
         node.answer = await without_blocking(task.answer, problem, text)
     verdict = await task.verify(problem, text)
     node.reward, node.correct = verdict.reward, verdict.correct
