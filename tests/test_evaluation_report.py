@@ -54,6 +54,15 @@ def test_few_problems_are_counted() -> None:
     assert re.search(r"\| greedy \| 25\.0 \(\d+\.\d to \d+\.\d\) \|", whole)
 
 
+def test_every_account_has_its_tokens() -> None:
+    spending = {**SPENDING, "judge": Cost(read=30.0, written=0.5, parameters=7)}
+    made = Report("A run", search=[method_result("beam search", "judge", [1.0] * 20, [spending] * 20)])
+    page = made.to_markdown()
+    assert re.search(r"\| policy tokens +\| scorer tokens +\| judge tokens", page)
+    assert re.search(r"\| 20 +\| 0 +\| 30 +\|", page)
+    assert "FLOPs" not in page, "the size of the policy is unknown"
+
+
 @pytest.mark.parametrize("problems", [8, 40])
 def test_a_policy_that_training_left_as_it_was_has_no_difference(problems: int) -> None:
     value = {**report(problems, 3).to_json(), "unchanged": ["trained"]}

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from gradatim.budget import Account
 from gradatim.policies import TransformersPolicy
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.rollouts import RolloutScorer
@@ -40,9 +41,13 @@ def test_a_prover_spends_the_trees_budget() -> None:
     tree = grown(random_policy())
     spent = tree.budget.total
     tree.budget.limit = spent + 40
-    scorer = RolloutScorer(random_policy(), TASK, rollouts=50, name="prover", apart=True)
+    account = Account("prover", 70)
+    scorer = RolloutScorer(random_policy(), TASK, rollouts=50, name="prover", account=account, apart=True)
     asyncio.run(scorer.score(tree.nodes))
-    assert spent < tree.budget.total <= spent + 40
+    assert scorer.account == account
+    assert 0 < tree.budget.total - spent <= 40
+    assert tree.budget.accounts["prover"].tokens == tree.budget.total - spent
+    assert tree.budget.accounts["prover"].parameters == 70
 
 
 @pytest.mark.parametrize("same_tokenizer", [True, False])

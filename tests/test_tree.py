@@ -234,7 +234,7 @@ def test_the_golden_tree_is_written_as_ever_and_read_back() -> None:
     assert as_lists(Tree.from_json(json.loads(golden))) == as_lists(golden_tree())
 
 
-@pytest.mark.parametrize("value", [None, [], "tree", 3, {}, {"format": 2}, {"format": 1}, {"format": 1, "problem": {}}])
+@pytest.mark.parametrize("value", [None, [], "tree", 3, {}, {"format": 1}, {"format": 2}, {"format": 2, "problem": {}}])
 def test_what_is_no_tree_is_refused(value: Any) -> None:
     with pytest.raises(GradatimError, match=r"gradatim tree|this tree has format"):
         Tree.from_json(value)

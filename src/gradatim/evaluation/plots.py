@@ -36,7 +36,7 @@ def accuracy_against_tokens(
     Raises:
         GradatimError: if the file cannot be written.
     """
-    figure, axes = _figure(title, "tokens per problem, policy and scorer (log scale)", "accuracy")
+    figure, axes = _figure(title, "tokens per problem, of all models (log scale)", "accuracy")
     drawn = list(curves([result for result in results if result.tokens > 0]).items())
     methods = [method for (method, _), _ in drawn]
     labels: list[tuple[str, str, float, float]] = []

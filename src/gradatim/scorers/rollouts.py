@@ -53,7 +53,7 @@ class RolloutScorer:
         rollouts: solutions behind each score, those already in the tree included.
         name: the key in ``node.scores`` and ``node.counts``.
         sampling: how rollouts are sampled; the policy's own way by default.
-        account: what is charged for the rollouts.
+        account: what is charged for the rollouts; by default the policy's own.
         apart: the policy is another one than that which grew the tree, a prover (Setlur et al., "Rewarding Progress",
             2024, arXiv:2410.08146): its solutions lie in a tree of their own, and only its values come back.
     """
@@ -76,8 +76,13 @@ class RolloutScorer:
         self.rollouts = rollouts
         self.name = name
         self.sampling = sampling
-        self.account = account
+        self._account = account
         self._apart = Apart(policy) if apart else None
+
+    @property
+    def account(self) -> Account:
+        """What is charged for the rollouts."""
+        return self._account or self.policy.account
 
     async def score(self, nodes: Sequence[Node]) -> None:
         """Score every node of ``nodes`` that has no score yet; see :class:`gradatim.scorers.base.Scorer`."""
@@ -112,7 +117,7 @@ class RolloutScorer:
         ends."""
         missing = {node: max(0, self.rollouts - len(known)) for node, known in solutions.items() if node.open}
         sampled = self.policy.extend(
-            list(missing), list(missing.values()), steps=None, sampling=self.sampling, account=self.account
+            list(missing), list(missing.values()), steps=None, sampling=self.sampling, account=self._account
         )
         leaves = deque(await sampled)
         for node, count in missing.items():
