@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 import fake_vllm
-from gradatim import Budget, GradatimError, Problem, Tree
+from gradatim import Account, Budget, GradatimError, Problem, Tree
 from gradatim.policies.base import Policy, Sampling
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.policies.vllm import VllmPolicy
@@ -144,7 +144,9 @@ def test_no_more_is_spent_than_the_budget_has(limit: int) -> None:
 
 
 def test_the_model_is_loaded_with_what_the_policy_needs() -> None:
-    policy = VllmPolicy.from_pretrained("shipped:countdown", sampling=GREEDY, dtype="float32")
+    account = Account("prover")
+    policy = VllmPolicy.from_pretrained("shipped:countdown", sampling=GREEDY, dtype="float32", account=account)
+    assert policy.account is account
     assert policy.llm.options == {"enable_prefix_caching": True, "logprobs_mode": "raw_logprobs", "dtype": "float32"}
     assert isinstance(policy, Policy)
     tree = Tree(Countdown().problems("test", 1)[0])

@@ -177,6 +177,7 @@ class VllmPolicy:
         *,
         sampling: Sampling | None = None,
         chat: ChatFormat | None = None,
+        account: Account = POLICY,
         **engine: Any,
     ) -> VllmPolicy:
         """Load a model and its tokenizer from a hub id, a local folder or ``shipped:NAME``.
@@ -193,7 +194,7 @@ class VllmPolicy:
             llm = vllm.LLM(model=name, enable_prefix_caching=True, logprobs_mode="raw_logprobs", **engine)
         except (OSError, RuntimeError, TypeError, ValueError) as error:
             raise GradatimError(f"vLLM cannot load the model {name!r}: {_first_line(error)}") from error
-        return cls(llm, tokenizer, sampling=sampling, chat=chat)
+        return cls(llm, tokenizer, sampling=sampling, chat=chat, account=account)
 
     def release(self, tree: Tree) -> None:
         """Forget what is kept of a tree that is done; vLLM drops its keys and values when it needs the memory."""
