@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import statistics
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from gradatim import Tree
 from gradatim.models import resolve_model
@@ -15,6 +20,7 @@ from gradatim.recipes import PretrainRecipe, load_recipe
 from gradatim.tasks.countdown import Countdown
 from gradatim.tasks.word_problems import WordProblems
 from gradatim.training.from_scratch import ModelSize, PretrainingSettings, SolutionDataset, collate, pretrain
+from gradatim.training.similar_lengths import SimilarLengthSampler
 
 SIZE = ModelSize(hidden=16, layers=1, heads=2, feed_forward=32)
 SETTINGS = PretrainingSettings(demonstrations=64, epochs=2, batch_size=8)
@@ -33,6 +39,37 @@ def test_a_policy_from_scratch_learns_and_can_be_used(task: Countdown | WordProb
     assert asyncio.run(policy.extend([tree.root], 2))
     again = pretrain(task, tokenizer, SIZE, SETTINGS, tmp_path)  # finished: nothing is trained again
     assert [entry["loss"] for entry in again["loss"]] == losses
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.25])
+def test_initial_weights_are_spread_as_the_size_says(spread: float, tmp_path: Path) -> None:
+    task = Countdown(numbers=3)
+    size = ModelSize(hidden=64, layers=1, heads=2, feed_forward=64, initializer_range=spread)
+    pretrain(task, task.tokenizer(), size, PretrainingSettings(8, batch_size=8, learning_rate=1e-9), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for name in ("model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight"):
+        assert float(weights[name].float().std()) == pytest.approx(spread, rel=0.1)
+    assert json.loads((tmp_path / "config.json").read_text())["initializer_range"] == spread
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=300), st.integers(1, 9), st.integers(0, 3))
+def test_batches_of_similar_length_hold_every_row_once(lengths: list[int], batch_size: int, epoch: int) -> None:
+    sampler, again = (SimilarLengthSampler(lengths, batch_size) for _ in range(2))
+    again.set_epoch(epoch)
+    orders = [list(sampler) for _ in range(epoch + 1)]
+    assert len(sampler) == len(lengths)
+    assert all(sorted(order) == list(range(len(lengths))) for order in orders)
+    assert list(again) == orders[epoch]  # training that goes on meets what it would have met
+
+
+def test_batches_of_similar_length_are_hardly_padded_and_not_in_order_of_length() -> None:
+    generator = random.Random(0)
+    lengths = [generator.randint(20, 180) for _ in range(1600)]
+    order = list(SimilarLengthSampler(lengths, 16))
+    longest = [max(lengths[row] for row in order[at : at + 16]) for at in range(0, 1600, 16)]
+    assert 16 * sum(longest) < 1.1 * sum(lengths)
+    assert abs(statistics.correlation(longest[1:], longest[:-1])) < 0.4
 
 
 def test_only_the_solution_is_learned_and_padding_is_not() -> None:

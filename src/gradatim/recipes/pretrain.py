@@ -24,6 +24,8 @@ class ModelShape(Section):
     """Width of a layer's feed-forward part."""
     positions: PositiveInt = 256
     """Tokens that the model reads at most."""
+    initializer_range: PositiveFloat = 0.02
+    """Standard deviation of the initial weights; 1/sqrt(width) suits narrow models."""
 
 
 class PretrainingOptions(Section):

@@ -19,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase,
 from gradatim.store.files import write_json
 from gradatim.training.checkpoints import CheckpointTrainer, last_checkpoint
 from gradatim.training.saving import save_model
+from gradatim.training.similar_lengths import SimilarLengthSampler
 from gradatim.tree import Problem
 
 
@@ -39,13 +40,19 @@ class DemonstratedTask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """The shape of a small Llama; input and output embeddings are tied."""
+    """The shape of a small Llama; input and output embeddings are tied.
+
+    Attributes:
+        initializer_range: standard deviation of the initial weights. The default is what transformers takes, made for
+            widths of many hundreds; 1/sqrt(width) is the larger start that keeps a narrow model's activations alive.
+    """
 
     hidden: int = 192
     layers: int = 4
     heads: int = 6
     feed_forward: int = 512
     positions: int = 256
+    initializer_range: float = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,11 @@ class SolutionDataset(Dataset[dict[str, list[int]]]):
             for prompt, solution in zip(prompt_ids, solution_ids, strict=True)
         ]
 
+    @property
+    def lengths(self) -> list[int]:
+        """The tokens of each row."""
+        return [len(prompt) + len(solution) for prompt, solution in self.rows]
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -95,6 +107,12 @@ def collate(rows: Sequence[dict[str, list[int]]], pad_token_id: int) -> dict[str
         return torch.tensor([row[key] + [fill] * (width - len(row[key])) for row in rows])
 
     return {"input_ids": padded("input_ids", pad_token_id), "labels": padded("labels", -100)}
+
+
+class _Pretrainer(CheckpointTrainer):
+    def _get_train_sampler(self, train_dataset: Any = None) -> SimilarLengthSampler:
+        assert isinstance(self.train_dataset, SolutionDataset)
+        return SimilarLengthSampler(self.train_dataset.lengths, self.args.per_device_train_batch_size)
 
 
 def pretrain(
@@ -118,6 +136,7 @@ def pretrain(
             num_attention_heads=size.heads,
             num_key_value_heads=size.heads,
             max_position_embeddings=size.positions,
+            initializer_range=size.initializer_range,
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
@@ -148,7 +167,7 @@ def pretrain(
         use_cpu=not torch.cuda.is_available(),
         bf16=True,
     )
-    trainer = CheckpointTrainer(
+    trainer = _Pretrainer(
         model=model,
         args=arguments,
         train_dataset=dataset,
