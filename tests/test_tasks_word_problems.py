@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 
 from gradatim import GradatimError, Problem
 from gradatim.part import make
+from gradatim.tasks import word_problems
 from gradatim.tasks.base import Task
+from gradatim.tasks.quantities import generation
 from gradatim.tasks.quantities.generation import draw_graph
-from gradatim.tasks.quantities.graph import OPERATORS, Definition, DependencyGraph, Quantity, calculate
+from gradatim.tasks.quantities.graph import OPERATORS, Definition, DependencyGraph, Operand, Quantity, calculate
 from gradatim.tasks.quantities.language import SENTENCES, read_problem, write_problem
 from gradatim.tasks.quantities.oracle import StepKind
 from gradatim.tasks.quantities.steps import Answer, Derivation, Term, read_step, right_step
 from gradatim.tasks.quantities.tokenizer import make_word_problem_tokenizer
 from gradatim.tasks.truth import Reachability, StepTruth, state_truth
-from gradatim.tasks.word_problems import WordProblems, make_problem
+from gradatim.tasks.word_problems import WordProblems, make_problem, split_of
 
 TASK = WordProblems(operations=(2, 5), distractors=(0, 3))
 SPLITS = ("train", "validation", "test")
@@ -208,7 +210,7 @@ def test_problems_are_reproducible_and_a_prefix_of_more(split: str) -> None:
     assert few != WordProblems(operations=(2, 5), distractors=(0, 3), seed=1).problems(split, 5)
 
 
-def test_splits_share_no_structure() -> None:
+def test_splits_share_no_structure_of_two_and_more_operations() -> None:
     structures = [{problem.data["structure"] for problem in TASK.problems(split, 120)} for split in SPLITS]
     for one, other in itertools.combinations(structures, 2):
         assert not one & other
@@ -217,19 +219,68 @@ def test_splits_share_no_structure() -> None:
         assert not {problem.data["structure"] for problem in other_task.problems("train", 100)} & structures[2]
 
 
+def needed_numbers(problem: Problem) -> tuple[Quantity, str, frozenset[tuple[Operand, int]]]:
+    """The names and numbers of a problem of one operation, the two sides of ``+`` and ``*`` in no order."""
+    graph = read_problem(problem.prompt)
+    definition = graph.derived[graph.asked]
+    sides = [(side, graph.values.get(side, side)) for side in (definition.left, definition.right)]  # type: ignore[call-overload]
+    return graph.asked, definition.operator, frozenset(sides)
+
+
+def test_problems_of_one_operation_share_structures_and_never_numbers_and_names() -> None:
+    tasks = [WordProblems(operations=(1, 1), largest_given=3, seed=seed) for seed in range(3)]
+    problems = [[problem for task in tasks for problem in task.problems(split, 150)] for split in SPLITS]
+    for one, other in itertools.combinations(problems, 2):
+        assert {problem.data["structure"] for problem in one} == {problem.data["structure"] for problem in other}
+        assert not {needed_numbers(problem) for problem in one} & {needed_numbers(problem) for problem in other}
+
+
+@settings(max_examples=60, deadline=None)
+@given(demonstrations, seeds)
+def test_content_sees_names_and_numbers_and_not_words(demonstration: tuple[Problem, str], seed: int) -> None:
+    generator = random.Random(seed)
+    graph = read_problem(demonstration[0].prompt)
+    turned = {
+        quantity: Definition(each.operator, each.right, each.left)
+        if isinstance(each.right, Quantity) and each.operator != "-" and generator.random() < 0.5
+        else each
+        for quantity, each in graph.derived.items()
+    }
+    same = DependencyGraph({**graph.given, Quantity("Zoe", "drums"): 5}, turned, graph.asked)
+    assert read_problem(write_problem(same, generator)).content == graph.content
+    assert renamed(graph, generator).content != graph.content
+    given = generator.choice(sorted(graph.needed & graph.given.keys()))
+    larger = changed({**graph.given, given: graph.given[given] + 1}, dict(graph.derived), graph.asked)
+    assert larger.content != graph.content
+
+
+@pytest.mark.parametrize("operations", [1, 2, 3, 4])
+def test_every_split_has_its_share_of_every_number_of_operations(operations: int) -> None:
+    """One in ten problems is for testing and one for validating, and no structure is most of what a split has."""
+    generator = random.Random(0)
+    graphs = [draw_graph(generator, WordProblems(), operations) for _ in range(2000)]
+    for split, share in {"test": 0.1, "validation": 0.1, "train": 0.8}.items():
+        drawn = [graph.structure for graph in graphs if split_of(graph) == split]
+        assert len(drawn) == pytest.approx(2000 * share, rel=0.25)
+        assert len(set(drawn)) >= min(6, operations * 4)
+        assert max(drawn.count(structure) for structure in set(drawn)) < 0.45 * len(drawn)
+        assert {operator for structure in drawn for operator in structure if operator in OPERATORS} == set(OPERATORS)
+
+
 def test_operations_are_drawn_evenly() -> None:
+    task = WordProblems(operations=(1, 4))
     for split in SPLITS:
-        drawn = [problem.data["operations"] for problem in TASK.problems(split, 120)]
-        assert all(15 <= drawn.count(operations) <= 45 for operations in (2, 3, 4, 5))
+        drawn = [problem.data["operations"] for problem in task.problems(split, 120)]
+        assert all(15 <= drawn.count(operations) <= 45 for operations in (1, 2, 3, 4))
 
 
-def test_a_level_without_structures_is_left_out() -> None:
-    """None of the six structures of one operation falls to the validation split."""
-    task = WordProblems(operations=(1, 2))
-    assert {problem.data["operations"] for problem in task.problems("validation", 30)} == {2}
-    assert {problem.data["operations"] for problem in task.problems("train", 30)} == {1, 2}
-    with pytest.raises(GradatimError, match="only 0 different word problems"):
-        WordProblems(operations=(1, 1)).problems("validation", 1)
+def test_a_split_that_has_no_further_problem_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_problems, "_DRAWS", 100)
+    monkeypatch.setattr(generation, "OWNERS", ("Ann", "Ben"))
+    monkeypatch.setattr(generation, "THINGS", ("apples", "books"))
+    task = WordProblems(operations=(1, 1), distractors=(0, 0), largest_given=2, largest_result=4)
+    with pytest.raises(GradatimError, match="different word problems of this difficulty turned up for 'validation'"):
+        task.problems("validation", 1000)
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,24 @@ class DependencyGraph:
         choices = itertools.product((False, True), repeat=len(symmetric))
         return min(self._written({q for q, turn in zip(symmetric, turns, strict=True) if turn}) for turns in choices)
 
+    @cached_property
+    def content(self) -> str:
+        """What the question depends on, names and numbers included; words, order and distractors not.
+
+        Two problems have the same content exactly if the needed part of one defines the same quantities by the same
+        numbers and operations as that of the other, where ``a + b`` and ``b + a`` are the same.
+        """
+
+        def write(definition: Definition) -> str:
+            operands = [str(definition.left), str(definition.right)]
+            return f" {definition.operator} ".join(operands if definition.operator == "-" else sorted(operands))
+
+        lines = [
+            f"{quantity} = {write(self.derived[quantity]) if quantity in self.derived else self.given[quantity]}"
+            for quantity in sorted(self.needed)
+        ]
+        return "\n".join([*lines, str(self.asked)])
+
     def _written(self, turned: set[Quantity]) -> str:
         """The structure where the operands of ``turned`` quantities change places."""
         numbers: dict[Quantity, int] = {}
