@@ -21,6 +21,7 @@ SMALL = (
     "evaluation.samples=8",
     "evaluation.search=[{name: beam, width: 2, branch: 2}]",
     "search.simulations=6",
+    "learn.0.training={learning_rate: 1.0e-3, epochs: 3, tokens_per_batch: 256}",
 )
 
 
