@@ -35,8 +35,7 @@ def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("a token was written")
 
-    monkeypatch.setattr(TransformersPolicy, "expand", refuse)
-    monkeypatch.setattr(TransformersPolicy, "rollout", refuse)
+    monkeypatch.setattr(TransformersPolicy, "extend", refuse)
 
 
 @pytest.fixture
@@ -199,17 +198,9 @@ def test_check_says_what_is_wrong(tmp_path: Path) -> None:
     cut = CliRunner().invoke(app, ["check", str(recipe), "--set", "policy.sampling.max_steps=1"])
     assert cut.exit_code == 1
     assert "every solution was cut off: raise policy.sampling.max_step_tokens" in cut.output
-    taught = CliRunner().invoke(
-        app,
-        [
-            "check",
-            str(recipe),
-            "--set",
-            "policy.sampling.max_steps=1",
-            "--set",
-            "learn.0={objective: sft, demonstrations: 2}",
-        ],
-    )
+    (tmp_path / "taught").mkdir()
+    teaching = write_small_recipe(tmp_path / "taught", demonstrations={"demonstrations": 2})
+    taught = CliRunner().invoke(app, ["check", str(teaching), "--set", "policy.sampling.max_steps=1"])
     assert taught.exit_code == 0, "it is not this policy that is searched"
     assert "is fine-tuned first" in " ".join(taught.output.split())
     missing = CliRunner().invoke(app, ["check", str(recipe), "--policy", "./nowhere"])
