@@ -25,6 +25,7 @@ from benchmarks.measure import (
 )
 from gradatim.policies.base import Sampling
 from gradatim.policies.transformers import TransformersPolicy
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.tree import Node, Problem, Step, Tree
 
 PREFIX, BRANCHES, NEW = 256, 32, 32
@@ -91,7 +92,9 @@ def run(quick: bool = False) -> list[dict[str, object]]:
 async def _expand(policy: TransformersPolicy, prefix: Sequence[int]) -> list[Node]:
     """Branches of a fresh tree's root, sampled."""
     tree = Tree(Problem("bench", ""), prompt_tokens=prefix)
-    await policy.extend([tree.root], BRANCHES, sampling=Sampling(max_step_tokens=NEW, step_end=("never",)))
+    await policy.extend(
+        [tree.root], BRANCHES, sampling=Sampling(max_step_tokens=NEW, boundary=Delimiter(at=("never",)))
+    )
     children = tree.root.children
     policy.release(tree)
     return children
@@ -124,7 +127,7 @@ def _assert_same_greedy_tokens(policy: TransformersPolicy, model: Any, batching_
     prompts = [[*prefix, head] for head in range(100, 100 + BRANCHES)]
     tree = Tree(Problem("bench", ""), prompt_tokens=prefix)
     heads = [tree.add(tree.root, Step((prompt[-1],), "")) for prompt in prompts]
-    sampling = Sampling(temperature=0, max_step_tokens=NEW, step_end=("never",))
+    sampling = Sampling(temperature=0, max_step_tokens=NEW, boundary=Delimiter(at=("never",)))
     ours = [list(child.step.tokens) for child in asyncio.run(policy.extend(heads, sampling=sampling))]
     for theirs in (
         _generate(model, prompts, do_sample=False),

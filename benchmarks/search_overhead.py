@@ -19,6 +19,7 @@ from benchmarks.measure import (
 from gradatim.policies.base import Sampling
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.search.many import search_many
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.tree import Problem, Tree
 
 IN_FLIGHT = 64
@@ -60,7 +61,7 @@ def _share(size: str, problems: int) -> tuple[float, float]:
     policy = TransformersPolicy(
         random_model(AutoModelForCausalLM, config),
         word_tokenizer(config.vocab_size),
-        sampling=Sampling(max_step_tokens=STEP, step_end=STEP_END),
+        sampling=Sampling(max_step_tokens=STEP, boundary=Delimiter(at=STEP_END)),
     )
     asyncio.run(_search(policy, seed=0, problems=4))  # warms up
     before, started = policy.statistics.seconds, time.perf_counter()

@@ -62,7 +62,7 @@ def judge_models(task: Gsm8k, lines: Iterable[str]) -> dict[str, ModelRecord]:
 
 def judge(model: ModelRecord, task: Gsm8k, problem: Problem, solution: str, recorded: bool) -> None:
     verdict = task.check(problem, solution)
-    steps = task.split_steps(solution)
+    steps = task.boundary.split(solution)
     place = task.first_wrong_calculation(steps)
     model.recorded.append(recorded)
     model.judged.append(verdict.correct is True)
@@ -96,7 +96,7 @@ def reference_section(data: Path) -> list[str]:
     for name, splits in {"train": ("train", "validation"), "test": ("test",)}.items():
         problems = [problem for split in splits for problem in task.problems(split)]
         findings: Counter[Finding] = Counter()
-        steps = [step for problem in problems for step in task.split_steps(problem.data["solution"])]
+        steps = [step for problem in problems for step in task.boundary.split(problem.data["solution"])]
         for step in steps:
             for annotation in check_annotations(step):
                 findings[annotation.finding] += 1

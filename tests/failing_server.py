@@ -160,8 +160,9 @@ class Handler(BaseHTTPRequestHandler):
                 text, count = text + tokens[count], count + 1
             if end in text:
                 finish, matched = "stop", end
-                tokens = tokens[:count]
-                tokens[-1] = tokens[-1][: len(tokens[-1]) - len(text) + text.index(end)]
+                kept = text.index(end)
+                places = [sum(map(len, tokens[:place])) for place in range(count)]
+                tokens = [token[: max(0, kept - at)] for token, at in zip(tokens, places, strict=False)]
         return {
             "index": index,
             "texts": tokens,

@@ -18,6 +18,7 @@ from gradatim.errors import GradatimError
 from gradatim.policies.base import Policy, Sampling
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.search import IndependentSampling, search_many
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.tree import EndReason, Problem, Step, Tree
 from test_policies_exact import SHORT, assert_exact, make_policy, make_tree, structure, work
 from tiny_models import BOUNDARY, END, byte_pair_tokenizer, prompt, tiny_causal, word_tokenizer
@@ -74,7 +75,7 @@ def test_a_budget_that_ends_inside_a_step_cuts_it_off() -> None:
     policy = make_policy()
     policy.encode(tree)
     tree.budget.limit = len(tree.root.step.tokens) + 3
-    never = Sampling(temperature=0, step_end=("never",), max_step_tokens=50)
+    never = Sampling(temperature=0, boundary=Delimiter(at=("never",)), max_step_tokens=50)
     (child,) = asyncio.run(policy.extend([tree.root], sampling=never))
     assert len(child.step.tokens) == 3
     assert child.step.end is EndReason.BUDGET
@@ -110,7 +111,7 @@ def test_steps_written_by_another_are_charged_as_read() -> None:
 
 @pytest.mark.parametrize("ends", [("\n",), ("\n", " 1"), (" 12", "\n")])
 def test_steps_end_at_the_first_boundary(ends: tuple[str, ...]) -> None:
-    policy = make_policy(sampling=Sampling(step_end=ends, max_step_tokens=12, max_steps=4))
+    policy = make_policy(sampling=Sampling(boundary=Delimiter(at=ends), max_step_tokens=12, max_steps=4))
     trees = [make_tree(number) for number in range(3)]
 
     async def together() -> None:
@@ -121,8 +122,9 @@ def test_steps_end_at_the_first_boundary(ends: tuple[str, ...]) -> None:
     for tree in trees:
         for node in tree.nodes[1:]:
             step, depth = node.step, node.depth
-            words = [policy.tokenizer.decode([token]) for token in step.tokens]
-            holds = [any(end in word for end in ends) for word in words]
+            words = [policy.tokenizer.decode([token], skip_special_tokens=True) for token in step.tokens]
+            blank = next((place for place, word in enumerate(words) if word.strip()), len(words))
+            holds = [any(end in word for end in ends) and place >= blank for place, word in enumerate(words)]
             reasons.add(step.end)
             assert not any(holds[:-1])
             assert END not in step.tokens[:-1]
@@ -142,7 +144,7 @@ def test_steps_end_at_the_first_boundary(ends: tuple[str, ...]) -> None:
 
 
 def test_a_boundary_of_several_tokens_is_noticed() -> None:
-    policy = make_policy(sampling=Sampling(step_end=("1 2",), max_step_tokens=40))
+    policy = make_policy(sampling=Sampling(boundary=Delimiter(at=("1 2",)), max_step_tokens=40))
     tree = make_tree()
     children = list(dict.fromkeys(asyncio.run(policy.extend([tree.root], 60))))
     ended = [child for child in children if child.open]
@@ -213,7 +215,7 @@ def test_prompts_that_cannot_be_read(text: str, complaint: str) -> None:
 def test_text_is_that_of_the_tokens_and_never_tokenized_again(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = byte_pair_tokenizer(TEXTS)
     policy = TransformersPolicy(tiny_causal(vocabulary=len(tokenizer)), tokenizer)
-    ends = Sampling(step_end=("\n", "e", "s", "4"), max_step_tokens=30, max_steps=6)
+    ends = Sampling(boundary=Delimiter(at=("\n", "e", "s", "4")), max_step_tokens=30, max_steps=6)
     trees = [Tree(Problem(text, text), seed=seed) for seed, text in enumerate(sorted(set(TEXTS)))]
     for tree in trees:
         policy.encode(tree)
@@ -242,7 +244,7 @@ def test_a_character_of_several_tokens_can_end_a_step() -> None:
     policy = TransformersPolicy(tiny_causal(vocabulary=len(tokenizer)), tokenizer)
     _force(policy, [*tokens, tokens[0]])
     tree = Tree(Problem("a", "plain"))
-    (child,) = asyncio.run(policy.extend([tree.root], sampling=Sampling(temperature=0, step_end=("語",))))
+    (child,) = asyncio.run(policy.extend([tree.root], sampling=Sampling(temperature=0, boundary=Delimiter(at=("語",)))))
     assert child.step.text == "a語"
     assert child.step.tokens == tuple(tokens[:4])
 

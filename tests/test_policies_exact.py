@@ -11,10 +11,11 @@ import torch
 
 from gradatim.policies.base import Sampling
 from gradatim.policies.transformers import TransformersPolicy
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from tiny_models import BOUNDARY, FAMILIES, prompt, tiny_causal, word_tokenizer
 
-SHORT = Sampling(max_step_tokens=8, max_steps=5, step_end=("\n", " 1"))  # 11 of 40 tokens end a step
+SHORT = Sampling(max_step_tokens=8, max_steps=5, boundary=Delimiter(at=("\n", " 1")))  # 11 of 40 tokens end a step
 
 
 def make_policy(family: str = "llama", device: str = "cpu", **options: Any) -> TransformersPolicy:
@@ -185,7 +186,8 @@ def test_observations_condition_what_follows() -> None:
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "mistral"])
 def test_greedy_equals_generate(family: str) -> None:
-    policy = make_policy(family, sampling=Sampling(temperature=0, max_step_tokens=30, step_end=("never",)))
+    never = Sampling(temperature=0, max_step_tokens=30, boundary=Delimiter(at=("never",)))
+    policy = make_policy(family, sampling=never)
     trees = [make_tree(number) for number in range(6)]
 
     async def all_greedy() -> list[Node]:

@@ -91,7 +91,7 @@ def test_a_models_numbers_for_each_node_are_calls_for_each_node(
 @pytest.mark.parametrize("k", [1, 2])
 def test_a_model_goes_on_from_several_steps_as_if_it_had_not_stopped(k: int) -> None:
     """At temperature 0, where draws have no numbers of their own; what was computed before is there."""
-    greedy = Sampling(temperature=0, max_step_tokens=8, max_steps=6, step_end=SHORT.step_end)
+    greedy = Sampling(temperature=0, max_step_tokens=8, max_steps=6, boundary=SHORT.boundary)
     policy = make_policy(sampling=greedy)
     for number in range(4):
         at_once, in_parts = make_tree(number), make_tree(number)

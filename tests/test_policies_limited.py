@@ -21,6 +21,7 @@ from gradatim.policies.vllm import VllmPolicy
 from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.search import Beam, Grow, IndependentSampling, Mcts, search_many
 from gradatim.tasks.base import Verdict
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.text.solution_end import NextProblem, SolutionEnd
 from gradatim.tree import EndReason, Node, Problem, Tree
 from test_policies_exact import SHORT, make_policy, make_tree, structure
@@ -39,8 +40,8 @@ def _turned(problem: Problem, text: str) -> NextProblem | None:
 RULES = SolutionEnd(line=_nine, next_problem=_turned, stop=("\n 2",))
 SAMPLINGS = {
     "plain": SHORT,
-    "rules": Sampling(max_step_tokens=8, max_steps=5, step_end=("\n", " 1"), solution_end=RULES),
-    "greedy": Sampling(temperature=0, max_step_tokens=8, max_steps=5, step_end=("\n", " 1")),
+    "rules": Sampling(max_step_tokens=8, max_steps=5, boundary=Delimiter(at=("\n", " 1")), solution_end=RULES),
+    "greedy": Sampling(temperature=0, max_step_tokens=8, max_steps=5, boundary=Delimiter(at=("\n", " 1"))),
 }
 
 
@@ -59,7 +60,6 @@ class EvenTask:
     """Rewards solutions of an even number of words."""
 
     name = "even"
-    step_end = ("\n",)
 
     def answer(self, problem: Problem, text: str) -> str:
         return str(len(text.split()) % 2 == 0)
@@ -69,9 +69,6 @@ class EvenTask:
 
     def problems(self, split: str, count: int | None = None) -> list[Problem]:
         return []
-
-    def split_steps(self, text: str) -> list[str]:
-        return [text]
 
 
 Search = Callable[[Policy, Tree], Awaitable[object]]
@@ -180,7 +177,7 @@ def test_draws_that_are_all_alike_are_written_and_charged_once(
     name: str, steps: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "vllm", fake_vllm)
-    greedy = Sampling(temperature=0, max_step_tokens=8, max_steps=5, step_end=("\n", " 1"))
+    greedy = Sampling(temperature=0, max_step_tokens=8, max_steps=5, boundary=Delimiter(at=("\n", " 1")))
     trees = [Tree(make_tree().problem) for _ in range(2)]
     for tree, n in zip(trees, (1, 5), strict=True):
         policy = POLICIES[name]()

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Sampling
 from gradatim.policies.transformers import TransformersPolicy
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.text.prompts import ChatFormat
 from gradatim.tree import Node, Problem, Tree
 from tiny_models import CONFIGS, byte_pair_tokenizer, prompt, tiny_causal, word_tokenizer
@@ -62,7 +63,9 @@ def test_a_conversation_is_continued_token_by_token(tmp_path: Path) -> None:
     chat = ChatFormat("Be brief.", (("What is 1 + 1?", "It is 2."),))
     problem = Problem("p", "Question: What is 2 + 2?\nAnswer:", data={"question": "What is 2 + 2?"})
     policy = TransformersPolicy.from_pretrained(tmp_path, chat=chat)
-    leaf = rollout(policy, Sampling(temperature=0.0, max_step_tokens=12, max_steps=4, step_end=("e", "\n")), problem)
+    leaf = rollout(
+        policy, Sampling(temperature=0.0, max_step_tokens=12, max_steps=4, boundary=Delimiter(at=("e", "\n"))), problem
+    )
 
     conversation = [
         {"role": "system", "content": "Be brief."},

@@ -23,6 +23,7 @@ from gradatim.policies.base import Sampling
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.supervision import path_term
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.training import train
 from gradatim.training.self_check import check_training
 from gradatim.training.settings import TrainingSettings
@@ -174,7 +175,9 @@ def test_long_rotary_frequencies_end_paths_at_the_original_length() -> None:
         pytest.warns(UserWarning, match="are left out"),
     ):
         train(model, Sft(), [path_term(node) for node in tree.nodes[1:]], SETTINGS)
-    policy = TransformersPolicy(model, word_tokenizer(64), sampling=Sampling(max_step_tokens=50, step_end=("never",)))
+    policy = TransformersPolicy(
+        model, word_tokenizer(64), sampling=Sampling(max_step_tokens=50, boundary=Delimiter(at=("never",)))
+    )
     node = asyncio.run(policy.extend([Tree(Problem("p", prompt(*range(5, 25)))).root], steps=None))[0]
     assert len(node.tokens) <= 24
 

@@ -26,6 +26,7 @@ from gradatim.policies.server import ServerPolicy, client, is_server_url
 from gradatim.policies.server.division import Division, Piece
 from gradatim.policies.server.failures import explanation
 from gradatim.policies.server.waiting import LONGEST_WAIT, backoff_seconds, retry_after_seconds
+from gradatim.text.boundaries.delimiter import LINES, Delimiter
 from gradatim.text.prompts import ChatFormat
 from gradatim.tree import EndReason, Node, Step
 
@@ -108,7 +109,7 @@ def test_however_an_answer_is_cut_into_pieces_its_steps_are_the_same(data: st.Da
     ends = data.draw(st.sampled_from([("\n",), ("\n\n", "|"), ("a\n", "b")]))
     room = data.draw(st.integers(1, 8))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
-    division = Division(ends, 1000, room, EndReason.LENGTH)
+    division = Division(Delimiter(at=ends), 1000, room, EndReason.LENGTH)
     for start, stop in zip([0, *cuts], [*cuts, len(text)], strict=True):
         division.add(Piece(text[start:stop], stop - start, tuple([-1.0] * (stop - start))))
     division.finish(EndReason.END_OF_TEXT)
@@ -116,7 +117,8 @@ def test_however_an_answer_is_cut_into_pieces_its_steps_are_the_same(data: st.Da
     expected: list[tuple[str, EndReason]] = []
     rest = text
     while len(expected) < room:
-        end = min((rest.index(each) + len(each) for each in ends if each in rest), default=None)
+        places = [end for end in range(1, len(rest) + 1) if rest[:end].endswith(ends) and rest[:end].strip()]
+        end = min(places, default=None)
         expected.append((rest[:end], EndReason.END_OF_TEXT if end is None else EndReason.BOUNDARY))
         rest = "" if end is None else rest[end:]
         if end is None:
@@ -128,7 +130,7 @@ def test_however_an_answer_is_cut_into_pieces_its_steps_are_the_same(data: st.Da
 
 
 def test_log_probabilities_are_recorded_where_it_is_known_to_which_step_they_belong() -> None:
-    division = Division(("\n",), 100, 9, EndReason.LENGTH)
+    division = Division(LINES, 100, 9, EndReason.LENGTH)
     for piece in (
         Piece("a", 1, (-1.0,)),
         Piece("b\nc", 1, (-2.0,)),  # one token: of the step that it ends
@@ -156,7 +158,7 @@ def test_a_step_that_goes_on_after_its_longest_length_is_cut_off_and_one_that_en
         ("abc\n", [("abc", EndReason.LENGTH)]),
         ("ab\ncde!", [("ab\n", EndReason.BOUNDARY), ("cde", EndReason.LENGTH)]),
     ):
-        division = Division(("\n",), 3, 9, EndReason.LENGTH)
+        division = Division(LINES, 3, 9, EndReason.LENGTH)
         for text in texts:
             division.add(Piece(text, 1, None))
         division.finish(EndReason.END_OF_TEXT)
@@ -747,14 +749,14 @@ def refuse_trimming(server: FailingServer) -> None:
     assert len(run(walk(policy_of(server, api="completions"), new_tree()))) == 4
 
 
-def test_blank_steps_that_a_model_writes_are_its_own() -> None:
+def test_blank_lines_that_a_model_writes_are_its_own_and_no_steps() -> None:
     def blanks(text: str, seed: int) -> list[str]:
         return list("One.\n\nTwo.\n\n"[len(text) - len(PROMPT) :])
 
     with serving(blanks) as server:
         server.shows -= {"usage"}
         path = run(walk(policy_of(server, api="chat"), new_tree()))
-    assert [node.step.text for node in path[1:]] == ["One.\n", "\n", "Two.\n", "\n", ""]
+    assert [node.step.text for node in path[1:]] == ["One.\n", "\nTwo.\n", "\n"]
 
 
 def test_what_arrived_is_kept_when_another_request_fails(server: FailingServer) -> None:

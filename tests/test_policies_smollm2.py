@@ -17,6 +17,7 @@ from gradatim.policies.base import Sampling
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.run.learning import solution_nodes
 from gradatim.tasks import WordProblems
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.text.prompts import ChatFormat, prompt_tokens
 from gradatim.tree import EndReason, Node, Problem, Tree
 
@@ -53,7 +54,7 @@ def largest_difference(model: Any, leaf: Node) -> float:
 
 
 def test_engine_equals_teacher_forcing_on_real_text(policy: TransformersPolicy, model: Any) -> None:
-    sampling = Sampling(temperature=1.0, max_step_tokens=12, max_steps=2, step_end=(".", ","))
+    sampling = Sampling(temperature=1.0, max_step_tokens=12, max_steps=2, boundary=Delimiter(at=(".", ",")))
     for leaf in rollout(policy, STORY, sampling, 3):
         assert largest_difference(model, leaf) < 1e-4
 
@@ -79,7 +80,7 @@ def test_a_step_can_end_within_a_word_and_within_a_token(policy: TransformersPol
     """Steps divide the very tokens that are written without them; each ends with the token that completes its end."""
     whole = rollout(policy, CAPITAL, GREEDY)[0]
     boundary = "l of Fr"  # begins and ends inside tokens
-    steps = Sampling(temperature=0.0, max_step_tokens=40, max_steps=3, step_end=(boundary,))
+    steps = Sampling(temperature=0.0, max_step_tokens=40, max_steps=3, boundary=Delimiter(at=(boundary,)))
     [leaf] = rollout(policy, CAPITAL, steps)
     first, rest = leaf.path()[1:]
     assert leaf.tokens == whole.tokens

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 
 import fake_vllm
 from failing_server import FailingServer, serving
@@ -20,9 +19,9 @@ from gradatim.policies.server import ServerPolicy
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.policies.vllm import VllmPolicy
 from gradatim.tasks.gsm8k import Gsm8k
-from gradatim.tasks.steps import split_at
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.tree import EndReason, Node
-from tiny_models import byte_pair_tokenizer, tiny_causal
+from tiny_models import learned_by_heart
 
 TASK = Gsm8k(source=".")
 BOUNDARY, ANSWER, STOP, LENGTH = EndReason.BOUNDARY, EndReason.ANSWER, EndReason.STOP, EndReason.LENGTH
@@ -60,23 +59,7 @@ def problem_of(question: str) -> Problem:
 @pytest.fixture(scope="module")
 def memory() -> tuple[Any, Any]:
     """A model that has learned the documents by heart, character by character, and its tokenizer."""
-    texts = [problem_of(question).prompt + text for question, (text, _) in DOCUMENTS.items()]
-    tokenizer = byte_pair_tokenizer([], size=260)
-    model = tiny_causal("llama", vocabulary=len(tokenizer), positions=256)
-    rows = [tokenizer(text)["input_ids"] for text in texts]
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
-    labels = ids.masked_fill(torch.arange(longest) >= torch.tensor([[len(row)] for row in rows]), -100)
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=8e-3, weight_decay=0.0)
-    for _ in range(600):
-        loss = model(input_ids=ids, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if loss.item() < 0.03:
-            break
-    return model.eval(), tokenizer
+    return learned_by_heart([problem_of(question).prompt + text for question, (text, _) in DOCUMENTS.items()])
 
 
 @pytest.fixture
@@ -91,7 +74,7 @@ def server() -> Iterator[FailingServer]:
 
 def steps_at(node: Node) -> list[ScriptedStep]:
     text = DOCUMENTS[node.tree.problem.id][0]
-    return [ScriptedStep(split_at(text[len(node.text) :], ("\n",))[0], 1.0)]
+    return [ScriptedStep(Delimiter().split(text[len(node.text) :])[0], 1.0)]
 
 
 @pytest.fixture(params=["transformers", "vllm", "scripted", "server", "server that stops", "server in chunks"])

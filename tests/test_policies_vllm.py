@@ -18,6 +18,7 @@ from gradatim.policies.base import Policy, Sampling
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.policies.vllm import VllmPolicy
 from gradatim.tasks.countdown import Countdown
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.tree import EndReason, Node
 from tiny_models import prompt, tiny_causal, word_tokenizer
 
@@ -62,7 +63,7 @@ async def grow(policy: Policy, tree: Tree, sampling: Sampling) -> list[Node]:
 @pytest.mark.parametrize("step_end", [(" 9", " 30"), (" 11 30", " 9"), (" 30",)])
 @pytest.mark.parametrize("limit", [None, 4, 17, 60])
 def test_greedy_trees_and_budgets_are_the_engines(step_end: tuple[str, ...], limit: int | None) -> None:
-    sampling = Sampling(temperature=0.0, max_step_tokens=6, max_steps=5, step_end=step_end)
+    sampling = Sampling(temperature=0.0, max_step_tokens=6, max_steps=5, boundary=Delimiter(at=step_end))
     for number in range(5, 11):
         here, there = new_tree(number, limit), new_tree(number, limit)
         engine = TransformersPolicy(tiny_causal(seed=3), TOKENIZER)
@@ -107,7 +108,7 @@ def test_what_all_searches_wait_for_is_one_round() -> None:
 def test_tokens_written_after_a_stop_string_are_dropped_and_do_not_count() -> None:
     whole = new_tree()
     [leaf] = run(new_policy().extend([whole.root], steps=None, sampling=Sampling(max_step_tokens=6)))
-    sampling = Sampling(max_step_tokens=40, step_end=(TOKENIZER.decode([leaf.step.tokens[2]]),))
+    sampling = Sampling(max_step_tokens=40, boundary=Delimiter(at=(TOKENIZER.decode([leaf.step.tokens[2]]),)))
     policy, tree, expected = new_policy(), new_tree(), new_tree()
     policy.llm.extra = 2
     [child] = run(policy.extend([tree.root], sampling=sampling))
@@ -122,7 +123,7 @@ def test_a_long_rollout_takes_several_rounds_and_ends_with_the_context() -> None
     policy = new_policy()
     policy.llm.llm_engine.model_config.max_model_len = 30
     policy = VllmPolicy(policy.llm, TOKENIZER)
-    unbounded = Sampling(temperature=0.0, step_end=("never",), max_step_tokens=100)
+    unbounded = Sampling(temperature=0.0, boundary=Delimiter(at=("never",)), max_step_tokens=100)
     [leaf] = run(policy.extend([tree.root], steps=None, sampling=unbounded))
     assert leaf.step.end in (EndReason.LENGTH, EndReason.END_OF_TEXT)
     assert len(leaf.tokens) <= 30

@@ -235,7 +235,7 @@ def test_options_are_those_of_what_they_configure() -> None:
         for name in set(model.model_fields) - own if same_defaults else ():
             assert model.model_fields[name].default == parameters[name].default, (model, name)
 
-    check(r.SamplingOptions, Sampling, set())
+    check(r.SamplingOptions, Sampling, {"boundary"})  # by default the task's
     check(r.LoraOptions, LoraSettings, set())
     check(r.TrainingOptions, TrainingSettings, {"save_every", "save_dtype"})
     check(pretrain.ModelShape, ModelSize, set())

@@ -28,9 +28,6 @@ class Sixes(Task):
     def problems(self, split: str, count: int | None = None) -> list[Problem]:
         return [Problem(f"p{place}", "Six?") for place in range(count or 1)]
 
-    def split_steps(self, text: str) -> list[str]:
-        return text.splitlines(keepends=True)
-
     def answer(self, problem: Problem, text: str) -> str | None:
         last = text.split()[-1] if text.split() else ""
         return last if last.isdigit() else None

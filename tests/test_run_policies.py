@@ -189,7 +189,7 @@ def test_every_task_can_be_named_in_a_recipe(tmp_path: Path) -> None:
     ]
     for section in sections:
         task = small_recipe(task=section).task
-        assert "".join(task.split_steps("a\n\nb")) == "a\n\nb"
+        assert "".join(task.boundary.split("a\n\nb")) == "a\n\nb"
 
 
 def test_the_shipped_recipe_needs_nothing_but_a_policy() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gradatim.errors import GradatimError
 from gradatim.tasks.base import Task
 from gradatim.tasks.code import Code, extract_program
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.tree import Problem
 from gradatim_sandbox import SandboxError, SandboxLimits, run, sandbox_layers
 from json_lines import write_lines
@@ -126,9 +127,9 @@ def test_a_machine_without_a_sandbox_is_an_error_for_users(tmp_path: Path, monke
 
 @given(st.text(alphabet="ab :#\n\t`", max_size=60))
 def test_steps_join_to_the_text(text: str) -> None:
-    for step_end in ("\n", "\n\n"):
-        task = Code(step_end=(step_end,))
-        steps = task.split_steps(text)
+    for string in ("\n", "\n\n"):
+        task = Code(boundary=Delimiter(at=(string,)))
+        steps = task.boundary.split(text)
         assert "".join(steps) == text
         assert all(steps)
 
@@ -136,9 +137,9 @@ def test_steps_join_to_the_text(text: str) -> None:
 def test_steps_are_lines_or_blocks(tmp_path: Path) -> None:
     text = "import math\n\n\ndef f(x):\n    return x\n"
     lines, _ = problem_of(tmp_path, INPUTS)
-    assert lines.split_steps(text) == ["import math\n\n\n", "def f(x):\n", "    return x\n"]
-    blocks, _ = problem_of(tmp_path, INPUTS, step_end=["\n\n"])
-    assert blocks.split_steps(text) == ["import math\n\n\n", "def f(x):\n    return x\n"]
+    assert lines.boundary.split(text) == ["import math\n", "\n\ndef f(x):\n", "    return x\n"]
+    blocks, _ = problem_of(tmp_path, INPUTS, boundary={"delimiter": {"at": ["\n\n"]}})
+    assert blocks.boundary.split(text) == ["import math\n\n", "\ndef f(x):\n    return x\n"]
 
 
 @pytest.mark.parametrize(

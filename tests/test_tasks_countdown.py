@@ -83,7 +83,7 @@ def test_partial_solutions_are_known_to_be_good_or_lost() -> None:
     assert not TASK.reachable(PROBLEM, lost)
     steps = [" 7 * 5 = 35 | 3 8 35\n", " 35 * 8 = 280 | 3 280\n", " 280 - 3 = 277 | 277"]
     assert TASK.first_error(PROBLEM, steps) == 1
-    assert TASK.first_error(PROBLEM, TASK.split_steps(SOLUTION)) is None
+    assert TASK.first_error(PROBLEM, TASK.boundary.split(SOLUTION)) is None
 
 
 def test_right_solution_is_rewarded() -> None:
@@ -135,7 +135,7 @@ def test_verifier_never_raises_and_splitting_loses_nothing(text: str) -> None:
     verdict = TASK.check(PROBLEM, text)
     assert verdict.reward in (0.0, 1.0)
     assert (verdict.reason == "correct") == (verdict.reward == 1.0)
-    assert "".join(TASK.split_steps(text)) == text
+    assert "".join(TASK.boundary.split(text)) == text
 
 
 def demonstrations(task: Countdown, split: str, count: int) -> Iterator[tuple[Problem, str]]:

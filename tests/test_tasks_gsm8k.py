@@ -202,16 +202,16 @@ def test_file_of_bad_lines_only_is_refused(tmp_path: Path) -> None:
 
 @given(st.text(alphabet=st.sampled_from("ab\n\r \u2028#")) | st.text())
 def test_steps_join_to_the_text_and_none_is_empty(text: str) -> None:
-    steps = Gsm8k().split_steps(text)
+    steps = Gsm8k().boundary.split(text)
     assert "".join(steps) == text
-    if text.strip("\n"):
-        assert all(step.strip("\n") for step in steps)
-    assert all("\n" not in step.strip("\n") for step in steps)
+    if text.strip():
+        assert all(step.strip() for step in steps)
+    assert all("\n" not in step.strip() for step in steps)
 
 
 def test_steps_are_lines() -> None:
-    steps = Gsm8k().split_steps("first\nsecond\n\n#### 3")
-    assert steps == ["first\n", "second\n\n", "#### 3"]
+    steps = Gsm8k().boundary.split("first\nsecond\n\n#### 3")
+    assert steps == ["first\n", "second\n", "\n#### 3"]
 
 
 # Answers
@@ -310,7 +310,7 @@ def test_nothing_raises_on_any_text(text: str) -> None:
             == (verdict.reason == "correct")
         )
         place = task.first_wrong_calculation(solution)
-        assert place is None or 0 <= place < len(task.split_steps(solution))
+        assert place is None or 0 <= place < len(task.boundary.split(solution))
 
 
 @pytest.mark.parametrize("piece", ["1,111", "1/", "<<", "-", "#### ", "1 ", "9", " ", "\n ", "A:", ".1", "$ ", "("])
@@ -438,7 +438,7 @@ def test_first_error_is_located_in_text_and_steps() -> None:
     task = Gsm8k()
     wrong = REFERENCE.replace("<<48+24=72>>72", "<<48+24=74>>74")
     assert task.first_wrong_calculation(REFERENCE) is None
-    assert task.first_wrong_calculation(wrong) == task.first_wrong_calculation(task.split_steps(wrong)) == 1
+    assert task.first_wrong_calculation(wrong) == task.first_wrong_calculation(task.boundary.split(wrong)) == 1
     assert task.first_wrong_calculation(wrong.replace("<<48/2=24>>24", "<<48/2=24>>25")) == 0
     assert task.first_wrong_calculation([]) is None
 

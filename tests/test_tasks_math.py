@@ -350,7 +350,7 @@ def test_both_layouts_are_read(folder: Path) -> None:
     assert problem.data["level"] == 3
     assert problem.data["subject"] == "Counting & Probability"
     assert {problem.answer for problem in task.problems("test")} == {f"{n}.0" for n in range(5)}
-    assert task.split_steps(problem.data["solution"]) == ["It is\n\n", "$\\boxed{7}$."]
+    assert task.boundary.split(problem.data["solution"]) == ["It is\n\n", "$\\boxed{7}$."]
     assert task.check(problem, problem.data["solution"]).reward == 1.0
     assert task.check(problem, "$\\boxed{7}$\n\nProblem: What is 8?\nSolution:\n$\\boxed{8}$").reward == 1.0
 

@@ -21,6 +21,7 @@ from gradatim.tasks.guarded import guarded, verifier_record
 from gradatim.tasks.own import Own
 from gradatim.tasks.truth import Reachability
 from gradatim.tasks.verifiers import make_verifier
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.tree import EndReason, Problem, Step, Tree
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "own_task"
@@ -57,18 +58,19 @@ def test_a_description_is_a_task(folder: Path) -> None:
     assert task.check(problem, "7 + 7 = 14\n#### 14").reward == 1.0
     assert task.check(problem, "#### 14\nQ: 8 + 8?\nA:\n#### 16").reward == 1.0
     assert task.check(problem, "#### 15").reason == "wrong answer: 15 instead of 14"
-    assert task.split_steps("a\nb") == ["a\n", "b"]
+    assert task.boundary.split("a\nb") == ["a\n", "b"]
 
 
 def test_several_fields_make_the_question_the_prompt(folder: Path) -> None:
-    task = own(described(folder, template="{question} ({hint})\n", step_end=["\n\n"], title="hints"))
+    paragraphs = {"delimiter": {"at": ["\n\n"]}}
+    task = own(described(folder, template="{question} ({hint})\n", boundary=paragraphs, title="hints"))
     problem = task.problems("train", 1)[0]
     assert problem.data["question"] == problem.prompt
     assert problem.data["fields"]["hint"] == "add"
     reworded = own(described(folder, template="Now {question} ({hint})\n", title="hints"))
     assert [p.id for p in reworded.problems("test")] == [p.id for p in task.problems("test")]
     assert problem.prompt.endswith("? (add)\n")
-    assert (task.name, task.step_end) == ("hints", ("\n\n",))
+    assert (task.name, task.boundary) == ("hints", Delimiter(at=("\n\n",)))
 
 
 def test_options_replace_keys_of_the_file(folder: Path) -> None:
@@ -86,8 +88,11 @@ def test_options_replace_keys_of_the_file(folder: Path) -> None:
         ({"verifier": 3}, r"the task file '.*sums\.yaml': verifier must be"),
         ({"verifer": "number"}, r"the task file .*: has no option 'verifer'; did you mean 'verifier'\?"),
         ({"name": "sums"}, r"the task file .*: has no option 'name'"),
-        ({"step_end": "\n"}, "the task file .*: step_end must be a valid tuple"),
-        ({"step_end": []}, "the task file .*: step_end must have at least 1 item"),
+        (
+            {"boundary": "sentance"},
+            "boundary: there is no boundary 'sentance'; did you mean 'sentence'",
+        ),
+        ({"boundary": {"delimiter": {"at": []}}}, "the task file .*: boundary.at must have at least 1 item"),
         ({"seed": "one"}, "the task file .*: seed must be a valid integer"),
         ({"template": "Q:"}, "shows no field"),
         ({"template": "Q: {question} {answer}"}, "shows the reference answer {answer}"),
@@ -281,7 +286,7 @@ def test_the_example_class_works() -> None:
     assert task.check(problem, "25\n10\nDone").reason == "wrong answer: 35 instead of 36"
     assert task.answer(problem, "30\n6\nDone") is None
     assert task.check(problem, "30\n6\nDone").reward == 0.0
-    assert task.split_steps("25\n10\n") == ["25\n", "10\n"]
+    assert task.boundary.split("25\n10\n") == ["25\n", "10\n"]
 
 
 # Classes that fail
@@ -297,9 +302,6 @@ class Sums(Task):
 
     def problems(self, split, count=None):
         return [Problem(f"sums/{n}", "?", str(10 // n)) for n in range(0 if split == "test" else 1, 4)]
-
-    def split_steps(self, text):
-        return text.split(None, -1, "no such argument")
 
     def answer(self, problem, text):
         return str(int(text))
@@ -325,8 +327,6 @@ def test_a_class_that_fails_names_method_line_and_error(tmp_path: Path) -> None:
     assert isinstance(task, Task)
     with pytest.raises(GradatimError, match=r"Sums.problems failed for the split 'test' \(line 11 of sums.py\): Zero"):
         task.problems("test")
-    with pytest.raises(GradatimError, match=r"Sums.split_steps failed for 'a b' \(line 14 of sums.py\): TypeError"):
-        task.split_steps("a b")
 
 
 def test_one_failing_verdict_does_not_end_a_run_and_is_counted(tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_one_failing_verdict_does_not_end_a_run_and_is_counted(tmp_path: Path) -
     problem = task.problems("train")[0]
     assert verify(task, problem, "10").reward == 1.0
     assert verifier_record(task).sentence() is None
-    with pytest.warns(UserWarning, match=r"Sums.check failed for problem 'sums/1' \(line 17 of sums.py\): ValueError"):
+    with pytest.warns(UserWarning, match=r"Sums.check failed for problem 'sums/1' \(line 14 of sums.py\): ValueError"):
         verdict = verify(task, problem, "ten")
     assert verdict.reward == 0.0
     assert verdict.reason.startswith("the verifier failed: Sums.check")
@@ -355,10 +355,11 @@ def test_a_guarded_task_is_the_task_in_everything_else(tmp_path: Path) -> None:
     path = tmp_path / "words.py"
     path.write_text(
         "from functools import cached_property\nfrom gradatim.part import part\n"
-        "from gradatim.tasks.base import Task\n\n\n@part\nclass Words(Task):\n"
-        "    size: int = 3\n    step_end: tuple[str, ...] = ('.',)\n\n    @cached_property\n    def made(self):\n"
+        "from gradatim.tasks.base import Task\n"
+        "from gradatim.text.boundaries.sentence import Sentence\n\n\n@part\nclass Words(Task):\n"
+        "    size: int = 3\n\n    @cached_property\n    def made(self):\n"
         "        return [self.size]\n\n    def problems(self, split, count=None):\n        return []\n\n"
-        "    def split_steps(self, text):\n        return super().split_steps(text)\n\n"
+        "    @property\n    def boundary(self):\n        return Sentence()\n\n"
         "    def answer(self, problem, text):\n        raise KeyError(text)\n\n"
         "    def reachable(self, problem, text):\n        return True\n"
     )
@@ -368,7 +369,7 @@ def test_a_guarded_task_is_the_task_in_everything_else(tmp_path: Path) -> None:
     assert isinstance(task, Reachability)
     assert task.name == plain.name == f"{path}:Words"
     assert (task.made, task.made is task.made, task.size, task.problems("train")) == ([5], True, 5, [])
-    assert task.split_steps("a. b") == ["a.", " b"]
+    assert task.boundary.split("a. b") == ["a.", " b"]
     assert guarded(Own(file="any.yaml")) == Own(file="any.yaml")
     with pytest.warns(UserWarning, match="KeyError"):
         assert verify(task, Problem("p", "", "1"), "x").reward == 0.0

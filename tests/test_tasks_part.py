@@ -132,7 +132,7 @@ def test_every_task_is_written_as_it_is_read_and_made_without_its_files(name: st
     assert pickle.loads(pickle.dumps(task)) == task
     if name != "own":
         assert task.name == name
-        assert "".join(task.split_steps("a\n\nb")) == "a\n\nb"
+        assert "".join(task.boundary.split("a\n\nb")) == "a\n\nb"
         assert task.solution_end.may_end("\n")
 
 

@@ -19,8 +19,8 @@ from gradatim.records import MalformedRecordError, Record, text_field
 from gradatim.suggestions import suggestion
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.from_records import RecordTask
-from gradatim.tasks.steps import split_at
 from gradatim.tasks.templates import Template, fields_of
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.tree import Problem
 
 
@@ -173,21 +173,21 @@ ENDS = st.lists(st.sampled_from(["\n", "\n\n", ".", "ab", "b"]), min_size=1, max
 
 @given(st.text(alphabet="ab.\n "), ENDS)
 def test_steps_join_to_the_text_and_each_ends_at_a_boundary(text: str, ends: list[str]) -> None:
-    steps = split_at(text, ends)
+    steps = Delimiter(at=tuple(ends)).split(text)
     assert "".join(steps) == text
-    assert all(step.rstrip("\n").endswith(tuple(ends)) or step.endswith(tuple(ends)) for step in steps[:-1])
-    assert all(step for step in steps)
+    assert all(step.endswith(tuple(ends)) for step in steps[:-1])
+    assert all(step.strip() for step in steps) or not text.strip()
 
 
 def test_paragraphs_keep_their_formulas_whole() -> None:
     text = "We have\n\\[\nx = 1.\n\\]\n\nSo\n\n\n\\boxed{1}"
-    assert split_at(text, ["\n\n"]) == ["We have\n\\[\nx = 1.\n\\]\n\n", "So\n\n\n", "\\boxed{1}"]
+    assert Delimiter(at=("\n\n",)).split(text) == ["We have\n\\[\nx = 1.\n\\]\n\n", "So\n\n", "\n\\boxed{1}"]
 
 
 @pytest.mark.parametrize("ends", [[], "\n", [""], [3]])
 def test_bad_step_ends_are_refused(ends: Any) -> None:
-    with pytest.raises(GradatimError, match=r"^Mine: step_end"):
-        source(".", step_end=ends)
+    with pytest.raises(GradatimError, match=r"^Mine: .*boundary.*at"):
+        source(".", boundary={"delimiter": {"at": ends}})
 
 
 # Templates

@@ -314,7 +314,7 @@ def test_requests_that_cannot_be_met() -> None:
 @given(demonstrations)
 def test_demonstrations_are_right_and_have_no_needless_step(demonstration: tuple[Problem, str]) -> None:
     problem, solution = demonstration
-    steps = TASK.split_steps(solution)
+    steps = TASK.boundary.split(solution)
     assert "".join(steps) == solution
     assert [judgement.kind for judgement in TASK.judge_steps(problem, steps)] == [StepKind.RIGHT] * len(steps)
     assert len(steps) == problem.data["operations"] + 1
@@ -373,7 +373,7 @@ def test_steps_are_read_as_they_are_written() -> None:
     ],
 )
 def test_every_kind_of_step(before: str, step: str, kind: StepKind) -> None:
-    judgements = TASK.judge_steps(PROBLEM, [*TASK.split_steps(before), step])
+    judgements = TASK.judge_steps(PROBLEM, [*TASK.boundary.split(before), step])
     assert judgements[-1].kind is kind
     assert judgements[-1].reason
 
@@ -411,7 +411,7 @@ pieces = st.sampled_from(
 @settings(max_examples=200, deadline=None)
 @given(st.one_of(st.text(), st.lists(pieces).map("".join)))
 def test_no_text_breaks_it(text: str) -> None:
-    steps = TASK.split_steps(text)
+    steps = TASK.boundary.split(text)
     assert "".join(steps) == text
     judgements = TASK.judge_steps(PROBLEM, steps)
     wrong = [index for index, judgement in enumerate(judgements) if not judgement.kind.is_right]
@@ -469,7 +469,7 @@ INJECTED = (
 def test_an_injected_error_is_found(demonstration: tuple[Problem, str], kind: StepKind, seed: int) -> None:
     problem, solution = demonstration
     generator = random.Random(seed)
-    steps = TASK.split_steps(solution)
+    steps = TASK.boundary.split(solution)
     index = generator.randrange(len(steps) - 1)
     step = read_step(steps[index])
     assert isinstance(step, Derivation)
@@ -487,7 +487,7 @@ def test_an_injected_error_is_found(demonstration: tuple[Problem, str], kind: St
 @given(demonstrations, seeds)
 def test_a_left_out_step_is_found_where_it_is_missed(demonstration: tuple[Problem, str], seed: int) -> None:
     problem, solution = demonstration
-    steps = TASK.split_steps(solution)
+    steps = TASK.boundary.split(solution)
     index = random.Random(seed).randrange(len(steps) - 1)
     left_out = read_step(steps[index])
     assert isinstance(left_out, Derivation)

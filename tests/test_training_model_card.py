@@ -15,6 +15,7 @@ from huggingface_hub import ModelCard
 from gradatim import EndReason, GradatimError, Problem, Step, Tree
 from gradatim.models import resolve_model
 from gradatim.scorers.process_reward import ProcessRewardScorer
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.text.prompts import ChatFormat
 from gradatim.training.model_card import write_model_card
 from gradatim.training.process_reward_model import load_process_reward_model
@@ -35,7 +36,7 @@ def write(folder: Path, **changes: Any) -> ModelCard:
         "data": "It learned from 1,234 step labels.",
         "metrics": {"held-out loss": 0.25, "steps | labels": 1234},
         "chat": None,
-        "step_end": ("\n",),
+        "boundary": Delimiter(),
     }
     write_model_card(folder, **given | changes)
     return ModelCard.load(folder / "README.md")
@@ -140,7 +141,9 @@ def test_the_code_of_a_reward_models_card_gives_the_librarys_scores(
         tokenizer,
         tmp_path / "model",
         chat,
-        also=lambda folder: write_model_card(folder, **CARD | {"chat": chat, "step_end": ("\n\n",), "labels": labels}),
+        also=lambda folder: write_model_card(
+            folder, **CARD | {"chat": chat, "boundary": Delimiter(at=("\n\n",)), "labels": labels}
+        ),
     )
     card = ModelCard.load(tmp_path / "model" / "README.md")
     assert ("label 1" in card.text) == (labels == 2)
@@ -155,16 +158,18 @@ def test_the_code_of_a_reward_models_card_gives_the_librarys_scores(
 @pytest.mark.parametrize("chat", [None, CHAT])
 def test_the_code_of_a_policys_card_gives_the_librarys_solution(chat: ChatFormat | None, tmp_path: Path) -> None:
     save_chat_model(tmp_path, lambda size: tiny_causal("llama", vocabulary=size, positions=512))
-    card = write(tmp_path, kind="policy", chat=chat, step_end=("\n\n", "e"))
-    assert r"each step ends in '\n\n' or 'e'." in card.text
+    card = write(tmp_path, kind="policy", chat=chat, boundary=Delimiter(at=("\n\n", "e")))
+    assert r"each step ends with '\n\n' or 'e'." in card.text
     asked = PROBLEM.prompt if chat is None else PROBLEM.data["question"]
     solution = run_card(card, tmp_path)["solve"](asked, max_new_tokens=24, temperature=0)
     policy = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)[1].replace("path/or/hub-id", str(tmp_path))
     names: dict[str, Any] = {}
     exec(policy, names)
     engine = names["policy"]
-    assert (engine.chat, engine.sampling.step_end) == (chat, ("\n\n", "e"))
-    greedy = replace(engine.sampling, temperature=0.0, max_step_tokens=24, max_steps=1, step_end=("never",))
+    assert (engine.chat, engine.sampling.boundary) == (chat, Delimiter(at=("\n\n", "e")))
+    greedy = replace(
+        engine.sampling, temperature=0.0, max_step_tokens=24, max_steps=1, boundary=Delimiter(at=("never",))
+    )
     leaf = asyncio.run(engine.extend([Tree(PROBLEM).root], steps=None, sampling=greedy))[0]
     assert solution == leaf.text
     assert solution

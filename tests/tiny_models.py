@@ -75,6 +75,27 @@ def _random(auto_class: Any, config: Any, seed: int) -> Any:
     return model.eval()
 
 
+def learned_by_heart(texts: Sequence[str], *, ended: bool = False) -> tuple[Any, PreTrainedTokenizerFast]:
+    """A model that has learned texts by heart, byte by byte (and the end token behind them if they are ``ended``), and
+    its tokenizer, of which each byte is a token."""
+    tokenizer = byte_pair_tokenizer([], size=260)
+    model = tiny_causal("llama", vocabulary=len(tokenizer), positions=256)
+    rows = [tokenizer(text)["input_ids"] + [END] * ended for text in texts]
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    labels = ids.masked_fill(torch.arange(longest) >= torch.tensor([[len(row)] for row in rows]), -100)
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=8e-3, weight_decay=0.0)
+    for _ in range(600):
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if loss.item() < 0.03:
+            break
+    return model.eval(), tokenizer
+
+
 def word_tokenizer(size: int = VOCABULARY) -> PreTrainedTokenizerFast:
     """One token a word: ids 0 to 3 are ``<pad>``, ``<eos>``, ``<unk>`` and a line end, the others `` 4``, `` 5``, …"""
     words = ["<pad>", "<eos>", "<unk>", "\n", *(f" {number}" for number in range(4, size))]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from gradatim.budget import Account
+from gradatim.text.boundaries.base import Boundary
+from gradatim.text.boundaries.delimiter import LINES
 from gradatim.text.solution_end import NEVER, SolutionEnd
 from gradatim.tree import Node, Tree
 
@@ -21,7 +23,7 @@ class Sampling:
         top_k: keep this many likeliest tokens (0 keeps all).
         max_step_tokens: a step that reaches this length is cut off.
         max_steps: a solution ends after this many steps below the root, finished or not, however it is searched.
-        step_end: the strings that end a step.
+        boundary: what ends a step.
         solution_end: what ends a solution beside the policy's end token.
     """
 
@@ -30,7 +32,7 @@ class Sampling:
     top_k: int = 0
     max_step_tokens: int = 128
     max_steps: int = 64
-    step_end: tuple[str, ...] = ("\n",)
+    boundary: Boundary = LINES
     solution_end: SolutionEnd = NEVER
 
     def __post_init__(self) -> None:
@@ -42,6 +44,12 @@ class Sampling:
             raise ValueError(f"top_k must be 0 (keep all) or more, got {self.top_k}")
         if self.max_step_tokens < 1 or self.max_steps < 1:
             raise ValueError("max_step_tokens and max_steps must be at least 1")
+
+    @property
+    def may_drop(self) -> bool:
+        """Whether tokens that were written may turn out to be no part of what is continued: they show that it has
+        ended before them."""
+        return self.boundary.looks_ahead or bool(self.solution_end.next_problem or self.solution_end.stop)
 
 
 @runtime_checkable

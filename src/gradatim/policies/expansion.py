@@ -83,9 +83,11 @@ class Branch:
         tokens: what it wrote.
         log_probabilities: of each token.
         step_ends: where each finished step ends in ``tokens``.
+        ends_seen: how many tokens were written when that was known.
         end: why it ended; ``None`` while it runs.
         solution_tokens, kept_tokens: where it turned to a next problem, the tokens that hold the solution and those
-            up to where that was seen; the others are dropped when it is charged.
+            up to where that was seen; where it was seen only later that its last step has ended, those up to that end,
+            twice. The others are dropped when it is charged.
         solution_length: characters that are the solution, where it turned to a next problem.
         keys_values: of what it wrote, where they are kept.
         allowed, begins: see :class:`gradatim.policies.spending_order.Writer`.
@@ -97,6 +99,7 @@ class Branch:
     tokens: list[int] = field(default_factory=list)
     log_probabilities: list[float] = field(default_factory=list)
     step_ends: list[int] = field(default_factory=list)
+    ends_seen: list[int] = field(default_factory=list)
     end: EndReason | None = None
     solution_tokens: int | None = None
     kept_tokens: int | None = None
@@ -115,8 +118,7 @@ class Branch:
 
     @property
     def may_drop(self) -> bool:
-        rules = self.expansion.sampling.solution_end
-        return bool(rules.next_problem or rules.stop)
+        return self.expansion.sampling.may_drop
 
     @property
     def done(self) -> bool:
@@ -130,20 +132,29 @@ class Branch:
     def begin_again(self, longest: int) -> None:
         """Forget what was written: it will be the same again, since its random numbers will be."""
         self.longest = longest
-        self.tokens, self.log_probabilities, self.step_ends = [], [], []
+        self.tokens, self.log_probabilities, self.step_ends, self.ends_seen = [], [], [], []
 
     def cut(self, tokens: int) -> None:
         """Take back what was written beyond so many tokens, and whatever that said of the solution's end: the budget
         ended there."""
         del self.tokens[tokens:], self.log_probabilities[tokens:]
-        self.step_ends = [end for end in self.step_ends if end <= tokens]
+        known = sum(seen <= tokens for seen in self.ends_seen)
+        del self.step_ends[known:], self.ends_seen[known:]
         self.end = EndReason.BUDGET
         self.solution_tokens = self.kept_tokens = self.solution_length = self.keys_values = None
 
-    def drop_next_problem(self) -> None:
-        """Take back what was written behind the heading of a next problem."""
+    def end_step(self, end: int) -> None:
+        """Note that a step ends behind so many tokens."""
+        self.step_ends.append(end)
+        self.ends_seen.append(len(self.tokens))
+
+    def drop_surplus(self) -> None:
+        """Take back what was written behind the last step's end, or behind the heading of a next problem."""
         if self.kept_tokens is None or self.solution_tokens is None:
             return
         solution, kept = self.solution_tokens, self.kept_tokens
         self.step_ends = [end for end in self.step_ends if end <= solution and end < kept]
         del self.tokens[kept:], self.log_probabilities[kept:]
+        if self.keys_values is not None:
+            self.keys_values = self.keys_values[:, :, :, : kept - 1]
+        self.kept_tokens = None

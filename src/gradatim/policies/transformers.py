@@ -513,7 +513,7 @@ class TransformersPolicy:
         since it is most of what a search costs beside the model."""
         tokens, log_probabilities = choose_tokens(logits, sampling, uniform)
         chosen = tokens.tolist()
-        marks = self._text.marks(sampling.step_end, sampling.solution_end)[chosen].tolist()
+        marks = self._text.marks(sampling.boundary, sampling.solution_end)[chosen].tolist()
         for branch, token, log_probability, mark in zip(
             branches, chosen, log_probabilities.tolist(), marks, strict=True
         ):
@@ -525,27 +525,40 @@ class TransformersPolicy:
     def _end(self, branch: Branch, mark: int) -> None:
         """End a branch or its step, where its last token does so."""
         expansion = branch.expansion
-        sampling = expansion.sampling
         written = len(branch.tokens)
-        if mark == Mark.PERHAPS:
-            start = branch.step_ends[-1] if branch.step_ends else 0
-            mark = self._text.holds_boundary(branch.tokens[start:], sampling.step_end)
-        if mark == Mark.END_OF_TEXT:
+        if mark & Mark.END_OF_TEXT:
             branch.end = EndReason.END_OF_TEXT
-        elif mark and self._look(branch):
+        elif mark & Mark.LOOK and self._look(branch):
             pass
         elif expansion.length + written >= self._positions:
             branch.end = EndReason.LENGTH
-        elif mark == Mark.BOUNDARY:
-            branch.step_ends.append(written)
-            branch.longest = written + sampling.max_step_tokens
+        else:
+            if mark & Mark.BOUNDARY:
+                self._end_steps(branch)
+            if branch.end is None and written >= branch.longest:
+                branch.end = EndReason.LENGTH
+        branch.longest = min(branch.longest, self._positions - expansion.length)
+
+    def _end_steps(self, branch: Branch) -> None:
+        """End the steps of a branch whose end its last token shows, and the branch with its last permitted step."""
+        expansion, sampling = branch.expansion, branch.expansion.sampling
+        start = branch.step_ends[-1] if branch.step_ends else 0
+        while branch.end is None and (end := self._step_tokens(branch, start)):
+            start += end
+            branch.end_step(start)
+            branch.longest = start + sampling.max_step_tokens
             if expansion.node.depth + len(branch.step_ends) >= sampling.max_steps:
                 branch.end = EndReason.STEPS
             elif len(branch.step_ends) == expansion.steps:
                 branch.end = EndReason.BOUNDARY
-        elif written >= branch.longest:
-            branch.end = EndReason.LENGTH
-        branch.longest = min(branch.longest, self._positions - expansion.length)
+            if branch.end is not None:
+                branch.solution_tokens = branch.kept_tokens = start
+
+    def _step_tokens(self, branch: Branch, start: int) -> int:
+        """The tokens of the step that begins at ``start``; 0 while it goes on."""
+        before = [*branch.expansion.context, *branch.tokens[:start]]
+        tokens, values = branch.tokens[start:], branch.log_probabilities[start:]
+        return self._text.end(branch.expansion.sampling.boundary, before, tokens, values)
 
     def _look(self, branch: Branch, *, cut_off: bool = False) -> bool:
         """End a branch if what it wrote ends the solution by its task's rules; returns whether it does."""
@@ -592,9 +605,10 @@ class TransformersPolicy:
         if branch.end is None or (allowed is not None and len(branch.tokens) > allowed):
             branch.cut(allowed or 0)
         assert branch.end is not None
+        branch.drop_surplus()
         if branch.end.cuts_off:
             self._look(branch, cut_off=True)
-        branch.drop_next_problem()
+            branch.drop_surplus()
         return len(branch.tokens)
 
     def _steps(self, branch: Branch) -> list[Step]:

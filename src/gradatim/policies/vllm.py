@@ -54,8 +54,9 @@ class Draft:
         log_probabilities: one for each of them.
         rounds: requests so far.
         done: whether nothing more is to be written.
-        with_next_problem: the steps and the step under way before a next problem was dropped from them, and the
-            tokens of both.
+        ends_seen: how many tokens were written when the end of each of the steps was known.
+        surplus: the steps and the step under way before the tokens behind the last step's end, or a next problem, were
+            dropped from them.
         allowed, begins: see :class:`gradatim.policies.spending_order.Writer`.
     """
 
@@ -75,7 +76,8 @@ class Draft:
     log_probabilities: list[float] = field(default_factory=list)
     rounds: int = 0
     done: bool = False
-    with_next_problem: list[Step] | None = None
+    ends_seen: list[int] = field(default_factory=list)
+    surplus: list[Step] | None = None
     allowed: int | None = None
     begins: bool = True
 
@@ -85,29 +87,29 @@ class Draft:
         return [*self.path, *(token for step in self.steps for token in step.tokens), *self.tokens]
 
     @property
+    def all_written(self) -> list[Step]:
+        """All that was written, what was dropped since included; the last one may be a step under way."""
+        under_way = [Step(tuple(self.tokens), "", tuple(self.log_probabilities))] if self.tokens else []
+        return [*(self.steps if self.surplus is None else self.surplus), *under_way]
+
+    @property
     def written(self) -> int:
-        steps = self.steps if self.with_next_problem is None else self.with_next_problem
-        return sum(len(step.tokens) for step in steps) + len(self.tokens)
+        return sum(len(step.tokens) for step in self.all_written)
 
     @property
     def may_drop(self) -> bool:
-        rules = self.sampling.solution_end
-        return bool(rules.next_problem or rules.stop)
+        return self.sampling.may_drop
 
     def cut(self, tokens: int) -> None:
         """Take back what was written beyond so many tokens, and whatever that said of the solution's end."""
-        written = list(self.steps if self.with_next_problem is None else self.with_next_problem)
-        if self.tokens:
-            written.append(Step(tuple(self.tokens), "", tuple(self.log_probabilities)))
-        self.steps, self.tokens, self.log_probabilities = [], [], []
-        self.done, self.with_next_problem = False, None
-        for step in written:
-            if len(step.tokens) > tokens:
-                self.tokens = list(step.tokens[:tokens])
-                self.log_probabilities = list(step.log_probabilities[:tokens])
-                return
-            self.steps.append(step)
-            tokens -= len(step.tokens)
+        known = sum(seen <= tokens for seen in self.ends_seen)
+        steps = self.all_written
+        whole = sum(len(step.tokens) for step in steps[:known])
+        rest = [pair for step in steps[known:] for pair in zip(step.tokens, step.log_probabilities, strict=True)]
+        self.steps, self.done, self.surplus = steps[:known], False, None
+        del self.ends_seen[known:]
+        self.tokens = [token for token, _ in rest[: tokens - whole]]
+        self.log_probabilities = [value for _, value in rest[: tokens - whole]]
 
 
 @dataclass(slots=True)
@@ -329,6 +331,7 @@ class VllmPolicy:
 
     def _parameters(self, draft: Draft, max_tokens: int) -> Any:
         sampling = draft.sampling
+        stop = sampling.boundary.stop_strings if draft.one_step else ()
         return self._sampling_parameters(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -336,9 +339,9 @@ class VllmPolicy:
             max_tokens=max_tokens,
             seed=(draft.keys[0] + draft.rounds) % 2**31,
             logprobs=0,  # that of the chosen token alone
-            stop=list(sampling.step_end) if draft.one_step else None,
-            include_stop_str_in_output=draft.one_step,
-            detokenize=draft.one_step,  # stop strings need the text, nothing else does
+            stop=list(stop) or None,
+            include_stop_str_in_output=bool(stop),
+            detokenize=bool(stop),  # stop strings need the text, nothing else does
         )
 
     def _accept(self, draft: Draft, output: Any, granted: int) -> None:
@@ -350,32 +353,51 @@ class VllmPolicy:
                 f"vLLM ended a request for the reason {output.finish_reason!r}, with "
                 f"{'no ' if output.logprobs is None else ''}log-probabilities; look into its log"
             )
-        ended = output.finish_reason == "stop" and not isinstance(output.stop_reason, str)
-        marks = self._text.marks(draft.sampling.step_end, draft.sampling.solution_end)
+        at_stop_string = output.finish_reason == "stop" and isinstance(output.stop_reason, str)
+        ended = output.finish_reason == "stop" and not at_stop_string
+        marks = self._text.marks(draft.sampling.boundary, draft.sampling.solution_end)
         for place, (token, entry) in enumerate(zip(tokens, output.logprobs, strict=True)):
             draft.tokens.append(token)
             draft.log_probabilities.append(_log_probability(entry[token].logprob))
-            self._end_step(draft, Mark.END_OF_TEXT if ended and place == len(tokens) - 1 else Mark(marks[token]))
+            self._end_step(draft, Mark.END_OF_TEXT if ended and place == len(tokens) - 1 else int(marks[token]))
             if draft.done:
                 return
-        if len(tokens) < granted or len(draft.so_far) >= self._positions:
+        if (len(tokens) < granted and not at_stop_string) or len(draft.so_far) >= self._positions:
             self._cut_off(draft, EndReason.LENGTH)
 
-    def _end_step(self, draft: Draft, mark: Mark) -> None:
-        """End a draft's step, or all of it, where its last token does so."""
-        if mark is Mark.PERHAPS and self._text.holds_boundary(draft.tokens, draft.sampling.step_end):
-            mark = Mark.BOUNDARY
-        if mark is Mark.END_OF_TEXT:
+    def _end_step(self, draft: Draft, mark: int) -> None:
+        """End a draft's steps, or all of it, where its last token does so."""
+        if mark & Mark.END_OF_TEXT:
             draft.done = True
             self._complete(draft, EndReason.END_OF_TEXT)
-        elif mark is not Mark.NONE and self._look(draft):
+        elif mark & Mark.LOOK and self._look(draft):
             return
-        elif mark is Mark.BOUNDARY:
+        else:
+            if mark & Mark.BOUNDARY:
+                self._end_steps(draft)
+            if not draft.done and len(draft.tokens) >= draft.sampling.max_step_tokens:
+                self._cut_off(draft, EndReason.LENGTH)
+
+    def _end_steps(self, draft: Draft) -> None:
+        """End the steps of a draft whose end its last token shows, and the draft with its last permitted step."""
+        while not draft.done and (end := self._step_tokens(draft)):
+            whole = draft.all_written
+            behind = draft.tokens[end:], draft.log_probabilities[end:]
+            del draft.tokens[end:], draft.log_probabilities[end:]
             draft.room -= 1
             draft.done = draft.room == 0
+            draft.surplus = whole if draft.done and behind[0] else None
+            draft.ends_seen.append(sum(len(step.tokens) for step in whole))
             self._complete(draft, draft.closing if draft.done else EndReason.BOUNDARY)
-        elif len(draft.tokens) >= draft.sampling.max_step_tokens:
-            self._cut_off(draft, EndReason.LENGTH)
+            if not draft.done:
+                draft.tokens, draft.log_probabilities = behind
+            elif draft.closing.cuts_off:
+                self._look(draft, cut_off=True)
+
+    def _step_tokens(self, draft: Draft) -> int:
+        """The tokens of the step that a draft writes; 0 while it goes on."""
+        before = draft.so_far[: -len(draft.tokens)] if draft.tokens else []
+        return self._text.end(draft.sampling.boundary, before, draft.tokens, draft.log_probabilities)
 
     def _look(self, draft: Draft, *, cut_off: bool = False) -> bool:
         """End a draft if what it wrote ends the solution by its task's rules; returns whether it does.
@@ -403,9 +425,7 @@ class VllmPolicy:
 
     def _drop_next_problem(self, draft: Draft, context: list[int], written: list[int], length: int, seen: int) -> None:
         """Keep of what a draft wrote the solution, ``length`` characters, and the tokens of the heading behind it."""
-        draft.with_next_problem = list(draft.steps)
-        if draft.tokens:
-            draft.with_next_problem.append(Step(tuple(draft.tokens), "", tuple(draft.log_probabilities)))
+        draft.surplus = draft.all_written
         solution, kept = self._text.cut(context, written, length, seen)
         log_probabilities = [
             *(each for step in draft.steps for each in step.log_probabilities),

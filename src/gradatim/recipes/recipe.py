@@ -25,6 +25,7 @@ from gradatim.suggestions import suggestion
 from gradatim.supervision.base import Construction
 from gradatim.supervision.right_solutions import RightSolutions
 from gradatim.tasks.base import Task
+from gradatim.text.boundaries.base import Boundary
 from gradatim.values.base import Values
 
 POLICY = "policy"
@@ -48,7 +49,7 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class SamplingOptions(Section):
-    """See :class:`gradatim.policies.base.Sampling`; where a step ends is the task's to say."""
+    """See :class:`gradatim.policies.base.Sampling`."""
 
     temperature: NonNegativeFloat = 1.0
     """0 takes the likeliest token; 1 samples from the model's own distribution."""
@@ -60,6 +61,8 @@ class SamplingOptions(Section):
     """A step that reaches this length is cut off."""
     max_steps: PositiveInt = 64
     """A solution ends after this many steps, finished or not."""
+    boundary: Annotated[Boundary, PartOf("text/boundaries")] | None = None
+    """What ends a step; `null` is what the task says."""
 
 
 class ChatOptions(Section):

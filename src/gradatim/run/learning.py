@@ -19,7 +19,7 @@ from gradatim.recipes.recipe import POLICY, Learn, Recipe
 from gradatim.run.context import Run
 from gradatim.run.fitting import curve, fit, outcome, reported, saved_dtype, training_settings
 from gradatim.run.held_out import HeldOutLoss, SampledAccuracy, held_out_thresholds
-from gradatim.run.models import make_chat
+from gradatim.run.models import make_chat, make_sampling
 from gradatim.run.nothing_learned import no_terms, same_targets
 from gradatim.run.stages import FINE_TUNING, Stage
 from gradatim.run.trees import grow_trees
@@ -212,7 +212,7 @@ def _save(
             recipe=run.recipe.model_dump(mode="json", exclude_none=True),
             data=f"It learned from {learned}{of_trees} of the task {run.recipe.task.name}.",
             chat=training.chat,
-            step_end=run.task.step_end,
+            boundary=make_sampling(run.recipe.policy.sampling, run.task).boundary,
             metrics={measure: sign * result.evaluations[result.best_update]} if result.evaluations else {},
             labels=2 if training.judges and model.config.num_labels == 2 else 1,
             threshold=None if thresholds is None else thresholds.accuracy,

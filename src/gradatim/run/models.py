@@ -30,7 +30,8 @@ from gradatim.training.process_reward_model import load_process_reward_model
 
 def make_sampling(options: SamplingOptions, task: Task) -> Sampling:
     """How steps of ``task`` are sampled."""
-    return Sampling(**options.model_dump(), step_end=task.step_end, solution_end=task.solution_end)
+    values = dict(options) | {"boundary": options.boundary or task.boundary}
+    return Sampling(**values, solution_end=task.solution_end)
 
 
 def make_chat(options: ModelOptions) -> ChatFormat | None:

@@ -29,6 +29,7 @@ from gradatim.run.training_folder import TrainingFolder
 from gradatim.scorers.loading import LAYOUT_FILE, read_layout_file
 from gradatim.store.published.base import STEP_END
 from gradatim.supervision.terms import Term
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.text.prompts import ChatFormat
 from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, plan_rows
 from gradatim.training.model_card import write_model_card
@@ -341,7 +342,7 @@ class _Job:
                 metrics={} if trained is None else _figures(trained),
                 title=self.folder.output.resolve().name,
                 chat=self.chat,
-                step_end=(STEP_END,),
+                boundary=Delimiter(at=(STEP_END,)),
                 labels=2 if result.model.config.num_labels == 2 else 1,
                 threshold=None if trained is None else trained.threshold,
                 first_error_threshold=None if trained is None else trained.first_error_threshold,

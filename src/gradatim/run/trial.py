@@ -14,6 +14,7 @@ from gradatim.evaluation.page import Section, Table, Verbatim
 from gradatim.event_loop import run_to_end
 from gradatim.part import models_of
 from gradatim.run.context import Lent, Run
+from gradatim.run.models import make_sampling
 from gradatim.run.shown_solutions import shown_solutions
 from gradatim.run.stages import measures_loss, policies_of
 from gradatim.run.trees import tree_searcher
@@ -109,8 +110,9 @@ async def _timed(
 def _solutions(trees: Sequence[Tree], run: Run) -> Section:
     """The first prompt as it was put, and what became of solutions."""
     lines: list[Any] = []
+    boundary = make_sampling(run.recipe.policy.sampling, run.task).boundary
     for entry in shown_solutions(trees, run.recipe.policy.sampling)[:PROBLEMS]:
-        steps = "".join(f"| {step}" for step in run.task.split_steps(entry["text"])) or "(no text)"
+        steps = "".join(f"| {step}" for step in boundary.split(entry["text"])) or "(no text)"
         prompt = entry["prompt"] if entry["prompt"].endswith("\n") else f"{entry['prompt']}\n"
         lines.append(f"Problem {entry['problem']}: {entry['kind']}, ended by: {entry['ended_by']}; {entry['verifier']}")
         lines.append(Verbatim(prompt + steps))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from gradatim.event_loop import run_to_end, without_blocking
 from gradatim.part import name_of
-from gradatim.tasks.steps import split_at
+from gradatim.text.boundaries.base import Boundary
+from gradatim.text.boundaries.delimiter import LINES
 from gradatim.text.solution_end import NEVER, SolutionEnd
 from gradatim.tree import Node, Problem, Tree, is_right
 
@@ -74,9 +75,9 @@ class Task(ABC):
         return name_of(self)
 
     @property
-    def step_end(self) -> tuple[str, ...]:
-        """The strings that end a step in the policy's text."""
-        return ("\n",)
+    def boundary(self) -> Boundary:
+        """What ends a step, in what a policy writes and in whole solutions."""
+        return LINES
 
     @property
     def solution_end(self) -> SolutionEnd:
@@ -101,10 +102,6 @@ class Task(ABC):
         Raises:
             GradatimError: if there is no such split, or the problems cannot be read or made.
         """
-
-    def split_steps(self, text: str) -> list[str]:
-        """Divide a whole solution into steps, after each of ``step_end``; joined again they are ``text``."""
-        return split_at(text, self.step_end)
 
     @abstractmethod
     def answer(self, problem: Problem, text: str) -> str | None:

@@ -23,7 +23,7 @@ from gradatim.part import part
 from gradatim.records import MalformedRecordError, Record, text_field
 from gradatim.tasks.base import Verdict
 from gradatim.tasks.code_tests import TestResults, run_function_tests, run_input_tests
-from gradatim.tasks.from_records import RecordTask, StepEnd
+from gradatim.tasks.from_records import RecordTask
 from gradatim.tasks.templates import Template
 from gradatim.text.solution_end import NextProblem, SolutionEnd
 from gradatim.tree import Problem
@@ -60,8 +60,6 @@ class Code(RecordTask):
     template: str | None = None
     """The prompt, with `{question}` in the question's place and, if wanted, `{tests}` in that of the `assert`
     statements; `null` is that of the record's layout."""
-    step_end: StepEnd = ("\n",)
-    r"""The texts that end a step: a line's end, or `["\n\n"]` for blocks between empty lines."""
     reward: Literal["all", "fraction"] = "all"
     """`all` gives 1 where all tests pass, `fraction` the share of tests that pass."""
     limits: SandboxLimits = SandboxLimits()

@@ -159,12 +159,12 @@ class Countdown(GeneratedTask):
     def answer(self, problem: Problem, text: str) -> str | None:
         """The calculation: the steps as they are written, right or wrong, whatever their order. (The number at the end
         would say nothing, since every solution claims the target.)"""
-        return _calculation(self.split_steps(text))
+        return _calculation(self.boundary.split(text))
 
     def check(self, problem: Problem, text: str) -> Verdict:
         """Reward 1 for legal steps that end at the target; otherwise 0 and the reason, beginning with a Rejection."""
         numbers, target = parse_problem(problem)
-        left, rejection = _walk(numbers, self.split_steps(text))
+        left, rejection = _walk(numbers, self.boundary.split(text))
         if rejection is not None:
             return Verdict(0.0, rejection)
         if len(left) > 1:
@@ -178,7 +178,7 @@ class Countdown(GeneratedTask):
         the order of equal numbers and of the two sides of a move does not count. A right whole solution has one way
         (to stop); an illegal one has none."""
         numbers, target = parse_problem(problem)
-        left, rejection = _walk(numbers, self.split_steps(text))
+        left, rejection = _walk(numbers, self.boundary.split(text))
         return 0 if rejection is not None else count_ways(tuple(sorted(left)), target)
 
     def reachable(self, problem: Problem, text: str) -> bool:
@@ -294,7 +294,7 @@ def _walk(numbers: Numbers, steps: Sequence[str]) -> tuple[Numbers, str | None]:
 def _take_step(numbers: Numbers, step: str) -> tuple[Numbers, str | None]:
     match = _STEP.fullmatch(step)
     if match is None:
-        return numbers, f"{Rejection.WRONG_FORMAT}: {step.strip()[:80]!r} is not 'a + b = c | numbers left'"
+        return numbers, f"{Rejection.WRONG_FORMAT}: {step.rstrip()[:80]!r} is not 'a + b = c | numbers left'"
     left, operator, right, result = int(match[1]), match[2], int(match[3]), int(match[4])
     missing = Counter((left, right)) - Counter(numbers)
     if missing:

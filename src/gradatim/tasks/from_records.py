@@ -11,16 +11,18 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from gradatim.errors import GradatimError
-from gradatim.part import options
+from gradatim.part import PartOf, options
 from gradatim.records import Record
 from gradatim.tasks.base import Task, Verdict
 from gradatim.tasks.problem_source import ProblemSource
 from gradatim.tasks.templates import Template
 from gradatim.tasks.verifiers import Verifier, make_verifier
+from gradatim.text.boundaries.base import Boundary
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.text.solution_end import SolutionEnd
 from gradatim.tree import Problem
 
-StepEnd = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+StepBoundary = Annotated[Boundary, PartOf("text/boundaries")]
 
 
 @options
@@ -53,8 +55,8 @@ class RecordTask(Task):
     """Whether a malformed record is refused with its line number, or skipped with a warning."""
     template: str | None
     """The prompt, with the fields in braces in their places."""
-    step_end: StepEnd = ("\n",)
-    """The texts that end a step."""
+    boundary: StepBoundary = Delimiter()
+    """What ends a step."""
 
     def __post_init__(self) -> None:
         _ = self.prompt_template  # a template without its places is refused now

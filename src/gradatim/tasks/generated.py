@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import fields
@@ -53,7 +52,3 @@ class GeneratedTask(Task):
         if count < 1:
             raise GradatimError(f"ask for at least one problem of {self.name}, got {count}")
         return [problem for problem, _ in islice(self.demonstrations(split), count)]
-
-    def split_steps(self, text: str) -> list[str]:
-        """The lines of ``text``, line ends kept."""
-        return re.findall(r"[^\n]*\n|[^\n]+", text)

@@ -42,9 +42,9 @@ class Gsm8k(RecordTask):
 
         A step is wrong if the two sides of an annotation differ, or if the sentence goes on with another number than
         the annotation's result, within the tolerance of :mod:`gradatim.tasks.calculator`. An error of thought with
-        right arithmetic is not found. A whole text is divided by :meth:`split_steps` first. Never raises.
+        right arithmetic is not found. A whole text is divided by :attr:`boundary` first. Never raises.
         """
-        steps = self.split_steps(solution) if isinstance(solution, str) else solution
+        steps = self.boundary.split(solution) if isinstance(solution, str) else solution
         for index, step in enumerate(steps):
             if any(annotation.finding.is_error for annotation in check_annotations(step)):
                 return index

@@ -65,7 +65,7 @@ def verifier_record(task: object) -> VerifierRecord:
 def guarded(task: Task) -> Task:
     """A task of one's own as one whose failures say where they come from; a task of the package's as it is.
 
-    An error in ``problems`` or ``split_steps`` is a :class:`~gradatim.errors.GradatimError` of one sentence. One in
+    An error in ``problems`` is a :class:`~gradatim.errors.GradatimError` of one sentence. One in
     ``verify`` (or ``check``, which it calls) does not end a run: that solution counts as wrong for the reason ``the
     verifier failed``. The first one is warned of, and :func:`verifier_record` counts them. A solution at which
     ``answer`` fails has no answer.
@@ -81,7 +81,7 @@ def guarded(task: Task) -> Task:
     if not inspect.iscoroutinefunction(cls.verify):
         raise GradatimError(f"{cls.__name__}.verify is not asynchronous; call it 'check', or write 'async def verify'")
     record = VerifierRecord()
-    names = ("problems", "split_steps", "answer", "verify")
+    names = ("problems", "answer", "verify")
     own: dict[str, Callable[..., Any]] = {name: getattr(cls, name) for name in names}
     judge = next(name for name in ("verify", "check", "answer") if getattr(cls, name) is not getattr(Task, name))
 
@@ -92,14 +92,6 @@ def guarded(task: Task) -> Task:
             raise
         except Exception as error:
             raise GradatimError(f"{_failure(cls, 'problems', f'for the split {split!r}', error)}; mend it") from error
-
-    def split_steps(self: Any, text: str) -> list[str]:
-        try:
-            return list(own["split_steps"](self, text))
-        except GradatimError:
-            raise
-        except Exception as error:
-            raise GradatimError(f"{_failure(cls, 'split_steps', f'for {text[:60]!r}', error)}; mend it") from error
 
     def answer(self: Any, problem: Problem, text: str) -> str | None:
         try:
@@ -129,7 +121,7 @@ def guarded(task: Task) -> Task:
         record.note(reason)
         return Verdict(0.0, f"the verifier failed: {reason}")
 
-    methods = {"problems": problems, "split_steps": split_steps, "answer": answer, "verify": verify}
+    methods = {"problems": problems, "answer": answer, "verify": verify}
 
     def fill(namespace: dict[str, Any]) -> None:
         # Only methods are added: a class with slots stays as it is.

@@ -16,9 +16,10 @@ from gradatim.errors import GradatimError
 from gradatim.part import part
 from gradatim.records import MalformedRecordError, Record, text_field, text_or_number_field
 from gradatim.suggestions import suggestion
-from gradatim.tasks.from_records import RecordTask, StepEnd
+from gradatim.tasks.from_records import RecordTask, StepBoundary
 from gradatim.tasks.math_answers import boxed_answer
 from gradatim.tasks.problem_source import ProblemSource
+from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.tree import Problem
 
 TRAIN_SOURCE = "DigitalLearningGmbH/MATH-lighteval"
@@ -55,8 +56,8 @@ class Math(RecordTask):
     """Whether problems come in an order of their own; MATH is sorted by subject."""
     template: str = TEMPLATE
     """The prompt, with `{problem}` in the problem's place; text before it may hold worked examples."""
-    step_end: StepEnd = ("\n\n",)
-    """The texts that end a step: by default a paragraph's end, since lines would cut displayed formulas into pieces."""
+    boundary: StepBoundary = Delimiter(at=("\n\n",))
+    """What ends a step: by default a paragraph's end, since lines would cut displayed formulas into pieces."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,6 +17,7 @@ from gradatim.errors import GradatimError
 from gradatim.part import part
 from gradatim.tasks.base import Task, Verdict
 from gradatim.tasks.records import Records
+from gradatim.text.boundaries.base import Boundary
 from gradatim.text.solution_end import SolutionEnd
 from gradatim.tree import Problem
 
@@ -38,8 +39,8 @@ class Own(Task):
         return self.described.name
 
     @property
-    def step_end(self) -> tuple[str, ...]:
-        return self.described.step_end
+    def boundary(self) -> Boundary:
+        return self.described.boundary
 
     @property
     def solution_end(self) -> SolutionEnd:

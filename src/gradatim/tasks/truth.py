@@ -70,4 +70,4 @@ def state_truth(task: Any) -> StateTruth | None:
 
 
 def _all_right(task: Any, problem: Problem, text: str) -> bool:
-    return task.first_error(problem, task.split_steps(text)) is None
+    return task.first_error(problem, task.boundary.split(text)) is None

@@ -140,8 +140,7 @@ class WordProblems(GeneratedTask):
 
     def answer(self, problem: Problem, text: str) -> str | None:
         """The number of the last line, if that states an answer."""
-        lines = self.split_steps(text)
-        answer = read_step(lines[-1]) if lines else None
+        answer = read_step(text.removesuffix("\n").rpartition("\n")[2])
         return str(answer.number) if isinstance(answer, Answer) else None
 
     def check(self, problem: Problem, text: str) -> Verdict:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from enum import IntEnum
+from dataclasses import dataclass
+from enum import IntFlag
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradatim.errors import GradatimError
+from gradatim.text.boundaries.base import Boundary
 from gradatim.text.solution_end import NEVER, SolutionEnd
 
+_PART = "\ufffd"  # reads a character that is not whole yet
 CONTEXT_TOKENS = 8  # decoded before a step, so that its first piece keeps its leading space
 
 
-class Mark(IntEnum):
-    """What a token tells of the end of its step."""
+class Mark(IntFlag):
+    """What a token tells of the ends of its step and its solution; 0 is nothing."""
 
-    NONE = 0
-    BOUNDARY = 1  # its own text holds a boundary
-    PERHAPS = 2  # it completes a boundary if the tokens before began one
-    END_OF_TEXT = 3  # it ends the text
-    LOOK = 4  # it completes a line or a stop string, so that the solution may have ended
+    BOUNDARY = 1  # a step may be known to have ended
+    LOOK = 2  # it completes a line or a stop string, so that the solution may have ended
+    END_OF_TEXT = 4  # it ends the text
 
 
 class StepText:
@@ -54,7 +56,7 @@ class StepText:
         self._decoder = tokenizer.decode if backend is None else backend.decode
         self._decoder_options = {"clean_up_tokenization_spaces": False} if backend is None else {}
         self._size = max(len(tokenizer), int(model.config.get_text_config().vocab_size))
-        self._marks: dict[tuple[tuple[str, ...], SolutionEnd], NDArray[np.uint8]] = {}
+        self._marks: dict[tuple[Boundary, SolutionEnd], NDArray[np.uint8]] = {}
 
     def text(self, before: Sequence[int], tokens: Sequence[int]) -> str:
         """The text of ``tokens`` after the tokens ``before``; special tokens have none."""
@@ -63,31 +65,51 @@ class StepText:
         whole = self._decode([*near, *tokens])
         return whole[len(context) :] if whole.startswith(context) else self._decode(tokens)
 
-    def marks(self, step_end: tuple[str, ...], solution_end: SolutionEnd = NEVER) -> NDArray[np.uint8]:
+    def marks(self, boundary: Boundary, solution_end: SolutionEnd = NEVER) -> NDArray[np.uint8]:
         """A :class:`Mark` for each token id: (vocabulary,)."""
-        key = step_end, solution_end
+        key = boundary, solution_end
         if key not in self._marks:
             telling = solution_end.telling if solution_end else frozenset()
-            pieces = self._tokenizer.batch_decode(
-                [[token] for token in range(len(self._tokenizer))], clean_up_tokenization_spaces=False
-            )
             marks = np.zeros(self._size, dtype=np.uint8)
-            for token, piece in enumerate(pieces):
-                if any(end in piece for end in step_end):
-                    marks[token] = Mark.BOUNDARY
-                elif any(_completes(piece, end) for end in step_end):
-                    marks[token] = Mark.PERHAPS
-                elif any(_may_hold(piece, character) for character in telling):
-                    marks[token] = Mark.LOOK
+            for token, piece in enumerate(self._pieces()):
+                if boundary.may_end(piece):
+                    marks[token] |= Mark.BOUNDARY
+                if any(_may_hold(piece, character) for character in telling):
+                    marks[token] |= Mark.LOOK
             marks[[token for token in self.end_tokens if token < self._size]] = Mark.END_OF_TEXT
             self._marks[key] = marks
         return self._marks[key]
 
-    def holds_boundary(self, tokens: Sequence[int], step_end: tuple[str, ...]) -> bool:
-        """Whether the text of a step's last tokens holds a boundary."""
-        longest = max(len(end.encode()) for end in step_end)  # no token is shorter than a byte
-        text = self._decode(tokens[-longest:])
-        return any(end in text for end in step_end)
+    def _pieces(self) -> list[str]:
+        """The text of every token where it stands behind another one: some tokenizers take a leading space off the
+        first token of a text."""
+        tokens = range(len(self._tokenizer))
+        letter = next(([token] for token in tokens if re.fullmatch("[A-Za-z]", self._decode([token]))), [])
+        start = self._decode(letter)
+        texts = self._tokenizer.batch_decode([[*letter, token] for token in tokens], clean_up_tokenization_spaces=False)
+        return [
+            text.removeprefix(start) if text.startswith(start) else self._decode([token])
+            for token, text in enumerate(texts)
+        ]
+
+    def end(self, boundary: Boundary, before: Sequence[int], tokens: Sequence[int], values: Sequence[float]) -> int:
+        """How many of ``tokens`` are the step that they begin; 0 while it goes on.
+
+        Args:
+            boundary: what ends it.
+            before: tokens that come before.
+            tokens: what was written after them.
+            values: their log-probabilities.
+        """
+        return boundary.end(WrittenTokens(self, before[-CONTEXT_TOKENS:], tokens, values)) or 0 if tokens else 0
+
+    def holding(self, before: Sequence[int], tokens: Sequence[int], characters: int) -> int:
+        """How many of ``tokens``, after the tokens ``before``, hold so many whole characters of their text."""
+
+        def held(count: int) -> int:
+            return len(self.text(before, tokens[:count]).rstrip(_PART))
+
+        return bisect_left(range(len(tokens)), characters, key=held)
 
     def cut(self, before: Sequence[int], tokens: Sequence[int], solution: int, seen: int) -> tuple[int, int]:
         """Where a text that has gone beyond its solution is cut.
@@ -101,23 +123,32 @@ class StepText:
         Returns:
             How many tokens hold the solution, and how many are kept: those up to where its end was seen, at least one.
         """
-
-        def holding(characters: int) -> int:
-            counts = range(len(tokens) + 1)
-            return bisect_left(counts, characters, key=lambda count: len(self.text(before, tokens[:count])))
-
-        return holding(solution), min(len(tokens), max(1, holding(seen)))
+        kept = min(len(tokens), max(1, self.holding(before, tokens, seen)))
+        return self.holding(before, tokens, solution), kept
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self._decoder(list(tokens), skip_special_tokens=True, **self._decoder_options))
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenTokens:
+    """A step in tokens; see :class:`gradatim.text.boundaries.base.Written`."""
+
+    reader: StepText
+    before: Sequence[int]
+    tokens: Sequence[int]
+    log_probabilities: Sequence[float]
+
+    @property
+    def text(self) -> str:
+        return self.reader.text(self.before, self.tokens).rstrip(_PART)
+
+    def at_character(self, count: int) -> int:
+        return self.reader.holding(self.before, self.tokens, count)
+
+    def at_token(self, count: int) -> int | None:
+        return count if count <= len(self.tokens) else None
+
+
 def _may_hold(piece: str, character: str) -> bool:
     return character in piece or ("\ufffd" in piece and not character.isascii())
-
-
-def _completes(piece: str, end: str) -> bool:
-    """Whether ``piece`` may write the last part of ``end``. (Part of a character reads as a replacement character.)"""
-    if "\ufffd" in piece and not end.isascii():
-        return True
-    return any(piece.startswith(end[cut:]) for cut in range(1, len(end)))

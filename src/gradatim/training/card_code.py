@@ -7,9 +7,10 @@ gives is what :class:`~gradatim.scorers.process_reward.ProcessRewardScorer` and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
+from gradatim.part import content_of
+from gradatim.text.boundaries.base import Boundary
 from gradatim.text.prompts import ChatFormat
 from gradatim.tree import Problem
 
@@ -19,7 +20,7 @@ PLACE = "path/or/hub-id"
 _PROBABILITIES = {1: "logits[:, 0].sigmoid()", 2: "logits.softmax(dim=-1)[:, 1]"}
 
 
-def reward_model_use(labels: Literal[1, 2], chat: ChatFormat | None, step_end: Sequence[str]) -> str:
+def reward_model_use(labels: Literal[1, 2], chat: ChatFormat | None, boundary: Boundary) -> str:
     """How the scores of steps are read from a process reward model."""
     return f'''\
 ```python
@@ -45,8 +46,8 @@ def step_tokens(step: str) -> list[int]:
 def score_steps({_problem(chat)}: str, steps: list[str], finished: bool = False) -> list[float]:
     """The probability that each step is right.
 
-    Steps keep what ends them ({ends_of_steps(step_end)}); behind the last one of a finished
-    solution stands the end token.
+    Joined, the steps are the solution: each keeps what ends it ({boundary.words}).
+    Behind the last one of a finished solution stands the end token.
     """
     tokens, ends = prompt_tokens({_problem(chat)}), []
     for number, step in enumerate(steps, 1):
@@ -74,7 +75,7 @@ vllm serve {PLACE} --runner pooling --convert classify --pooler-config.task toke
 ```'''
 
 
-def policy_use(chat: ChatFormat | None, step_end: Sequence[str]) -> str:
+def policy_use(chat: ChatFormat | None, boundary: Boundary) -> str:
     """How solutions are sampled from a policy."""
     formats = "" if chat is None else "from gradatim.text.prompts import ChatFormat\n"
     given = "" if chat is None else f", chat={chat!r}"
@@ -112,10 +113,12 @@ def solve({_problem(chat)}: str, max_new_tokens: int = 512, temperature: float =
 With Gradatim, as the policy of a search:
 
 ```python
+from gradatim.part import make
 from gradatim.policies import Sampling
 {formats}from gradatim.policies.transformers import TransformersPolicy
 
-policy = TransformersPolicy.from_pretrained("{PLACE}", sampling=Sampling(step_end={tuple(step_end)!r}){given})
+boundary = make("text/boundaries", {content_of(boundary)!r})
+policy = TransformersPolicy.from_pretrained("{PLACE}", sampling=Sampling(boundary=boundary){given})
 ```
 
 Served by vLLM:
@@ -123,11 +126,6 @@ Served by vLLM:
 ```sh
 vllm serve {PLACE}
 ```'''
-
-
-def ends_of_steps(step_end: Sequence[str]) -> str:
-    """What ends a step, in words: ``a line end`` or the texts as Python writes them."""
-    return " or ".join("a line end" if text == "\n" else repr(text) for text in step_end)
 
 
 def _problem(chat: ChatFormat | None) -> str:

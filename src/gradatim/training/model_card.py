@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,9 @@ import yaml
 
 from gradatim.errors import GradatimError
 from gradatim.store.files import write_text
+from gradatim.text.boundaries.base import Boundary
 from gradatim.text.prompts import ChatFormat
-from gradatim.training.card_code import ends_of_steps, policy_use, reward_model_use
+from gradatim.training.card_code import policy_use, reward_model_use
 
 Kind = Literal["process-reward-model", "policy"]
 
@@ -31,7 +32,7 @@ _OUTPUTS = {
     2: 'two outputs, of which label 1 is "right" and label 0 is "wrong"',
 }
 
-_POLICY_INTRODUCTION = "A language model that solves problems step by step; each step ends in {ends}."
+_POLICY_INTRODUCTION = "A language model that solves problems step by step; each step ends with {ends}."
 
 
 def write_model_card(
@@ -43,7 +44,7 @@ def write_model_card(
     data: str,
     metrics: Mapping[str, float],
     chat: ChatFormat | None,
-    step_end: Sequence[str],
+    boundary: Boundary,
     title: str | None = None,
     labels: Literal[1, 2] = 1,
     threshold: float | None = None,
@@ -61,7 +62,7 @@ def write_model_card(
         metrics: what was measured, by names that readers understand.
         title: heads the card; by default the folder's name.
         chat: the conversation in which the model was given problems; ``None`` where they were plain text.
-        step_end: what ended the steps that it learned from.
+        boundary: what ended the steps that it learned from.
         labels: outputs of a process reward model.
         threshold: the score from which on a step is best called right, where it was measured.
         first_error_threshold: the score below which a solution's first step is best called its first error, likewise.
@@ -84,11 +85,11 @@ def write_model_card(
         tags=["gradatim", kind],
     )
     if is_policy:
-        introduction = _POLICY_INTRODUCTION.format(ends=ends_of_steps(step_end))
-        use = policy_use(chat, step_end)
+        introduction = _POLICY_INTRODUCTION.format(ends=boundary.words)
+        use = policy_use(chat, boundary)
     else:
         introduction = _REWARD_MODEL_INTRODUCTION.format(outputs=_OUTPUTS[labels])
-        use = reward_model_use(labels, chat, step_end)
+        use = reward_model_use(labels, chat, boundary)
     sections = [
         f"---\n{metadata}\n---",
         f"# {title or path.resolve().name}",

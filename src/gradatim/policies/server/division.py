@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain
+from typing import NamedTuple
 
+from gradatim.text.boundaries.base import Boundary
 from gradatim.text.solution_end import Ending
 from gradatim.tree import EndReason, Step
 
@@ -29,6 +32,14 @@ class Piece:
     spelled: int | None = None
 
 
+class _Place(NamedTuple):
+    """Where a piece begins in its step's text, with its tokens and their log-probabilities."""
+
+    begin: int
+    tokens: int
+    log_probabilities: tuple[float, ...] | None
+
+
 @dataclass(slots=True)
 class Division:
     """Divides text into text steps. A boundary belongs to the step that it ends, and nothing after it does, however
@@ -36,10 +47,10 @@ class Division:
 
     A step has log-probabilities if they are known for all of its tokens. A token whose text goes past a boundary
     counts to the step that it ends; where a piece of several tokens does, it is not known which token belongs to which
-    step, and neither step has any.
+    step, and neither step has any. Tokens behind a boundary, which showed that it is one, begin the next step.
 
     Attributes:
-        step_end: the strings that end a step.
+        boundary: what ends a step.
         longest: tokens after which a step without a boundary is cut off.
         room: how many more steps may be written.
         closing: why the last of those steps ends, if it ends at a boundary.
@@ -47,9 +58,10 @@ class Division:
         steps: the steps that are complete, with the tokens of each.
         done: whether nothing more is taken.
         dropped: whether text beyond the end of the solution came and was not taken.
+        behind: tokens that came behind the end of the last permitted step, showed it, and were not taken.
     """
 
-    step_end: tuple[str, ...]
+    boundary: Boundary
     longest: int
     room: int
     closing: EndReason
@@ -57,10 +69,10 @@ class Division:
     steps: list[tuple[Step, int]] = field(default_factory=list)
     done: bool = False
     dropped: bool = False
+    behind: int = 0
     _text: str = ""
     _tokens: int = 0
-    _pieces: list[tuple[int, int]] = field(default_factory=list)  # where each began in the step's text, and its tokens
-    _log_probabilities: tuple[float, ...] | None = ()
+    _pieces: list[_Place] = field(default_factory=list)  # of the step that is being written
 
     def fork(self) -> Division:
         """A copy, for an attempt that may fail."""
@@ -87,47 +99,56 @@ class Division:
             self.finish(EndReason.LENGTH)
         if self.done:
             return
-        self._pieces.append((len(self._text), piece.tokens))
+        self._pieces.append(_Place(len(self._text), piece.tokens, piece.log_probabilities))
         self._text += piece.text
         self._tokens += piece.tokens
-        self._log_probabilities = _joined(self._log_probabilities, piece.log_probabilities)
         ending = self.look(self.text, piece.text) if self.look is not None else None
         if ending is None:
-            self._divide(piece)
+            self._divide()
         else:
-            self._end(ending, piece)
+            self._end(ending)
 
-    def _end(self, ending: Ending, piece: Piece) -> None:
+    def _end(self, ending: Ending) -> None:
         """End the solution within the text so far, and drop what comes behind it."""
         before = sum(len(step.text) for step, _ in self.steps)
         seen = max(1, ending.seen - before)
-        behind = sum(tokens for begin, tokens in self._pieces if begin >= seen)
-        if behind and self._log_probabilities is not None:
-            self._log_probabilities = self._log_probabilities[: len(self._log_probabilities) - behind]
         if seen < len(self._text):
             self.dropped = True
-            self._tokens -= behind
+            self._pieces = [piece for piece in self._pieces if piece.begin < seen]
+            self._tokens = sum(piece.tokens for piece in self._pieces)
         self._text = self._text[: max(0, ending.length - before)]
-        self._divide(piece, to_the_end=ending.reason is EndReason.STOP)
+        self._divide(to_the_end=ending.reason is EndReason.STOP)
         if not self.done:
             self.done = True
             self._complete(ending.reason)
 
-    def _divide(self, piece: Piece, *, to_the_end: bool = True) -> None:
-        """Complete the steps whose boundaries are there; a boundary at the very end counts if ``to_the_end``."""
-        while not self.done and (end := boundary_end(self._text, self.step_end)) is not None:
-            if end == len(self._text) and not to_the_end:
+    def _divide(self, *, to_the_end: bool = True) -> None:
+        """Complete the steps whose boundaries are there; one with nothing but white space behind it counts if
+        ``to_the_end``."""
+        while not self.done:
+            end = self.boundary.end(_WrittenText(self._text, self._pieces))
+            if not end or not (to_the_end or self._text[end:].strip()):
                 return
-            rest = self._text[end:]
-            self._text = self._text[:end]
-            shared = bool(rest) and piece.tokens > 1
-            if shared:
-                self._log_probabilities = None
-            self.room -= 1
-            self.done = self.room <= 0
-            self._complete(self.closing if self.done else EndReason.BOUNDARY)
-            self._text = "" if self.done else rest
-            self._log_probabilities = None if shared else ()
+            self._end_step(end)
+
+    def _end_step(self, end: int) -> None:
+        """Complete the step that ends at a place in the text; what is behind it begins the next one."""
+        rest = self._text[end:]
+        pieces = [piece for piece in self._pieces if piece.begin < end]
+        behind = [piece._replace(begin=piece.begin - end) for piece in self._pieces[len(pieces) :]]
+        if (behind[0].begin if behind else len(rest)) > 0:  # the last piece lies on both sides
+            last = pieces[-1]
+            if last.tokens > 1:
+                pieces[-1] = last = last._replace(log_probabilities=None)
+            behind.insert(0, _Place(0, 0, () if last.tokens == 1 else last.log_probabilities))
+        self._text, self._pieces, self._tokens = self._text[:end], pieces, sum(piece.tokens for piece in pieces)
+        self.room -= 1
+        self.done = self.room <= 0
+        self._complete(self._reason(self.closing) if self.done else EndReason.BOUNDARY)
+        if self.done:
+            self.behind = sum(piece.tokens for piece in behind)
+        else:
+            self._text, self._pieces, self._tokens = rest, behind, sum(piece.tokens for piece in behind)
 
     def finish(self, end: EndReason) -> None:
         """The text ends here for the reason ``end``.
@@ -138,24 +159,44 @@ class Division:
         if self.done:
             return
         self.done = True
-        if end.cuts_off and self.look is not None and (ending := self.look(self.text, None)) is not None:
-            end = ending.reason
+        end = self._reason(end)
         if end is EndReason.END_OF_TEXT or self._text or self._tokens:
             self._complete(end)
         elif self.steps:
             step, tokens = self.steps[-1]
             self.steps[-1] = replace(step, end=end), tokens
 
+    def _reason(self, end: EndReason) -> EndReason:
+        """Why the text ends where ``end`` would cut it off: it may be a whole solution."""
+        ending = self.look(self.text, None) if end.cuts_off and self.look is not None else None
+        return end if ending is None else ending.reason
+
     def _complete(self, end: EndReason) -> None:
-        self.steps.append((Step((), self._text, self._log_probabilities or (), end), self._tokens))
-        self._text, self._tokens, self._log_probabilities, self._pieces = "", 0, (), []
+        self.steps.append((Step((), self._text, _joined(self._pieces) or (), end), self._tokens))
+        self._text, self._tokens, self._pieces = "", 0, []
 
 
-def boundary_end(text: str, step_end: Sequence[str]) -> int | None:
-    """Where the boundary ends that is complete first in ``text``; ``None`` if there is none."""
-    ends = [place + len(end) for end in step_end if (place := text.find(end)) >= 0]
-    return min(ends, default=None)
+@dataclass(frozen=True, slots=True)
+class _WrittenText:
+    """A step in characters; see :class:`gradatim.text.boundaries.base.Written`."""
+
+    text: str
+    pieces: Sequence[_Place]
+
+    @property
+    def log_probabilities(self) -> tuple[float, ...] | None:
+        return _joined(self.pieces)
+
+    def at_character(self, count: int) -> int:
+        return count
+
+    def at_token(self, count: int) -> int | None:
+        ends = [*(piece.begin for piece in self.pieces[1:]), len(self.text)]
+        written = accumulate(piece.tokens for piece in self.pieces)
+        return next((end for end, tokens in zip(ends, written, strict=False) if tokens >= count), None)
 
 
-def _joined(before: tuple[float, ...] | None, more: tuple[float, ...] | None) -> tuple[float, ...] | None:
-    return None if before is None or more is None else before + more
+def _joined(pieces: Sequence[_Place]) -> tuple[float, ...] | None:
+    values = [piece.log_probabilities for piece in pieces]
+    known = [each for each in values if each is not None]
+    return tuple(chain.from_iterable(known)) if len(known) == len(values) else None

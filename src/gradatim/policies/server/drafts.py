@@ -73,8 +73,7 @@ class Draft:
 
     @property
     def may_drop(self) -> bool:
-        rules = self.sampling.solution_end
-        return bool(rules.next_problem or rules.stop) and not self.division.done
+        return self.sampling.may_drop and not self.division.done
 
     @property
     def has_all(self) -> bool:
@@ -125,7 +124,7 @@ class Draft:
 def drafts_below(node: Node, n: int, steps: int | None, sampling: Sampling, account: Account) -> list[Draft]:
     """The drafts for ``n`` draws of so many steps below ``node``; one stands for all where they are alike."""
     room, closing = steps_to_write(node, steps, sampling)
-    begin = Division(sampling.step_end, sampling.max_step_tokens, room, closing, _look(node, sampling))
+    begin = Division(sampling.boundary, sampling.max_step_tokens, room, closing, _look(node, sampling))
     return [
         Draft(
             node=node,

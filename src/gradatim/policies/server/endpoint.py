@@ -28,6 +28,7 @@ from gradatim.policies.server.failures import (
 from gradatim.policies.server.formats import ChatCompletions, Completions, Format
 from gradatim.policies.server.kinds import UNKNOWN, kind_of
 from gradatim.suggestions import some_of, suggestion
+from gradatim.text.boundaries.tokens import Tokens
 from gradatim.text.prompts import ChatFormat
 from gradatim.tree import EndReason, Problem, Step
 
@@ -155,7 +156,7 @@ class Endpoint:
         """The likeliest few tokens behind a solution, which no tree holds."""
 
         async def read(events: Events) -> Reading:
-            division = Division((), tokens, 1, EndReason.LENGTH)
+            division = Division(Tokens(count=tokens + 1), tokens, 1, EndReason.LENGTH)  # no step ends in it
             return await self._read(events, Reading(self.client.url, self._format, [division], most_tokens=tokens))
 
         return await self._post(
@@ -190,7 +191,8 @@ class Endpoint:
             ProblemError: if the server fails and may answer other requests.
             GradatimError: if it does not do what it must.
         """
-        stop_field = self.kind.matched if question.one_step else None
+        stop_strings = question.sampling.boundary.stop_strings if question.one_step else ()
+        stop_field = self.kind.matched if stop_strings else None
         await self._check_template(question)
         asked: list[Doubt] = []
 
@@ -251,7 +253,8 @@ class Endpoint:
         if not answer.tells:
             self.kind = replace(self.kind, matched=None)
             return None
-        return EndReason.BOUNDARY if answer.ended_by in question.sampling.step_end else EndReason.END_OF_TEXT
+        at_a_boundary = answer.ended_by in question.sampling.boundary.stop_strings
+        return EndReason.BOUNDARY if at_a_boundary else EndReason.END_OF_TEXT
 
     def check_log_probabilities(self, steps: Iterable[Step]) -> None:
         """Raise an error where steps must have log-probabilities and one has none."""
@@ -285,7 +288,7 @@ class Endpoint:
         if count > 1:
             body["n"] = count
         if stops:
-            body["stop"] = list(sampling.step_end)
+            body["stop"] = list(sampling.boundary.stop_strings)
         return {name: value for name, value in body.items() if name not in self._refused}
 
     async def _post(

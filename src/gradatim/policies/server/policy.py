@@ -28,8 +28,9 @@ class ServerPolicy:
 
     *Where a step ends* is exact with every server. vLLM and SGLang say which stop string ended a choice, so all draws
     of a node are one request that stops at the step's end (one each where the tree has a budget). Other servers do not
-    tell a stop string from the end of the text; their answers are streamed, one request a draw, without stop strings,
-    and cut here: the stream is closed at the boundary. Rollouts are streamed whole and divided here.
+    tell a stop string from the end of the text, and some boundaries have no strings; then answers are streamed, one
+    request a draw, without stop strings, and cut here: the stream is closed at the boundary. Rollouts are streamed
+    whole and divided here.
 
     *The APIs.* Completions (the default) continue the prompt's text; every server that has them can do it. Chat
     completions put the problem as a conversation in the model's own template, and the solution so far as a partial
@@ -260,7 +261,9 @@ class ServerPolicy:
 
     async def _write_group(self, drafts: Sequence[Draft], turns: Turns) -> None:
         """Write the drafts of a node of a tree without a limit, in one request where the server can."""
-        if self._endpoint.kind.many and len(drafts) > 1:
+        first = drafts[0]
+        to_its_end = not first.one_step or bool(first.sampling.boundary.stop_strings)  # the server ends each choice
+        if self._endpoint.kind.many and to_its_end and len(drafts) > 1:
             try:
                 await self._round(drafts)
             except GradatimError as error:
@@ -345,7 +348,7 @@ class ServerPolicy:
             cost = max(0, own + surplus)
             surplus -= cost - own
             known = answer.known or (whole and counted is not None and len(drafts) == 1)
-            most = most_tokens_of(answer, granted, cost, known=known)
+            most = most_tokens_of(answer, granted, cost + answer.division.behind, known=known)
             before = draft.division.tokens
             if self._accept(draft, answer, own, question, bound=granted < wanted):
                 if draft.division.dropped:  # the server counted what turned out to be no part of the solution
@@ -371,10 +374,12 @@ class ServerPolicy:
             return False
         draft.rounds += 1
         draft.division = answer.division
-        draft.tokens += tokens
+        draft.tokens += max(tokens, end is EndReason.BOUNDARY)  # a stop string that is not shown is a token at least
         draft.bound |= bound and answer.finish == "length"
         if end is EndReason.BOUNDARY:
             draft.division.add(Piece(answer.ended_by, 0, ()))
+            if draft.tokens >= draft.limit:
+                draft.division.finish(EndReason.LENGTH)
         elif end is EndReason.END_OF_TEXT:
             draft.division.finish(end)
         elif end is EndReason.LENGTH:
