@@ -23,7 +23,7 @@ from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.search import Beam, Grow, IndependentSampling, Mcts, search_many
 from gradatim.text.solution_end import SolutionEnd
 from gradatim.tree import EndReason, Node, Step
-from test_policies_limited import EvenTask, Search
+from test_policies_limited import EvenTask, Search, look_ahead
 
 SAMPLING = Sampling(max_step_tokens=9, max_steps=5)
 RULES = Sampling(max_step_tokens=9, max_steps=5, solution_end=SolutionEnd(line=lambda line: "9" in line, stop=("33",)))
@@ -54,6 +54,7 @@ SEARCHES: dict[str, Search] = {
     "mcts by rollouts": lambda policy, tree: Mcts(simulations=3, branch=2, wave=2)(
         tree, policy, RolloutScorer(policy, EvenTask(), rollouts=2)
     ),
+    "looking ahead": look_ahead,
 }
 KINDS: dict[str, dict[str, Any]] = {
     "streams": {},

@@ -53,11 +53,13 @@ def steps(tree: Tree) -> list[Any]:
 
 
 async def grow(policy: Policy, tree: Tree, sampling: Sampling) -> list[Node]:
-    """Steps, steps below them, and rollouts below those."""
+    """Steps, steps below them, two more below some of those, and rollouts."""
     nodes = list(dict.fromkeys(await policy.extend([tree.root], 3, sampling=sampling)))
     for _ in range(2):
         nodes = list(dict.fromkeys(await policy.extend([node for node in nodes if node.open], 2, sampling=sampling)))
-    return await policy.extend([tree.root, *(node for node in nodes if node.open)], 2, steps=None, sampling=sampling)
+    open_nodes = [tree.root, *(node for node in nodes if node.open)]
+    await policy.extend(open_nodes, [place % 3 for place in range(len(open_nodes))], steps=2, sampling=sampling)
+    return await policy.extend(open_nodes, 2, steps=None, sampling=sampling)
 
 
 @pytest.mark.parametrize("step_end", [(" 9", " 30"), (" 11 30", " 9"), (" 30",)])
