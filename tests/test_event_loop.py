@@ -25,7 +25,7 @@ from gradatim.part import part
 from gradatim.run import Progress, run_recipe
 from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.search import Mcts
-from gradatim.tasks.base import Verdict, grade_nodes
+from gradatim.tasks.base import Verdict, grade, grade_nodes
 from gradatim.tasks.countdown import Countdown
 from gradatim.tree import Problem
 from scripted_countdown import new_tree, random_policy
@@ -181,3 +181,18 @@ def test_blocking_functions_run_one_after_the_other_and_their_errors_come_throug
     results = asyncio.run(main())
     assert [each for each in results if isinstance(each, int)] == [0, 1, 2, 4]
     assert isinstance(results[3], GradatimError)
+
+
+@part
+class Delegating(Countdown):
+    """Countdown as another task judges it."""
+
+    def check(self, problem: Problem, text: str) -> Verdict:
+        return run_to_end(Countdown().verify(problem, text))
+
+
+def test_a_verification_may_wait_for_another() -> None:
+    tree = new_tree()
+    asyncio.run(random_policy().extend([tree.root], 3, steps=None))
+    grade(tree, Delegating())
+    assert all(leaf.reward is not None for leaf in tree.leaves() if not leaf.open)

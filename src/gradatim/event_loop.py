@@ -18,8 +18,11 @@ Parameters = ParamSpec("Parameters")
 _LONGEST_DEAF = 0.1  # seconds until an interrupt that is no signal of the system is noticed
 
 
+_BLOCKING = "gradatim-blocking"
+
+
 def _one_thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="gradatim-blocking")
+    return ThreadPoolExecutor(1, thread_name_prefix=_BLOCKING)
 
 
 _one_by_one = _one_thread()
@@ -110,11 +113,13 @@ async def without_blocking(
     waits for a sandbox; the event loop goes on meanwhile.
 
     Such functions run one after the other in one thread for the whole program, since those of a user's own need not
-    know of threads.
+    know of threads. One that such a function waits for runs at once.
 
     Raises:
         Exception: whatever ``function`` raises.
     """
+    if threading.current_thread().name.startswith(_BLOCKING):
+        return function(*arguments, **keywords)
     context = contextvars.copy_context()
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(_one_by_one, lambda: context.run(function, *arguments, **keywords))
