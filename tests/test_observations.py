@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 import torch
 
 from gradatim.engine.reader import Reader
+from gradatim.scorers.apart import Apart
 from gradatim.scorers.layouts import OwnLayout
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.supervision.terms import labelled_step
@@ -107,3 +109,17 @@ def test_log_probabilities_of_text_follow_observations(seed: int) -> None:
         assert reading is not None
         assert reading.log_probabilities == pytest.approx(values, abs=1e-5)
     assert tree.budget.total == read_once(inside)
+
+
+def test_a_prover_continues_what_the_environment_wrote() -> None:
+    """Also where it had written the same step itself, or the environment answered later."""
+    tree, apart = text_tree(0), Apart(cast(Any, None))
+    own = apart.counterpart(tree.root)
+    for node in tree.root.children:
+        own.tree.add(own, Step((), node.step.text, source="the prover"))
+    for node in tree.nodes:
+        assert apart.counterpart(node).text == node.text
+    leaf = tree.nodes[-1]
+    leaf.step = replace(leaf.step, observation_text="seen later\n")
+    assert apart.counterpart(leaf).text == leaf.text
+    assert apart.counterpart(tree.root.children[0]).step.source == "the prover"

@@ -38,6 +38,10 @@ class Apart:
                 above = known[each.parent.id]
                 step = each.step if as_tokens else replace(each.step, tokens=(), log_probabilities=(), observation=())
                 known[each.id] = above.tree.add(above, step)
+            mine = known[each.id]  # which the prover may have written itself, or before the environment answered
+            seen = (each.step.observation if as_tokens else (), each.step.observation_text)
+            if (mine.step.observation, mine.step.observation_text) != seen:
+                mine.step = replace(mine.step, observation=seen[0], observation_text=seen[1])
         return known[node.id]
 
     def forget(self, tree: Tree) -> Tree | None:
