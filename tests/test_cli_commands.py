@@ -20,6 +20,7 @@ import gradatim
 from failing_server import serving
 from gradatim.cli.main import app
 from gradatim.models import resolve_model
+from gradatim.part import names
 from gradatim.store import trees
 from small_runs import write_small_recipe
 
@@ -93,17 +94,17 @@ def test_show_tree_and_figure(finished: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "columns"),
+    ("chosen", "columns"),
     [
-        ("stepwise", {"prompt", "completions", "labels"}),
-        ("preference", {"prompt", "chosen", "rejected"}),
-        ("unpaired", {"prompt", "completion", "label"}),
-        ("prompt-completion", {"prompt", "completion"}),
+        ("--format stepwise", {"prompt", "completions", "labels"}),
+        ("--data sibling_pairs --set min_gap=0.05", {"prompt", "chosen", "rejected"}),
+        ("--data step_labels", {"prompt", "completion", "label"}),
+        ("--data right_solutions", {"prompt", "completion"}),
     ],
 )
-def test_export_formats(format: str, columns: set[str], finished: Path, tmp_path: Path) -> None:
+def test_export_of_a_run(chosen: str, columns: set[str], finished: Path, tmp_path: Path) -> None:
     target = tmp_path / "rows.jsonl"
-    result = call("export", str(finished), "--format", format, "--output", str(target), "--min-gap", "0.05")
+    result = call("export", str(finished), *chosen.split(), "--output", str(target))
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in target.read_text().splitlines()]
     assert rows
@@ -124,8 +125,7 @@ def test_published_data_is_imported_and_exported(name: str, tmp_path: Path) -> N
     store = trees.TreeStore(output)
     steps = sum(len(tree) - 1 for tree in store)
     assert f"{len(store)} trees with {steps} steps" in result.stdout.replace("\n", " ")
-    format = name.removesuffix("_soft").replace("_", "-")
-    result = call("export", str(output), "--format", format, "--output", str(rows))
+    result = call("export", str(output), "--format", name.removesuffix("_soft"), "--output", str(rows))
     assert result.exit_code == 0, result.output
     again = tmp_path / "again.jsonl"
     assert call("import", str(rows), "--output", str(again)).exit_code == 0
@@ -146,54 +146,66 @@ def valued(tmp_path: Path) -> str:
     return str(store.path)
 
 
+def exported(source: str, *options: str) -> list[dict[str, Any]]:
+    target = Path(source).with_name("rows.jsonl")
+    result = call("export", source, *options, "--output", str(target))
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in target.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("threshold", "first"), [("0.5", False), ("0", True)])
+def test_every_export_of_labels_says_the_same_of_a_step(threshold: str, first: bool, valued: str) -> None:
+    def rows(format: str) -> list[dict[str, Any]]:
+        return exported(valued, "--format", format, "--set", f"threshold={threshold}")
+
+    assert [row["labels"] for row in rows("stepwise")] == [[first, True], [first, False]]
+    assert rows("math_aps")[1]["label"] == ["+" if first else "-", "-"]
+    assert rows("prm800k")[0]["label"]["steps"][0]["completions"][0]["rating"] == (1 if first else -1)
+    hard = ("--set", "kind=hard", "--set", f"threshold={threshold}")
+    assert [row["label"] for row in exported(valued, "--data", "step_labels", *hard)] == [first, True, False]
+
+
+def test_values_are_exported_as_they_are_in_formats_that_have_numbers(valued: str) -> None:
+    soft = ("--set", "soft=true", "--set", "value=value")
+    assert [row["labels"] for row in exported(valued, *soft)] == [[0.25, 1.0], [0.25, 0.0]]
+    assert [row["label"] for row in exported(valued, "--format", "math_aps", *soft)] == [[0.25, 1.0], [0.25, 0.0]]
+
+
+@pytest.mark.parametrize("data", [name for name in names("supervision") if name.endswith("_pairs")])
+def test_preferences_of_steps_and_of_whole_solutions(data: str, valued: str) -> None:
+    assert exported(valued, "--data", data) == [{"prompt": "Q?\na\n", "chosen": "b", "rejected": "c"}]
+
+
 @pytest.mark.parametrize(
-    ("options", "first", "last"), [([], False, False), (["--hard"], True, False), (["--soft"], 0.25, 0.0)]
+    ("options", "said"),
+    [
+        (["--format", "prm80k"], "there is no published format 'prm80k'; did you mean 'prm800k'?"),
+        (["--data", "siblings_pairs"], "there is no construction 'siblings_pairs'; did you mean 'sibling_pairs'?"),
+        (["--data", "step_labels", "--set", "threshhold=0"], "has no option 'threshhold'; did you mean 'threshold'?"),
+        (["--format", "prm800k", "--set", "soft=true"], "the published format 'prm800k': has no option 'soft'"),
+        (["--format", "stepwise", "--data", "step_labels"], "leave one out"),
+        (
+            ["--data", "step_labels", "--set", "value=label"],
+            "no step has the score 'label'; choose --set value= from value",
+        ),
+        (["--set", "value=label"], "no step has the score 'label'; choose from value"),
+    ],
 )
-def test_every_export_of_labels_says_the_same_of_a_step(
-    options: list[str], first: Any, last: Any, valued: str, tmp_path: Path
-) -> None:
-    def exported(format: str) -> list[dict[str, Any]]:
-        result = call("export", valued, "--format", format, "--output", str(tmp_path / format), *options)
-        assert result.exit_code == 0, result.output
-        return [json.loads(line) for line in (tmp_path / format).read_text().splitlines()]
-
-    assert [row["labels"] for row in exported("stepwise")] == [[first, type(last)(1)], [first, last]]
-    if options == ["--soft"]:
-        assert [row["label"] for row in exported("math-aps")] == [[0.25, 1.0], [0.25, 0.0]]
-        for format in ("unpaired", "prm800k", "preference"):
-            refusal = refused("export", valued, "--format", format, "--output", str(tmp_path / "no"), "--soft")
-            assert "hold no numbers as labels" in refusal
-        return
-    assert [row["label"] for row in exported("unpaired")] == [first, True, last]
-    assert exported("math-aps")[1]["label"] == ["+" if first else "-", "-"]
-    assert exported("prm800k")[0]["label"]["steps"][0]["completions"][0]["rating"] == (1 if first else -1)
-
-
-def test_preferences_of_steps_and_of_whole_solutions(valued: str, tmp_path: Path) -> None:
-    expected = {"best_worst": 1, "all": 1, "first_error": 1, "solutions": 1}
-    for pairs, count in expected.items():
-        output = tmp_path / pairs
-        result = call("export", valued, "--format", "preference", "--pairs", pairs, "--output", str(output))
-        assert result.exit_code == 0, result.output
-        rows = [json.loads(line) for line in output.read_text().splitlines()]
-        assert rows == [{"prompt": "Q?\na\n", "chosen": "b", "rejected": "c"}] * count
-    unused = str(tmp_path / "no")
-    assert "--pairs is about preference" in refused("export", valued, "--pairs", "all", "--output", unused)
-    assert "--hard is about labels" in refused("export", valued, "--format", "omegaprm", "--hard", "--output", unused)
-    assert "choose one of them" in refused("export", valued, "--soft", "--hard", "--output", unused)
+def test_export_refuses(options: list[str], said: str, valued: str, tmp_path: Path) -> None:
+    assert said in refused("export", valued, *options, "--output", str(tmp_path / "no"))
 
 
 def test_import_options(tmp_path: Path) -> None:
     output = tmp_path / "trees.jsonl"
     source = str(GOLDEN / "prm800k.jsonl")
-    assert call("import", source, "--neutral", "bad", "--limit", "1", "--output", str(output)).exit_code == 0
+    neutral = ("--format", "prm800k", "--set", "neutral=bad")
+    assert call("import", source, *neutral, "--limit", "1", "--output", str(output)).exit_code == 0
     (tree,) = trees.TreeStore(output)
     assert [node.scores["label"] for node in tree.nodes if node.scores.get("rating") == 0] == [0.0, 0.0]
     assert "exists already" in refused("import", source, "--output", str(output))
     other = str(tmp_path / "other.jsonl")
-    assert "--neutral is about" in refused(
-        "import", source, "--format", "rlhflow", "--neutral", "bad", "--output", other
-    )
+    assert "did you mean 'neutral'" in refused("import", source, *neutral[:3], "netural=bad", "--output", other)
+    assert "--set needs --format" in refused("import", source, *neutral[2:], "--output", other)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("{}\n" + (GOLDEN / "rlhflow.jsonl").read_text())
     assert "of no known format" in refused("import", str(rows), "--output", other)
@@ -202,11 +214,6 @@ def test_import_options(tmp_path: Path) -> None:
     result = call("import", str(rows), "--format", "rlhflow", "--skip-malformed", "--separate", "--output", other)
     assert result.exit_code == 0, result.output
     assert len(trees.TreeStore(other)) == 3
-
-
-def test_export_refuses_an_unknown_value(finished: Path, tmp_path: Path) -> None:
-    sentence = refused("export", str(finished), "--value", "valu", "--output", str(tmp_path / "rows.jsonl"))
-    assert "choose --value from value" in sentence
 
 
 def test_solve_shows_tree_and_answer() -> None:

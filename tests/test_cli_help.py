@@ -76,6 +76,8 @@ def test_the_module_is_the_command() -> None:
         ("gradatim recipes word-problems-", ["word-problems-policy"]),
         ("gradatim solve x --policy shipped:countdown-", ["shipped:countdown-reward"]),
         ("gradatim export x --format omega", ["omegaprm"]),
+        ("gradatim export x --data sibling", ["sibling_pairs"]),
+        ("gradatim import x --format math_s", ["math_shepherd"]),
     ],
 )
 def test_completion(typed: str, offered: list[str]) -> None:

@@ -25,4 +25,4 @@ def test_right_solutions_are_exported_where_the_verifier_calls_some_right_whatev
     leaf.reward = 0.8 if not correct else 0.3  # the share of tests that a program passes
     leaf.correct = correct
     commands = next_commands(run, [tree])
-    assert any("--format prompt-completion" in command for command in commands) is correct
+    assert any("--data right_solutions" in command for command in commands) is correct

@@ -14,45 +14,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim import EndReason, GradatimError, Node, Problem, Step, Tree
+from gradatim.part import make, names
 from gradatim.store.published import (
-    FORMATS,
     MathAps,
     MathShepherd,
     Prm800k,
+    PublishedFormat,
     StepwiseSupervision,
     final_answer,
     read_published,
     write_published,
 )
+from gradatim.store.published.base import KIND
 from gradatim.supervision import StepLabels
 
 GOLDEN = Path(__file__).parent / "golden" / "published"
-FILES = {
-    "prm800k": "prm800k.jsonl",
-    "math-shepherd": "math_shepherd.jsonl",
-    "math-aps": "math_aps.jsonl",
-    "omegaprm": "omegaprm.jsonl",
-    "stepwise": "stepwise.jsonl",
-    "rlhflow": "rlhflow.jsonl",
-}
+FORMATS: dict[str, PublishedFormat] = {name: make(KIND, name) for name in names(KIND)}
 
 
 def golden(name: str, **options: Any) -> list[Tree]:
-    return list(read_published(GOLDEN / FILES[name], **options))
+    return list(read_published(GOLDEN / f"{name}.jsonl", **options))
 
 
 def golden_rows(format: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (GOLDEN / FILES[format]).read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (GOLDEN / f"{format}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def by_text(tree: Tree) -> dict[str, Node]:
     return {node.step.text: node for node in tree.nodes[1:]}
 
 
-def written(trees: list[Tree], format: Any, **options: Any) -> list[dict[str, Any]]:
+def written(trees: list[Tree], format: Any) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"
-        count = write_published(trees, path, format, **options)
+        count = write_published(trees, path, format)
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert count == len(rows)
     return rows
@@ -107,7 +102,7 @@ def test_prm800k_neutral_steps_are_what_the_caller_says(neutral: Any, label: flo
 
 
 def test_math_shepherd_solutions_of_a_question_share_a_tree() -> None:
-    first, second, stray, unnumbered, untagged_question, truncated = golden("math-shepherd")
+    first, second, stray, unnumbered, untagged_question, truncated = golden("math_shepherd")
     (shared,) = first.root.children
     assert shared.multiplicity == 2
     assert shared.scores == {"label": 0.5}  # judged "+" and "-"
@@ -126,13 +121,13 @@ def test_math_shepherd_solutions_of_a_question_share_a_tree() -> None:
 
 
 def test_math_aps_rows_take_either_tag_and_soft_marks() -> None:
-    (first,) = golden("math-aps")
+    (first,) = golden("math_aps")
     (second,) = read_published(GOLDEN / "math_aps_soft.jsonl")
     assert [node.scores for node in first.nodes[1:]] == [{"label": 1.0}, {"label": 0.0}, {"label": 1.0}]
     assert [node.finished for node in first.nodes[1:]] == [False, False, True]
     assert [node.scores for node in second.nodes[1:]] == [{"value": 1.0}, {"value": 0.25}]
     with pytest.raises(GradatimError, match=r"line 1 .* has no step tag \('ки'\)"):
-        golden("math-aps", format=MathAps(tag="ки"))
+        golden("math_aps", format=MathAps(tag="ки"))
 
 
 def test_omegaprm_reads_its_three_layouts() -> None:
@@ -213,19 +208,19 @@ def test_what_was_read_is_written_again_word_for_word(file: str, rows: list[int]
     original = [json.loads(lines[place]) for place in rows]
     again = written(
         list(read_published(source, merge=merge)),
-        next(name for name in FORMATS if file.startswith(name.replace("-", "_"))),
+        file.removesuffix("_soft"),
     )
     assert sorted(again, key=json.dumps) == sorted(original, key=json.dumps)
 
 
 def test_rows_stay_apart_without_merging_and_ids_stay_the_same() -> None:
-    merged, apart = golden("math-shepherd"), golden("math-shepherd", merge=False)
-    assert len(apart) == len(golden_rows("math-shepherd"))
+    merged, apart = golden("math_shepherd"), golden("math_shepherd", merge=False)
+    assert len(apart) == len(golden_rows("math_shepherd"))
     assert [tree.problem.id for tree in apart[:3]] == [
         merged[0].problem.id, merged[1].problem.id, f"{merged[0].problem.id}-2",
     ]  # fmt: skip
     assert len({tree.problem.id for tree in apart}) == len(apart)
-    assert [tree.problem.id for tree in golden("math-shepherd", limit=2)] == [tree.problem.id for tree in merged[:2]]
+    assert [tree.problem.id for tree in golden("math_shepherd", limit=2)] == [tree.problem.id for tree in merged[:2]]
 
 
 def scored_by(name: str) -> Tree:
@@ -276,10 +271,10 @@ def outline(tree: Tree, score: str, *, labelled_only: bool) -> list[Any]:
     ]
 
 
-def read_again(trees: list[Tree], format: Any, **options: Any) -> list[Tree]:
+def read_again(trees: list[Tree], format: Any) -> list[Tree]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"
-        write_published(trees, path, format, **options)
+        write_published(trees, path, format)
         return list(read_published(path))
 
 
@@ -293,13 +288,13 @@ def test_whole_trees_come_back_from_every_format(format: str, data: st.DataObjec
     assert outline(again, score, labelled_only=False) == outline(tree, score, labelled_only=False)
 
 
-@pytest.mark.parametrize("format", ["prm800k", "math-aps", "omegaprm", "stepwise"])
+@pytest.mark.parametrize("format", ["prm800k", "math_aps", "omegaprm", "stepwise"])
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_any_labelled_steps_come_back(format: str, data: st.DataObject) -> None:
     score = FORMATS[format].score
     tree = data.draw(labelled_trees(whole=False, score=score))
-    only_paths = format in {"math-aps", "stepwise"}
+    only_paths = format in {"math_aps", "stepwise"}
     if not outline(tree, score, labelled_only=True)[1]:
         return
     (again,) = read_again([tree], format)
@@ -308,7 +303,7 @@ def test_any_labelled_steps_come_back(format: str, data: st.DataObject) -> None:
 
 def test_reading_back_needs_no_more_than_one_tree_of_a_question() -> None:
     trees = golden("rlhflow")
-    again = read_again(trees, "math-shepherd")
+    again = read_again(trees, "math_shepherd")
     for tree, other in zip(trees, again, strict=True):
         assert tree.problem.id == other.problem.id
         assert len(tree) == len(other)
@@ -317,22 +312,22 @@ def test_reading_back_needs_no_more_than_one_tree_of_a_question() -> None:
 def test_soft_values_become_hard_labels_above_the_threshold() -> None:
     tree = golden("omegaprm")[0]
     for threshold, mark in ((0.5, "+"), (0.8, "-")):
-        rows = written([tree], "math-aps", value="value", threshold=threshold)
+        rows = written([tree], MathAps(value="value", threshold=threshold))
         assert [row["label"] for row in rows] == [[mark, "+"], [mark, "-"], ["-"]]
-    hard, *_ = written([tree], "stepwise", value="value")
-    soft, *_ = written([tree], StepwiseSupervision(soft=True), value="value")
+    hard, *_ = written([tree], StepwiseSupervision(value="value"))
+    soft, *_ = written([tree], StepwiseSupervision(soft=True, value="value"))
     assert (hard["labels"], soft["labels"]) == ([True, True], [0.75, 1.0])
 
 
 def test_a_question_that_no_step_number_ends_is_written_apart_too() -> None:
-    row, *_ = written(golden("stepwise")[:1], "math-shepherd")
+    row, *_ = written(golden("stepwise")[:1], "math_shepherd")
     assert row["input"] == ("What is $5+5$? Add five and five. ки\nIt is 10. The answer is: 10 ки")
     assert row["label"].endswith("The answer is: 10 +")
     assert row["question"] == "What is $5+5$?"
 
 
 def test_prm800k_of_a_tree_that_was_read_from_nowhere() -> None:
-    tree = golden("math-aps")[0]
+    tree = golden("math_aps")[0]
     (row,) = written([tree], "prm800k")
     first, last = row["label"]["steps"]
     assert first == {
@@ -388,22 +383,22 @@ MALFORMED: list[tuple[str, Any, str]] = [
         {"question": {"problem": "p"}, "label": {"steps": [{"completions": [{"text": "a", "rating": 2}]}]}},
         "has the rating 2 in step 1",
     ),
-    ("math-shepherd", {"input": "Q? Step 1: a", "label": "Q? Step 1: a"}, "has no step tag 'ки' in its input"),
-    ("math-shepherd", {"input": "Q? Step 1: a ки b ки", "label": "Q? Step 1: a +"}, "2 step tags .* only 1 labels"),
-    ("math-shepherd", {"input": "Q? Step 1: a ки", "label": "Q? Step 1: a x"}, "has the label 'x'"),
+    ("math_shepherd", {"input": "Q? Step 1: a", "label": "Q? Step 1: a"}, "has no step tag 'ки' in its input"),
+    ("math_shepherd", {"input": "Q? Step 1: a ки b ки", "label": "Q? Step 1: a +"}, "2 step tags .* only 1 labels"),
+    ("math_shepherd", {"input": "Q? Step 1: a ки", "label": "Q? Step 1: a x"}, "has the label 'x'"),
     (
-        "math-shepherd",
+        "math_shepherd",
         {"input": "Q? 1 step ки", "label": "Q? 1 more +"},
         "not its input with a mark in place of each tag",
     ),
-    ("math-shepherd", {"input": "Q? a ки", "label": "Q? a + b -"}, "not its input with a mark in place of each tag"),
-    ("math-shepherd", {"input": "Q? 1+1 is ки", "label": "2"}, "has 1 step tags in its input but only 0 labels"),
-    ("math-shepherd", {"input": "Q ки", "label": "Q +"}, "has a question but no steps"),
-    ("math-shepherd", {"input": "Q? a ки", "task": "MATH"}, "has no text in the field 'label'"),
-    ("math-aps", {"question": "Q", "process": "a", "label": []}, "has no step tag"),
-    ("math-aps", {"question": "Q", "process": "a ки b ки", "label": ["+"]}, "has 2 steps but 1 labels"),
-    ("math-aps", {"question": "Q", "process": "a ки b", "label": ["+"]}, "has text after its last step tag"),
-    ("math-aps", {"question": "Q", "process": "a ки", "label": [2]}, "has the label 2, which is not between 0 and 1"),
+    ("math_shepherd", {"input": "Q? a ки", "label": "Q? a + b -"}, "not its input with a mark in place of each tag"),
+    ("math_shepherd", {"input": "Q? 1+1 is ки", "label": "2"}, "has 1 step tags in its input but only 0 labels"),
+    ("math_shepherd", {"input": "Q ки", "label": "Q +"}, "has a question but no steps"),
+    ("math_shepherd", {"input": "Q? a ки", "task": "MATH"}, "has no text in the field 'label'"),
+    ("math_aps", {"question": "Q", "process": "a", "label": []}, "has no step tag"),
+    ("math_aps", {"question": "Q", "process": "a ки b ки", "label": ["+"]}, "has 2 steps but 1 labels"),
+    ("math_aps", {"question": "Q", "process": "a ки b", "label": ["+"]}, "has text after its last step tag"),
+    ("math_aps", {"question": "Q", "process": "a ки", "label": [2]}, "has the label 2, which is not between 0 and 1"),
     ("omegaprm", {"question": "Q", "reasoning_steps": {"children": [{"mc_value": 1}]}}, "no text in the field 'text'"),
     ("omegaprm", {"question": "Q", "reasoning_steps": {"children": 3}}, "children are not a list"),
     (
@@ -441,8 +436,8 @@ def with_score(format: str, value: float) -> list[Any]:
             {"question": {"problem": "p"}, "label": {"steps": [PRM_STEP | {"completions": [completion]}]}}
             for completion in [{"text": "a", "rating": value}]
         ],
-        "math-shepherd": [{"input": "Q? Step 1: a ки", "label": f"Q? Step 1: a {value}"}],
-        "math-aps": [{"question": "Q", "process": "a ки b ки", "label": [0.5, value]}],
+        "math_shepherd": [{"input": "Q? Step 1: a ки", "label": f"Q? Step 1: a {value}"}],
+        "math_aps": [{"question": "Q", "process": "a ки b ки", "label": [0.5, value]}],
         "omegaprm": [
             {"question": "Q", "reasoning_steps": nested},
             {"question": "Q", "reasoning_steps": {"text": "Q", "mc_value": value, "children": [{"text": "a"}]}},
@@ -501,7 +496,7 @@ def test_malformed_rows_are_refused_by_their_line_or_skipped(
         ("no json\n", {}, "line 1 of .* is not valid JSON .*, so the format cannot be told"),
         ('{"a": 1, "b": 2}\n', {}, r"has the fields \['a', 'b'\], which are of no known format"),
         ("[1,", {}, "is not one whole JSON array"),
-        ("{}\n", {"format": "prm900k"}, "there is no published format 'prm900k'; choose one of prm800k"),
+        ("{}\n", {"format": "prm900k"}, "there is no published format 'prm900k'; did you mean 'prm800k'"),
         ("{}\n", {"malformed": "ignore"}, "malformed must be"),
         ("{}\n", {"limit": 0}, "the limit must be 1 tree or more"),
     ],
@@ -575,9 +570,9 @@ def test_hub_data_sets_are_read_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("old")
-    tree = golden("math-aps")[0]
+    tree = golden("math_aps")[0]
     with pytest.raises(GradatimError, match="no step has the score 'value'; choose from label"):
-        write_published([tree], path, "omegaprm", value="value")
+        write_published([tree], path, {"omegaprm": {"value": "value"}})
     with pytest.raises(GradatimError, match="no step has the score 'value'; choose from length"):
         write_published([scored_by("length")], path, "omegaprm")
     with pytest.raises(GradatimError, match="these trees were not scored"):

@@ -14,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradatim import GradatimError, Problem, Step, Tree
-from gradatim.store.published import FORMATS, MathShepherd, StepwiseSupervision, read_published, write_published
+from gradatim.part import names
+from gradatim.store.published import MathShepherd, StepwiseSupervision, read_published, write_published
+from gradatim.store.published.base import KIND
 from gradatim.store.published.question_end import FirstTurns
 
 
@@ -25,10 +27,10 @@ def read(rows: Sequence[Any], **options: Any) -> list[Tree]:
         return list(read_published(path, **options))
 
 
-def read_again(trees: Sequence[Tree], format: Any, *, merge: bool = True, **options: Any) -> list[Tree]:
+def read_again(trees: Sequence[Tree], format: Any, *, merge: bool = True) -> list[Tree]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"
-        write_published(trees, path, format, **options)
+        write_published(trees, path, format)
         return list(read_published(path, merge=merge))
 
 
@@ -314,15 +316,15 @@ def rlhflow_rows(draw: st.DrawFn) -> dict[str, Any]:
 
 ROWS = {
     "prm800k": prm800k_rows(),
-    "math-shepherd": shepherd_rows(),
-    "math-aps": math_aps_rows(),
+    "math_shepherd": shepherd_rows(),
+    "math_aps": math_aps_rows(),
     "omegaprm": omegaprm_rows(),
     "stepwise": stepwise_rows(),
     "rlhflow": rlhflow_rows(),
 }
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", names(KIND))
 @settings(max_examples=50, deadline=None)
 @given(data=st.data(), merge=st.booleans())
 def test_imported_trees_come_back_the_same_from_their_export(format: str, data: st.DataObject, merge: bool) -> None:
@@ -352,7 +354,7 @@ def test_a_tree_whose_labels_were_changed_is_written_by_its_labels() -> None:
 
 def test_disagreeing_rows_are_written_as_they_disagreed_in_any_format_of_solutions() -> None:
     (tree,) = read([{"prompt": "Q?", "completions": ["a"], "labels": labels} for labels in ([1], [0], [0])])
-    for format in ("math-shepherd", "math-aps", "rlhflow", "stepwise"):
+    for format in ("math_shepherd", "math_aps", "rlhflow", "stepwise"):
         (again,) = read_again([tree], format)
         assert again.nodes[1].scores["label"] == pytest.approx(1 / 3), format
 
@@ -360,6 +362,6 @@ def test_disagreeing_rows_are_written_as_they_disagreed_in_any_format_of_solutio
 def test_a_value_is_found_where_none_is_named() -> None:
     tree = Tree(Problem("p", "Q?\n"))
     tree.add(tree.root, Step((), "a\n")).scores["value"] = 0.75
-    for format in FORMATS:
+    for format in names(KIND):
         (again,) = read_again([tree], format)
         assert again.nodes[1].scores in ({"label": 1.0}, {"label": 1.0, "rating": 1.0}, {"value": 0.75}), format

@@ -43,7 +43,9 @@ def test_terms_are_what_the_construction_says(tree: Tree) -> None:
                 assert not group.nodes[0].is_root
                 assert list(group.nodes) == group.nodes[-1].path()[group.nodes[0].depth :]
         assert construction.what
-        if rows := construction.rows(terms):
+        rows = construction.rows(terms)
+        assert len(rows) == len(terms)
+        if rows:
             row_format(rows)
 
 

@@ -44,6 +44,7 @@ _IS_PART = "__is_part__"
 _CHECKS = ConfigDict(extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True)
 _PAPER = re.compile(r"arXiv:\d{4}\.\d{4,5}")
 _UNKNOWN = "unexpected_keyword_argument"  # the type of error of an option that is not there
+_WORDS = {"supervision": "construction", "published": "published format"}  # where it is not the kind's singular
 _TYPE_LABELS = {"str", "int", "float", "bool", "list", "dict"}
 _inside: ContextVar[bool] = ContextVar("inside a part's schema", default=False)
 _names: dict[type, str] = {}  # of the classes that were found by name
@@ -467,6 +468,6 @@ def _named(found: type, name: str) -> type:
 def _words(kind: str) -> str:
     """What errors call one part of a kind: a ``scorer``, a ``boundary``."""
     last = kind.rpartition("/")[2]
-    if last == "supervision":
-        return "construction"
+    if last in _WORDS:
+        return _WORDS[last]
     return f"{last[:-3]}y" if last.endswith("ies") else last.removesuffix("s")

@@ -22,17 +22,22 @@ def complete_model(incomplete: str) -> list[str]:
 
 def complete_search(incomplete: str) -> list[str]:
     """The searches that begin like this."""
-    from gradatim.part import names
+    return _parts("search", incomplete)
 
-    return [name for name in names("search") if name.startswith(incomplete)]
+
+def complete_format(incomplete: str) -> list[str]:
+    """The published formats that begin like this."""
+    return _parts("store/published", incomplete)
+
+
+def complete_construction(incomplete: str) -> list[str]:
+    """The constructions that begin like this."""
+    return _parts("supervision", incomplete)
 
 
 def complete_task(incomplete: str) -> list[str]:
     """The tasks that begin like this, and files of one's own."""
-    from gradatim.part import names
-
-    known = [name for name in names("tasks") if name.startswith(incomplete)]
-    return known + _paths(incomplete, (".yaml", ".yml", ".py"))
+    return _parts("tasks", incomplete) + _paths(incomplete, (".yaml", ".yml", ".py"))
 
 
 def complete_kind(incomplete: str) -> list[str]:
@@ -40,6 +45,12 @@ def complete_kind(incomplete: str) -> list[str]:
     from gradatim.part import kinds
 
     return [kind for kind in kinds() if kind.startswith(incomplete)]
+
+
+def _parts(kind: str, incomplete: str) -> list[str]:
+    from gradatim.part import names
+
+    return [name for name in names(kind) if name.startswith(incomplete)]
 
 
 def _paths(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:

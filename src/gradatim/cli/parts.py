@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from gradatim.cli.completion import complete_kind
 from gradatim.cli.output import result_console
+from gradatim.errors import GradatimError
 
 
 def parts(
@@ -31,3 +33,19 @@ def parts(
                 told = f"{option.name} ({default}): {option.meaning}".removesuffix(": ")
                 console.print(Padding(f"[dim]{escape(told)}[/]", (0, 0, 0, 6)), highlight=False)
         console.print()
+
+
+def described(name: str, settings: Sequence[str] | None) -> str | dict[str, Any]:
+    """A part as :func:`gradatim.part.make` takes it, by its name and ``--set option=value``.
+
+    Raises:
+        GradatimError: if a setting is not of this form, or the name is ``auto``, of which nobody knows the options.
+    """
+    from gradatim.recipes.overrides import apply_override
+
+    if settings and name == "auto":
+        raise GradatimError("--set needs --format, whose options it sets; name the format")
+    content: dict[str, Any] = {"name": name}
+    for setting in settings or ():
+        apply_override(content, setting)
+    return content if settings else name

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from gradatim.cli.completion import complete_model, complete_search, complete_task
 from gradatim.cli.output import result_console
+from gradatim.cli.parts import described
 from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
@@ -85,7 +86,6 @@ def solve(
     from gradatim.event_loop import run_to_end
     from gradatim.models import resolve_model
     from gradatim.part import make
-    from gradatim.recipes.load import apply_override
     from gradatim.recipes.recipe import ChatOptions, ModelOptions, SamplingOptions, ServerOptions
     from gradatim.run.models import Models, placement
     from gradatim.scorers.process_reward import ProcessRewardScorer
@@ -94,10 +94,7 @@ def solve(
     from gradatim.tree import Tree
     from gradatim.view import render
 
-    content = {"name": search or ("sampling" if scorer is None else "beam")}
-    for override in set_ or ():
-        apply_override(content, override)
-    chosen = make("search", content)
+    chosen = make("search", described(search or ("sampling" if scorer is None else "beam"), set_))
     if scorer is None and chosen.is_guided:
         raise GradatimError(f"{chosen.title} needs a scorer to guide it; give --scorer, or use sampling")
     of_file = task.endswith((".yaml", ".yml"))

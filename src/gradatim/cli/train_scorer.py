@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from gradatim.cli.output import progress_console, result_console
-from gradatim.cli.trees import ImportFormat, Neutral
+from gradatim.cli.parts import described
+from gradatim.cli.trees import FormatOption, FormatSetOption
 
 if TYPE_CHECKING:
     from gradatim.run.scorer_from_rows import TrainedScorer
-
-
-class LabelKind(StrEnum):
-    """What is learned of a label."""
-
-    SOFT = "soft"
-    HARD = "hard"
 
 
 def train_scorer(
@@ -31,16 +24,14 @@ def train_scorer(
     ],
     init: Annotated[str, typer.Option(help="The model to start from: a hub id, a folder or shipped:NAME.")],
     output: Annotated[Path | None, typer.Option(help="The model's folder; runs/scorer-ROWS by default.")] = None,
-    format: Annotated[
-        ImportFormat, typer.Option(metavar="FORMAT", help="Of the rows, as of import; auto looks at the first.")
-    ] = ImportFormat.AUTO,
+    format: FormatOption = "auto",
+    set_: FormatSetOption = None,
     split: Annotated[str, typer.Option(help="Which split of a hub data set.")] = "train",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many trees.")] = None,
-    neutral: Annotated[Neutral | None, typer.Option(help="What rating 0 of PRM800K means; good by default.")] = None,
     skip_malformed: Annotated[bool, typer.Option("--skip-malformed", help="Pass over malformed rows.")] = False,
     trees: Annotated[str, typer.Option(help="Which trees of a run folder.")] = "round-1",
     value: Annotated[str | None, typer.Option(help="The score of trees to learn; label or value by default.")] = None,
-    labels: Annotated[LabelKind, typer.Option(help="As they are, or 0 and 1.")] = LabelKind.SOFT,
+    labels: Annotated[Literal["soft", "hard"], typer.Option(help="As they are, or 0 and 1.")] = "soft",
     threshold: Annotated[float, typer.Option(help="Hard labels are 1 above this.")] = 0.0,
     validation: Annotated[float, typer.Option(help="Share of questions held out; 0 for none.")] = 0.05,
     epochs: Annotated[float, typer.Option(help="Passes over the labels.")] = 2.0,
@@ -67,16 +58,15 @@ def train_scorer(
         init,
         Path("runs") / f"scorer-{_name(rows[0])}" if output is None else output,
         rows=RowOptions(
-            format=format.value,
+            format=described(format, set_),
             split=split,
             limit=limit,
-            neutral=None if neutral is None else neutral.value,
             malformed="skip" if skip_malformed else "refuse",
             trees=trees,
             value=value,
         ),
         options=ScorerOptions(
-            labels=labels.value,
+            labels=labels,
             threshold=threshold,
             validation=validation,
             epochs=epochs,

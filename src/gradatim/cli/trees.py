@@ -2,74 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from gradatim.cli.completion import complete_construction, complete_format
 from gradatim.cli.output import result_console
+from gradatim.cli.parts import described
 from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
     from gradatim.store.trees import TreeStore
-    from gradatim.supervision import Construction
     from gradatim.tree import Tree
 
 
-class ExportFormat(StrEnum):
-    """The row formats by the names that the command line gives them."""
-
-    STEPWISE = "stepwise"
-    PREFERENCE = "preference"
-    UNPAIRED = "unpaired"
-    PROMPT_COMPLETION = "prompt-completion"
-    PRM800K = "prm800k"
-    MATH_SHEPHERD = "math-shepherd"
-    MATH_APS = "math-aps"
-    OMEGAPRM = "omegaprm"
-    RLHFLOW = "rlhflow"
-
-
-class ImportFormat(StrEnum):
-    """The published formats by their names."""
-
-    AUTO = "auto"
-    PRM800K = "prm800k"
-    MATH_SHEPHERD = "math-shepherd"
-    MATH_APS = "math-aps"
-    OMEGAPRM = "omegaprm"
-    STEPWISE = "stepwise"
-    RLHFLOW = "rlhflow"
-
-
-class Neutral(StrEnum):
-    """What a step of PRM800K with rating 0 is."""
-
-    GOOD = "good"
-    BAD = "bad"
-    DROP = "drop"
-
-
-class Pairs(StrEnum):
-    """Which steps or solutions are compared, as recipes call them."""
-
-    BEST_WORST = "best_worst"
-    ALL = "all"
-    FIRST_ERROR = "first_error"
-    SOLUTIONS = "solutions"
-
-
-_PUBLISHED = {format.value for format in ImportFormat}
-_OF_LABELS = {format.value for format in ExportFormat} - {"preference", "prompt-completion", "omegaprm"}
-"""Formats that say good or bad of a step; what OmegaPRM's rows have are values."""
-_OF_NUMBERS = {"stepwise", "math-aps"}
-"""Formats whose labels may be numbers."""
-
 SourceArgument = Annotated[Path, typer.Argument(metavar="RUN_OR_TREES", help="A run folder, or a file of trees.")]
 SkipDamagedOption = Annotated[bool, typer.Option("--skip-damaged", help="Pass over lines that are damaged.")]
+FormatOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FORMAT",
+        autocompletion=complete_format,
+        help="The published format (gradatim parts store/published); auto looks at the first row.",
+    ),
+]
+FormatSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="OPTION=VALUE", help="An option of the format, e.g. neutral=drop of prm800k. May be repeated."
+    ),
+]
 TreesOption = Annotated[str, typer.Option(help="Which trees of a run folder, e.g. evaluate-base.")]
 
 
@@ -108,136 +72,73 @@ def export(
     source: SourceArgument,
     output: Annotated[Path, typer.Option(help="The JSON lines file to write.")],
     format: Annotated[
-        ExportFormat, typer.Option(metavar="FORMAT", help=f"The row format: {', '.join(ExportFormat)}.")
-    ] = ExportFormat.STEPWISE,
-    trees: TreesOption = "round-1",
-    value: Annotated[
         str | None,
-        typer.Option(help="The score that says what a step is worth; by default value, or what was imported."),
+        typer.Option(
+            metavar="FORMAT",
+            autocompletion=complete_format,
+            help="A layout of published data (gradatim parts store/published); by default stepwise.",
+        ),
     ] = None,
-    hard: Annotated[bool, typer.Option("--hard", help="Good is a value above 0, not above 0.5.")] = False,
-    soft: Annotated[
-        bool, typer.Option("--soft", help="Labels are the values themselves (stepwise and math-aps).")
-    ] = False,
-    pairs: Annotated[
-        Pairs | None,
-        typer.Option(metavar="PAIRS", help=f"What preference compares: {', '.join(Pairs)}; by default best_worst."),
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete_construction,
+            help="Write what a construction makes of the trees instead (gradatim parts supervision).",
+        ),
     ] = None,
-    min_gap: Annotated[
-        float, typer.Option(help="By how much the values of a pair of siblings differ at least.")
-    ] = 0.25,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="OPTION=VALUE", help="An option of either, e.g. value=label, threshold=0. May be repeated."
+        ),
+    ] = None,
+    trees: TreesOption = "round-1",
     skip_damaged: SkipDamagedOption = False,
 ) -> None:
     """Write trees as rows that other trainers read, or in the layout of a published data set."""
-    from gradatim.store.export import write_jsonl
-    from gradatim.supervision import unpaired_preference_rows
+    from gradatim.part import make
 
-    _check_export(format, hard=hard, soft=soft, pairs=pairs)
+    if format is not None and data is not None:
+        raise GradatimError("--format is a layout of whole trees, --data what is learned from them; leave one out")
     store = open_store(source, trees, skip_damaged=skip_damaged)
-    if format.value in _PUBLISHED:
-        if value is not None:
-            _value_name(store, value)
-        count = _write_published(
-            store, output, format, value, soft=True if soft else False if hard else None, hard=hard
-        )
-        result_console().print(f"{output}: {count:,} rows from {len(store):,} trees", highlight=False)
-        return
-    forest = list(store)
-    construction = _construction(format, pairs, forest, value, min_gap)
-    rows: list[Any] = []
-    for tree in forest:
-        if format is ExportFormat.UNPAIRED:
-            rows += unpaired_preference_rows(construction(tree), threshold=_threshold(hard))
-        else:
-            rows += construction.rows(construction(tree))
-    write_jsonl(rows, output)
-    result_console().print(f"{output}: {len(rows):,} rows from {len(forest):,} trees", highlight=False)
+    if data is None:
+        from gradatim.store.published import write_published
 
+        count = write_published(store, output, described(format or "stepwise", set_))
+    else:
+        from gradatim.store.export import write_jsonl
 
-def _check_export(format: ExportFormat, *, hard: bool, soft: bool, pairs: Pairs | None) -> None:
-    """Refuse options that say nothing in the format.
-
-    Raises:
-        GradatimError: if there is one.
-    """
-    if hard and soft:
-        raise GradatimError("--hard and --soft are two kinds of labels; choose one of them")
-    if hard and format.value not in _OF_LABELS:
-        raise GradatimError(f"--hard is about labels, which rows of {format.value} do not have; leave it out")
-    if soft and format.value not in _OF_NUMBERS:
-        raise GradatimError(f"rows of {format.value} hold no numbers as labels; use stepwise or math-aps for --soft")
-    if pairs is not None and format is not ExportFormat.PREFERENCE:
-        raise GradatimError(f"--pairs is about preference, not about {format.value}; leave it out")
-
-
-def _write_published(
-    store: TreeStore, output: Path, format: ExportFormat, value: str | None, *, soft: bool | None, hard: bool
-) -> int:
-    """Write trees in a published format; returns the number of rows."""
-    from gradatim.store.published import MathAps, PublishedFormat, StepwiseSupervision, write_published
-
-    with_numbers: dict[str, PublishedFormat] = {
-        "stepwise": StepwiseSupervision(soft=soft), "math-aps": MathAps(soft=soft),
-    }  # fmt: skip
-    layout = with_numbers.get(format.value, format.value)
-    return write_published(store, output, layout, value=value, threshold=_threshold(hard))
-
-
-def _threshold(hard: bool) -> float:
-    """A step is good if its value is above this."""
-    return 0.0 if hard else 0.5
-
-
-def _construction(
-    format: ExportFormat, pairs: Pairs | None, forest: list[Tree], value: str | None, min_gap: float
-) -> Construction:
-    """What the rows of a format, and the pairs in them, are made by."""
-    from gradatim.supervision import FirstErrorPairs, RightSolutions, SiblingPairs, SolutionPairs, StepLabels
-
-    if format is ExportFormat.PROMPT_COMPLETION:
-        return RightSolutions()
-    if pairs is Pairs.SOLUTIONS:
-        return SolutionPairs()
-    name = _value_name(forest, value)
-    if format is ExportFormat.UNPAIRED:
-        return StepLabels(value=name)
-    if pairs is Pairs.FIRST_ERROR:
-        return FirstErrorPairs(value=name)
-    return SiblingPairs(value=name, min_gap=min_gap, pairing="all" if pairs is Pairs.ALL else "best_worst")
+        construction = make("supervision", described(data, set_))
+        _check_value(store, getattr(construction, "value", None))
+        rows = [row for tree in store for row in construction.rows(construction(tree))]
+        write_jsonl(rows, output)
+        count = len(rows)
+    result_console().print(f"{output}: {count:,} rows from {len(store):,} trees", highlight=False)
 
 
 def import_trees(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A file or folder of rows, or a hub data set.")],
     output: Annotated[Path, typer.Option(help="The file of trees to write.")],
-    format: Annotated[
-        ImportFormat,
-        typer.Option(
-            metavar="FORMAT",
-            help=f"The published format; auto looks at the first row. One of {', '.join(ImportFormat)}.",
-        ),
-    ] = ImportFormat.AUTO,
+    format: FormatOption = "auto",
+    set_: FormatSetOption = None,
     split: Annotated[str, typer.Option(help="Which split of a hub data set.")] = "train",
     limit: Annotated[int | None, typer.Option(help="At most so many trees.")] = None,
     merge: Annotated[
         bool, typer.Option("--merge/--separate", help="One tree for all rows of a question, or one for each row.")
     ] = True,
-    neutral: Annotated[
-        Neutral | None, typer.Option(help="What rating 0 of PRM800K means; good if it is not said.")
-    ] = None,
     skip_malformed: Annotated[bool, typer.Option("--skip-malformed", help="Pass over malformed rows.")] = False,
 ) -> None:
     """Read a published data set of step labels as trees."""
     from gradatim.store.files import atomic_path
-    from gradatim.store.published import Prm800k, read_published
+    from gradatim.store.published import read_published
     from gradatim.store.trees import TreeStore
 
     if output.exists():
         raise GradatimError(f"{str(output)!r} exists already; choose another --output or remove it")
-    if neutral is not None and format not in {ImportFormat.AUTO, ImportFormat.PRM800K}:
-        raise GradatimError(f"--neutral is about ratings of prm800k, not about {format.value}; leave it out")
     forest = read_published(
         source,
-        format.value if neutral is None else Prm800k(neutral.value),
+        described(format, set_),
         split=split,
         merge=merge,
         limit=limit,
@@ -294,18 +195,13 @@ def _telling(tree: Tree) -> bool:
     return {bool(leaf.correct) for leaf in tree.solutions()} == {True, False}
 
 
-def _value_name(forest: Iterable[Tree], value: str | None) -> str:
-    """The score that says what a step is worth: the one that is named, else ``value``, else ``label``.
+def _check_value(forest: TreeStore, value: str | None) -> None:
+    """Refuse a score that no step has.
 
     Raises:
-        GradatimError: if no step has it.
+        GradatimError: if it is not ``None`` and none has it.
     """
-    names = sorted({name for tree in forest for node in tree.nodes for name in node.scores})
-    wanted = ("value", "label") if value is None else (value,)
-    found = next((name for name in wanted if name in names), None)
-    if found is None:
-        raise GradatimError(
-            f"no step has the score {wanted[0]!r}; "
-            + (f"choose --value from {', '.join(names)}" if names else "these trees were not scored")
-        )
-    return found
+    names = {name for tree in forest for node in tree.nodes for name in node.scores}
+    if value is not None and value not in names:
+        known = f"choose --set value= from {', '.join(sorted(names))}" if names else "these trees were not scored"
+        raise GradatimError(f"no step has the score {value!r}; {known}")

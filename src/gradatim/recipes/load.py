@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from gradatim.errors import GradatimError
 from gradatim.recipes.explain import explain
+from gradatim.recipes.overrides import apply_override, yaml_reason
 from gradatim.recipes.pretrain import PretrainRecipe
 from gradatim.recipes.recipe import Recipe
 from gradatim.suggestions import suggestion
@@ -38,7 +39,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe | P
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise GradatimError(f"the recipe {str(path)!r} is not YAML: {_yaml_reason(error)}") from error
+        raise GradatimError(f"the recipe {str(path)!r} is not YAML: {yaml_reason(error)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise GradatimError(f"the recipe {str(path)!r} cannot be read: {error}") from error
     if not isinstance(content, dict):
@@ -79,49 +80,3 @@ def find_recipe(source: str | Path) -> Path:
     if path.is_dir():
         raise GradatimError(f"{str(source)!r} is a folder, not a recipe; name its recipe file, such as recipe.yaml")
     raise GradatimError(f"there is no recipe or file {str(source)!r}; {suggestion(str(source), list(shipped))}")
-
-
-def apply_override(content: dict[str, Any], override: str) -> None:
-    """Set one key of a recipe's content in place, from ``"a.b=value"``; numbers count places in lists.
-
-    Raises:
-        GradatimError: if it is not of this form, or leads through something that has no keys.
-    """
-    keys, equals, text = override.partition("=")
-    names = [name.strip() for name in keys.split(".")]
-    if not equals or not all(names):
-        raise GradatimError(f"cannot understand {override!r}; write --set section.key=value")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise GradatimError(f"the value in {override!r} is not YAML: {_yaml_reason(error)}") from error
-    place: Any = content
-    for depth, name in enumerate(names[:-1]):
-        following = _get(place, name)
-        if following is None and isinstance(place, dict):
-            following = place[name] = {}
-        if not isinstance(following, dict | list):
-            raise GradatimError(f"cannot set {keys.strip()!r}: {'.'.join(names[: depth + 1])!r} has no keys of its own")
-        place = following
-    _put(place, names[-1], value, keys.strip())
-
-
-def _get(place: Any, name: str) -> Any:
-    if isinstance(place, list):
-        return place[int(name)] if name.isdecimal() and int(name) < len(place) else None
-    return place.get(name)
-
-
-def _put(place: Any, name: str, value: Any, keys: str) -> None:
-    if isinstance(place, dict):
-        place[name] = value
-    elif name.isdecimal() and int(name) < len(place):
-        place[int(name)] = value
-    else:
-        raise GradatimError(f"cannot set {keys!r}: the list has {len(place)} entries, counted from 0")
-
-
-def _yaml_reason(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or "it cannot be parsed"
-    return str(problem) if mark is None else f"{problem} (line {mark.line + 1}, column {mark.column + 1})"

@@ -76,9 +76,9 @@ def _rows_of_samples(run: Run, sampled: Sequence[Tree]) -> str:
     """The options that export sampled solutions as rows: their scores, else the right ones; none if there are none."""
     name = scorer_name(run)
     if name is not None and any(name in node.scores for tree in sampled for node in tree.nodes):
-        return f"--format stepwise --value {shlex.quote(name)}"
+        return f"--set value={shlex.quote(name)}"
     right = any(leaf.correct for tree in sampled for leaf in tree.solutions())
-    return "--format prompt-completion" if right else ""
+    return "--data right_solutions" if right else ""
 
 
 def _policy(run: Run, value: Mapping[str, Any]) -> str:

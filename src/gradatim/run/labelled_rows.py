@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gradatim.errors import GradatimError
-from gradatim.store.published import Prm800k, read_published
-from gradatim.store.published.base import LABEL, VALUE
+from gradatim.part import make
+from gradatim.store.published import read_published
+from gradatim.store.published.base import KIND, LABEL, VALUE
 from gradatim.store.trees import TreeStore
 from gradatim.suggestions import suggestion
 from gradatim.supervision.step_labels import StepLabels
@@ -28,20 +29,19 @@ class RowOptions:
     """How sources of labelled steps are read.
 
     Attributes:
-        format: a published format's name; ``"auto"`` tells it from each source's first row.
+        format: a published format, by its name and perhaps its options; ``"auto"`` tells it from each source's first
+            row.
         split: which split of a hub data set.
         limit: so many trees at most, of all sources together.
-        neutral: what a step of PRM800K with rating 0 is; ``None`` is ``"good"``, as in its paper.
         malformed: ``"refuse"`` a source at a malformed row, or ``"skip"`` the row with a warning.
         trees: which trees of a run folder.
         value: the score of trees that says what a step is worth; ``None`` takes ``label``, and ``value`` where a step
             has none.
     """
 
-    format: str = "auto"
+    format: str | Mapping[str, Any] = "auto"
     split: str = "train"
     limit: int | None = None
-    neutral: Literal["good", "bad", "drop"] | None = None
     malformed: Literal["refuse", "skip"] = "refuse"
     trees: str = "round-1"
     value: str | None = None
@@ -49,8 +49,8 @@ class RowOptions:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise GradatimError(f"the limit must be 1 tree or more, got {self.limit}")
-        if self.neutral is not None and self.format not in ("auto", Prm800k.name):
-            raise GradatimError(f"neutral is about ratings of prm800k, not about {self.format}; leave it out")
+        if self.format != "auto":
+            make(KIND, self.format)
 
 
 def read_labelled_trees(sources: Sequence[str | os.PathLike[str]], options: RowOptions) -> Iterator[Tree]:
@@ -109,12 +109,7 @@ def _trees(place: str, options: RowOptions) -> Iterator[Tree]:
     if _is_store(place):
         yield from TreeStore(place, damaged=options.malformed)
         return
-    yield from read_published(
-        place,
-        options.format if options.neutral is None else Prm800k(options.neutral),
-        split=options.split,
-        malformed=options.malformed,
-    )
+    yield from read_published(place, options.format, split=options.split, malformed=options.malformed)
 
 
 def _is_store(place: str) -> bool:

@@ -32,4 +32,4 @@ class Construction(ABC):
     @staticmethod
     @abstractmethod
     def rows(terms: Iterable[Term], /) -> list[Any]:
-        """Its terms as rows of a standard format (:mod:`gradatim.supervision.rows`)."""
+        """Its terms as rows of a standard format (:mod:`gradatim.supervision.rows`), one for each."""

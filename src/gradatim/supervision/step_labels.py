@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from gradatim.part import part
 from gradatim.supervision.base import Construction
-from gradatim.supervision.rows import stepwise_rows
+from gradatim.supervision.rows import unpaired_preference_rows
 from gradatim.supervision.terms import Term, labelled_step
 from gradatim.supervision.values import StepValues
 from gradatim.tree import Tree
@@ -24,7 +24,7 @@ class StepLabels(StepValues, Construction):
     what: ClassVar[str] = "step labels"
     groups: ClassVar[int] = 1
     has_targets: ClassVar[bool] = True
-    rows = staticmethod(stepwise_rows)
+    rows = staticmethod(unpaired_preference_rows)
 
     kind: Literal["soft", "hard"] = "soft"
     """`soft` labels are the values, `hard` ones are 0 or 1."""

@@ -3,10 +3,9 @@
 from gradatim.records import MalformedRecordError
 from gradatim.store.published.answers import final_answer
 from gradatim.store.published.base import PublishedFormat, TreeBuilder
-from gradatim.store.published.formats import FORMATS, published_format
 from gradatim.store.published.math_aps import MathAps
 from gradatim.store.published.math_shepherd import MathShepherd
-from gradatim.store.published.omega_prm import OmegaPrm
+from gradatim.store.published.omegaprm import OmegaPrm
 from gradatim.store.published.prm800k import Prm800k
 from gradatim.store.published.reading import read_published
 from gradatim.store.published.rlhflow import RlhFlow
@@ -14,7 +13,6 @@ from gradatim.store.published.stepwise import StepwiseSupervision
 from gradatim.store.published.writing import write_published
 
 __all__ = [
-    "FORMATS",
     "MalformedRecordError",
     "MathAps",
     "MathShepherd",
@@ -25,7 +23,6 @@ __all__ = [
     "StepwiseSupervision",
     "TreeBuilder",
     "final_answer",
-    "published_format",
     "read_published",
     "write_published",
 ]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, ClassVar, Self
 
+from gradatim.part import name_of, options
 from gradatim.records import MalformedRecordError, Record
 from gradatim.store.published.answers import final_answer
 from gradatim.store.published.source_rows import note_solution
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 
+KIND = "store/published"
+"""Of the parts that are formats."""
 STEP_END = "\n"
 """What stands between two steps of a tree. Published steps come without it; it is added to every step that a further
 one can follow, and taken off again when steps are written."""
@@ -37,51 +41,60 @@ class Question:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-class PublishedFormat(Protocol):
-    """A published layout of process supervision.
+@options
+class PublishedFormat(ABC):
+    """A published layout of process supervision; a subclass is a part (:func:`gradatim.part.part`) in a file of its
+    own. No row has the fields of two of them.
 
     Attributes:
-        name: what commands call it.
-        score: the key in ``node.scores`` that its labels are read into, and written from unless another is asked for.
+        score: the key in ``node.scores`` that its labels are read into.
     """
 
-    @property
-    def name(self) -> str: ...
+    score: ClassVar[str] = LABEL
 
-    @property
-    def score(self) -> str: ...
+    value: str | None = None
+    """The score that is written; `null` takes the one that a tree's own rows were read into, else the one that the
+    format is read into, else `value` or `label`, whichever the steps of a tree have."""
 
+    @abstractmethod
     def matches(self, row: Record) -> bool:
         """Whether a row has the fields of this format."""
-        ...
 
-    def informed(self, rows: Iterable[Record]) -> PublishedFormat:
+    def informed(self, rows: Iterable[Record]) -> Self:
         """The format as the rows of one source have it, where a single row does not show what it means.
 
         Args:
             rows: all rows of the source, malformed ones among them; gone through at most once.
         """
-        ...
+        return self
 
+    @abstractmethod
     def question(self, row: Record) -> Question:
         """What a row asks.
 
         Raises:
             MalformedRecordError: if it does not say so.
         """
-        ...
 
+    @abstractmethod
     def read(self, row: Record, builder: TreeBuilder) -> None:
         """Add a row to the tree of its question, whole or not at all.
 
         Raises:
             MalformedRecordError: if the row does not follow the format; the tree is then as it was.
         """
-        ...
 
-    def rows(self, tree: Tree, value: str, threshold: float) -> Iterator[dict[str, Any]]:
-        """The rows of a tree, of its labels ``node.scores[value]``; hard labels are good above ``threshold``."""
-        ...
+    @abstractmethod
+    def rows(self, tree: Tree, value: str) -> Iterator[dict[str, Any]]:
+        """The rows of a tree, of its labels ``node.scores[value]``."""
+
+
+@options
+class LabelFormat(PublishedFormat):
+    """A format that calls steps good or bad."""
+
+    threshold: float = 0.5
+    """A step is written as good if its score is above this."""
 
 
 class TreeBuilder:
@@ -120,7 +133,7 @@ class TreeBuilder:
         steps: Sequence[str],
         labels: Sequence[float | None],
         *,
-        format: str,
+        format: PublishedFormat,
         name: str,
         finished: bool,
         other_fields: Mapping[str, Any],
@@ -136,7 +149,7 @@ class TreeBuilder:
                 self.judge(node, name, label)
         if node.finished:
             self.grade(node, labels[-1])
-        note_solution(self.tree, format, node, labels, name=name, other_fields=other_fields)
+        note_solution(self.tree, name_of(format), node, labels, name=name, other_fields=other_fields)
 
     def build(self) -> Tree:
         """The tree, with the means of all judgements written to its nodes."""

@@ -1,18 +1,16 @@
-"""Math-Shepherd: sampled solutions to GSM8K and MATH problems, each step labelled by whether rollouts got right.
-
-Wang et al., *Math-Shepherd*, 2023, arXiv:2312.08935; the data set peiyi9979/Math-Shepherd.
-"""
+"""Math-Shepherd: sampled solutions to GSM8K and MATH problems, each step labelled by whether rollouts got right."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 from gradatim.errors import GradatimError
+from gradatim.part import name_of, part
 from gradatim.records import MalformedRecordError, Record, text_field
-from gradatim.store.published.base import LABEL, Question, TreeBuilder, question_text, sign, step_text
+from gradatim.store.published.base import LABEL, LabelFormat, Question, TreeBuilder, question_text, sign, step_text
 from gradatim.store.published.question_end import FirstTurns, has_first_step, is_marked, is_whole_question
 from gradatim.store.published.source_rows import LabelledSolution, labelled_solutions, other_fields
 from gradatim.store.published.step_tags import has_tag, split_at_tags
@@ -23,9 +21,11 @@ _KNOWN = {"input", "label", "question"}
 _SECOND_STEP = re.compile(r"step 2:", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class MathShepherd:
-    """One row is one whole solution: ``input`` has a tag after each step, and ``label`` "+" or "-" in its place.
+@part
+class MathShepherd(LabelFormat):
+    """Math-Shepherd, steps labelled by rollouts (Wang et al., 2023, arXiv:2312.08935; peiyi9979/Math-Shepherd).
+
+    One row is one whole solution: ``input`` has a tag after each step, and ``label`` "+" or "-" in its place.
 
     The solutions of a question are paths of one tree; a step that they share and that was judged more than once has
     the mean of its labels. The last step is finished, and its label is its reward. A text after the last tag is a last
@@ -35,22 +35,17 @@ class MathShepherd:
     passed over. Where no step is numbered, it ends where the rows of the source that begin alike part, or with its
     request (see :class:`~gradatim.store.published.question_end.FirstTurns`), and a row that shows neither is
     malformed. What is written here without "Step 1:" has the question in a field ``question``.
-
-    Attributes:
-        tag: what stands after each step of ``input``.
-        turns: where the rows of the source part; learned from the source.
     """
 
     tag: str = "ки"
-    turns: FirstTurns = field(default_factory=FirstTurns)
-
-    name = "math-shepherd"
-    score = LABEL
+    """What stands after each step of `input`."""
+    turns: FirstTurns = FirstTurns()
+    """Where the rows of the source part; learned from the source."""
 
     def matches(self, row: Record) -> bool:
         return isinstance(row.get("input"), str) and isinstance(row.get("label"), str)
 
-    def informed(self, rows: Iterable[Record]) -> MathShepherd:
+    def informed(self, rows: Iterable[Record]) -> Self:
         return replace(self, turns=FirstTurns.of(self._heads(rows)))
 
     def _heads(self, rows: Iterable[Record]) -> Iterator[str]:
@@ -72,21 +67,20 @@ class MathShepherd:
             _KNOWN if row.get("task") is not None else {*_KNOWN, "task"}
         )  # it is written as null where it is unknown
         builder.add_solution(
-            steps, labels, format=self.name, name=LABEL, finished=True, other_fields=other_fields(row, known)
+            steps, labels, format=self, name=LABEL, finished=True, other_fields=other_fields(row, known)
         )
 
-    def rows(self, tree: Tree, value: str, threshold: float) -> Iterator[dict[str, Any]]:
+    def rows(self, tree: Tree, value: str) -> Iterator[dict[str, Any]]:
         question = question_text(tree).strip()
-        for solution in labelled_solutions(tree, value, self.name):
+        for solution in labelled_solutions(tree, value, name_of(self)):
             steps = [step_text(node).strip() for node in solution.path]
             if any(has_tag(text, self.tag) for text in (question, *steps)):
                 raise GradatimError(
-                    f"problem {tree.problem.id!r} has the tag {self.tag!r} in its text; choose another tag",
-                    options=("tag",),
+                    f"problem {tree.problem.id!r} has the tag {self.tag!r} in its text; choose another tag"
                 )
             yield {
                 "input": f"{question} " + self._joined(steps, solution, [self.tag] * len(steps)),
-                "label": f"{question} " + self._joined(steps, solution, _marks(solution, threshold)),
+                "label": f"{question} " + self._joined(steps, solution, _marks(solution, self.threshold)),
                 "task": None if solution.as_read else tree.problem.data.get("task"),
                 **({} if is_marked(question, steps[0]) else {"question": question}),
                 **solution.other_fields,
@@ -144,13 +138,13 @@ def _aligned(text: str, parts: list[str], rest: str, tag: str) -> tuple[list[str
         raise MalformedRecordError(f"has no step tag {tag!r} in its input")
     texts, labels = [""], list[float | None]()
     place = 0
-    for part in parts:
-        mark = place + len(part)
+    for each in parts:
+        mark = place + len(each)
         if mark >= len(text):
             raise MalformedRecordError(f"has {len(parts)} step tags in its input but only {len(labels)} labels")
-        if text[place:mark] != part:  # a plus sign of another text would be taken for a label
+        if text[place:mark] != each:  # a plus sign of another text would be taken for a label
             raise MalformedRecordError(_OTHER_TEXT)
-        texts[-1] += part
+        texts[-1] += each
         if text.startswith(tag, mark):
             texts[-1] += tag
             place = mark + len(tag)

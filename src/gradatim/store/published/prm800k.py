@@ -1,7 +1,4 @@
-"""PRM800K: steps of solutions to MATH problems, each with alternatives, rated by people.
-
-Lightman et al., *Let's Verify Step by Step*, 2023, arXiv:2305.20050; the files ``phase*_*.jsonl`` of openai/prm800k.
-"""
+"""PRM800K: steps of solutions to MATH problems, each with alternatives, rated by people."""
 
 from __future__ import annotations
 
@@ -11,8 +8,17 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
 
+from gradatim.part import part
 from gradatim.records import MalformedRecordError, Record, list_field, text_field
-from gradatim.store.published.base import LABEL, Question, TreeBuilder, optional_text, question_text, step_text
+from gradatim.store.published.base import (
+    LABEL,
+    LabelFormat,
+    Question,
+    TreeBuilder,
+    optional_text,
+    question_text,
+    step_text,
+)
 from gradatim.store.published.source_rows import other_fields
 from gradatim.supervision.values import has_value
 from gradatim.tree import Node, Tree
@@ -43,9 +49,11 @@ class _RatedStep:
     fields: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Prm800k:
-    """One row is one labelled solution: all proposals for a step are siblings, and the chosen one is continued.
+@part
+class Prm800k(LabelFormat):
+    """PRM800K, steps rated by people (Lightman et al., 2023, arXiv:2305.20050; openai/prm800k).
+
+    One row is one labelled solution: all proposals for a step are siblings, and the chosen one is continued.
 
     The label is 1 for a good step and for one that a person wrote, 0 for a bad one; ``node.scores["rating"]`` keeps
     the rating itself (-1, 0, 1). A step that nobody rated has neither. Where nothing was chosen and steps follow, they
@@ -55,22 +63,14 @@ class Prm800k:
 
     A tree whose labels are those that were read is written as the rows that it was read from, every other one as as
     many rows as its paths need, in which shared steps are repeated.
-
-    Attributes:
-        neutral: what a step is that is not wrong but leads nowhere (rating 0): ``"good"`` as in the paper, ``"bad"``,
-            or ``"drop"`` to leave it without a label.
     """
 
     neutral: Literal["good", "bad", "drop"] = "good"
-
-    name = "prm800k"
-    score = LABEL
+    """What a step is that is not wrong but leads nowhere (rating 0): `good` as in the paper, `bad`, or `drop` to leave
+    it without a label."""
 
     def matches(self, row: Record) -> bool:
         return isinstance(row.get("question"), dict) and isinstance(row.get("label"), dict)
-
-    def informed(self, rows: Iterable[Record]) -> Prm800k:
-        return self
 
     def question(self, row: Record) -> Question:
         fields = row.get("question")
@@ -110,7 +110,7 @@ class Prm800k:
             builder.grade(node, 1.0 if solved else {-1: 0.0, 1: 1.0}.get(completion.rating or 0))
         return node
 
-    def rows(self, tree: Tree, value: str, threshold: float) -> Iterator[dict[str, Any]]:
+    def rows(self, tree: Tree, value: str) -> Iterator[dict[str, Any]]:
         notes = tree.metadata.get(_METADATA)
         if notes is not None and value == LABEL and _still_hold(notes, tree):
             for row in notes["rows"]:
@@ -123,7 +123,8 @@ class Prm800k:
             path = last.path()
             choices = [*path[1:], _conclusion(last.children)]
             steps = [
-                _step_row(node.children, choice, value, threshold) for node, choice in zip(path, choices, strict=True)
+                _step_row(node.children, choice, value, self.threshold)
+                for node, choice in zip(path, choices, strict=True)
             ]
             row = _blank_row(tree)
             yield {**row, "label": {**row["label"], "steps": steps, "finish_reason": _finish_reason(steps[-1])}}

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from gradatim.errors import GradatimError
+from gradatim.part import make, name_of, names
 from gradatim.records import (
     Entry,
     JsonFiles,
@@ -22,14 +23,13 @@ from gradatim.records import (
     open_file,
     open_hub,
 )
-from gradatim.store.published.base import PublishedFormat, Question, TreeBuilder
-from gradatim.store.published.formats import FORMATS, published_format
+from gradatim.store.published.base import KIND, PublishedFormat, Question, TreeBuilder
 from gradatim.tree import Tree
 
 
 def read_published(
     source: str | os.PathLike[str],
-    format: str | PublishedFormat = "auto",
+    format: str | Mapping[str, Any] | PublishedFormat = "auto",
     *,
     split: str = "train",
     merge: bool = True,
@@ -46,7 +46,8 @@ def read_published(
 
     Args:
         source: a JSON-lines or JSON file, a folder of JSON files, or a hub data set's id.
-        format: a format, its name (see ``FORMATS``), or ``"auto"`` to tell it from the first row.
+        format: a format, its name and perhaps its options as :func:`gradatim.part.make` takes them (``gradatim parts
+            store/published`` lists them), or ``"auto"`` to tell it from the first row.
         split: of a hub data set.
         merge: make one tree of all rows of a question, wherever they lie: the source is then gone through once to find
             them, before the first tree is made, and only their places are held in memory. Without it, every row is a
@@ -65,7 +66,7 @@ def read_published(
         raise GradatimError(f"the limit must be 1 tree or more, got {limit}")
     records = _open(os.fspath(source), split)
     skip = malformed == "skip"
-    layout = _detect(records, skip) if format == "auto" else published_format(format)
+    layout = _detect(records, skip) if format == "auto" else make(KIND, format)
     layout = layout.informed(entry.content for entry in records if isinstance(entry.content, Mapping))
     reader = _Reader(records, layout, skip=skip)
     return islice(reader.merged_trees() if merge else reader.single_trees(), limit)
@@ -136,7 +137,7 @@ class _Reader:
 
     def _check_any(self, made: int) -> None:
         if not made:
-            raise GradatimError(f"every row is malformed as {self.layout.name}; check the format")
+            raise GradatimError(f"every row is malformed as {name_of(self.layout)}; check the format")
 
 
 def _open(source: str, split: str) -> RecordSource:
@@ -162,10 +163,12 @@ def _detect(records: RecordSource, skip: bool) -> PublishedFormat:
         row = first.record
     except MalformedRecordError as error:
         raise GradatimError(f"{first.where} {error}, so the format cannot be told; check the file") from None
-    found = next((layout for layout in FORMATS.values() if layout.matches(row)), None)
+    known: list[PublishedFormat] = [make(KIND, name) for name in names(KIND)]
+    found = next((layout for layout in known if layout.matches(row)), None)
     if found is None:
         raise GradatimError(
-            f"{first.where} has the fields {sorted(row)}, which are of no known format; known are {', '.join(FORMATS)}"
+            f"{first.where} has the fields {sorted(row)}, which are of no known format; known are "
+            f"{', '.join(names(KIND))}"
         )
     return found
 

@@ -1,17 +1,14 @@
-"""RLHFlow's process reward data: a conversation in which the user writes steps and the assistant judges each.
-
-Xiong et al., *An Implementation of Generative PRM*, 2024; the data sets RLHFlow/Mistral-PRM-Data and
-RLHFlow/Deepseek-PRM-Data.
-"""
+"""RLHFlow's process reward data: a conversation in which the user writes steps and the assistant judges each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
+from gradatim.part import name_of, part
 from gradatim.records import MalformedRecordError, Record, list_field
-from gradatim.store.published.base import LABEL, Question, TreeBuilder, question_text, sign, step_text
+from gradatim.store.published.base import LABEL, LabelFormat, Question, TreeBuilder, question_text, sign, step_text
 from gradatim.store.published.question_end import FirstTurns, is_marked
 from gradatim.store.published.source_rows import labelled_beginnings, other_fields
 from gradatim.tree import Tree
@@ -19,29 +16,26 @@ from gradatim.tree import Tree
 _KNOWN = {"conversations", "question"}
 
 
-@dataclass(frozen=True, slots=True)
-class RlhFlow:
-    """One row is one whole solution: ``conversations`` of steps by the user and "+" or "-" by the assistant.
+@part
+class RlhFlow(LabelFormat):
+    """RLHFlow's conversations (Xiong et al., 2024; RLHFlow/Mistral-PRM-Data, RLHFlow/Deepseek-PRM-Data).
+
+    One row is one whole solution: ``conversations`` of steps by the user and "+" or "-" by the assistant.
 
     The first turn is the question and the first step. The question ends before "Step 1:"; where steps are not numbered
     (the Deepseek data), it ends where the rows of the source that begin alike part, or with its request (see
     :class:`~gradatim.store.published.question_end.FirstTurns`), and a row that shows neither is malformed. What is
     written here without "Step 1:" has the question in a field ``question``. The last step is finished, and its label is
     its reward.
-
-    Attributes:
-        turns: where the rows of the source part; learned from the source.
     """
 
-    turns: FirstTurns = field(default_factory=FirstTurns)
-
-    name = "rlhflow"
-    score = LABEL
+    turns: FirstTurns = FirstTurns()
+    """Where the rows of the source part; learned from the source."""
 
     def matches(self, row: Record) -> bool:
         return isinstance(row.get("conversations"), list)
 
-    def informed(self, rows: Iterable[Record]) -> RlhFlow:
+    def informed(self, rows: Iterable[Record]) -> Self:
         return replace(self, turns=FirstTurns.of(_first_turns(rows)))
 
     def question(self, row: Record) -> Question:
@@ -50,16 +44,16 @@ class RlhFlow:
     def read(self, row: Record, builder: TreeBuilder) -> None:
         _, steps, labels = self._solution(row)
         builder.add_solution(
-            steps, labels, format=self.name, name=LABEL, finished=True, other_fields=other_fields(row, _KNOWN)
+            steps, labels, format=self, name=LABEL, finished=True, other_fields=other_fields(row, _KNOWN)
         )
 
-    def rows(self, tree: Tree, value: str, threshold: float) -> Iterator[dict[str, Any]]:
+    def rows(self, tree: Tree, value: str) -> Iterator[dict[str, Any]]:
         question = question_text(tree).strip()
-        for solution in labelled_beginnings(tree, value, self.name):
+        for solution in labelled_beginnings(tree, value, name_of(self)):
             steps = [step_text(node).strip() for node in solution.path]
             turns = []
             for text, label in zip([f"{question} {steps[0]}", *steps[1:]], solution.known_labels(), strict=True):
-                mark = "+" if label > threshold else "-"
+                mark = "+" if label > self.threshold else "-"
                 turns += [{"role": "user", "content": text}, {"role": "assistant", "content": mark}]
             told = {} if is_marked(question, steps[0]) else {"question": question}
             yield {"conversations": turns, **told, **solution.other_fields}

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
+from gradatim.part import name_of, part
 from gradatim.records import MalformedRecordError, Record, list_field, text_field
 from gradatim.store.published.answers import final_answer
-from gradatim.store.published.base import LABEL, STEP_END, VALUE, Question, TreeBuilder, holds_a_fraction, share
+from gradatim.store.published.base import (
+    LABEL,
+    STEP_END,
+    VALUE,
+    LabelFormat,
+    Question,
+    TreeBuilder,
+    holds_a_fraction,
+    share,
+)
 from gradatim.store.published.source_rows import labelled_beginnings, other_fields
 from gradatim.supervision.rows import stepwise_row
 from gradatim.tree import Tree
@@ -16,9 +26,11 @@ from gradatim.tree import Tree
 _KNOWN = {"prompt", "completions", "labels"}
 
 
-@dataclass(frozen=True, slots=True)
-class StepwiseSupervision:
-    """One row is one solution or its beginning: ``prompt``, ``completions``, and ``labels``, one for each completion.
+@part
+class StepwiseSupervision(LabelFormat):
+    """Stepwise supervision, TRL's layout (trl-lib/math_shepherd, trl-lib/prm800k and many others).
+
+    One row is one solution or its beginning: ``prompt``, ``completions``, and ``labels``, one for each completion.
 
     Labels are read into ``node.scores["label"]``; where a source has a floating-point number among them, they are
     shares, and all labels of the source are read into ``"value"``. A last step that states the answer is finished, and
@@ -26,21 +38,16 @@ class StepwiseSupervision:
     reward.
 
     Rows written here keep the boundaries of steps in the text of ``completions``, as all rows of supervision do.
-
-    Attributes:
-        soft: whether labels are the numbers of ``"value"``. ``None`` tells it by the source, and writes numbers where
-            the rows were read so, else truth values.
     """
 
     soft: bool | None = None
-
-    name = "stepwise"
-    score = LABEL
+    """Whether labels are the numbers of `value`; `null` tells it by the source, and writes numbers where the rows were
+    read so, else truth values."""
 
     def matches(self, row: Record) -> bool:
         return {"prompt", "completions", "labels"} <= row.keys()
 
-    def informed(self, rows: Iterable[Record]) -> StepwiseSupervision:
+    def informed(self, rows: Iterable[Record]) -> Self:
         return self if self.soft is not None else replace(self, soft=holds_a_fraction(rows, "labels"))
 
     def question(self, row: Record) -> Question:
@@ -64,14 +71,14 @@ class StepwiseSupervision:
         builder.add_solution(
             [*texts, last],
             labels,
-            format=self.name,
+            format=self,
             name=VALUE if self.soft else LABEL,
             finished=finished,
             other_fields=other_fields(row, _KNOWN),
         )
 
-    def rows(self, tree: Tree, value: str, threshold: float) -> Iterator[dict[str, Any]]:
-        for solution in labelled_beginnings(tree, value, self.name):
+    def rows(self, tree: Tree, value: str) -> Iterator[dict[str, Any]]:
+        for solution in labelled_beginnings(tree, value, name_of(self)):
             soft = self.soft if self.soft is not None else solution.as_read and value == VALUE
-            row = stepwise_row(solution.path, solution.known_labels(), threshold=None if soft else threshold)
+            row = stepwise_row(solution.path, solution.known_labels(), threshold=None if soft else self.threshold)
             yield {**row, **solution.other_fields}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from gradatim.errors import GradatimError
+from gradatim.part import make
 from gradatim.store.files import atomic_writer
-from gradatim.store.published.base import LABEL, VALUE, PublishedFormat
-from gradatim.store.published.formats import published_format
+from gradatim.store.published.base import KIND, LABEL, VALUE, PublishedFormat
 from gradatim.store.published.source_rows import score_as_read
 from gradatim.tree import Tree
 
@@ -17,10 +18,7 @@ from gradatim.tree import Tree
 def write_published(
     trees: Iterable[Tree],
     path: str | os.PathLike[str],
-    format: str | PublishedFormat,
-    *,
-    value: str | None = None,
-    threshold: float = 0.5,
+    format: str | Mapping[str, Any] | PublishedFormat,
 ) -> int:
     """Write trees as JSON lines in a published format; the file appears whole or not at all.
 
@@ -31,10 +29,7 @@ def write_published(
     Args:
         trees: the trees; they are gone through once.
         path: the file.
-        format: a format or its name.
-        value: the score that says what a step is worth; by default the one that a tree's own rows were read into, else
-            the one that the format is read into, else ``value`` or ``label``, whichever the steps of a tree have.
-        threshold: a step is good in a format of hard labels if its score is above this.
+        format: a format, or its name and perhaps its options as :func:`gradatim.part.make` takes them.
 
     Returns:
         The number of rows.
@@ -43,7 +38,8 @@ def write_published(
         GradatimError: if there is no such format, no step has the score, nothing is to be written, a text cannot be
             written in the format, or the file cannot be written.
     """
-    layout = published_format(format)
+    layout: PublishedFormat = make(KIND, format)
+    value = layout.value
     count = 0
     scores: set[str] = set()
     with atomic_writer(path) as file:
@@ -51,7 +47,7 @@ def write_published(
             found = {score for node in tree.nodes[1:] for score in node.scores}
             scores |= found
             name = _default_score(tree, layout, found) if value is None else value
-            for row in layout.rows(tree, name, threshold):
+            for row in layout.rows(tree, name):
                 file.write(json.dumps(row) + "\n")
                 count += 1
         if value not in scores and (value is not None or not scores & {layout.score, VALUE, LABEL}):

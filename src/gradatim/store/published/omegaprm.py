@@ -1,20 +1,17 @@
-"""OmegaPRM's search trees with Monte-Carlo values, in the three layouts in which OpenR wrote them.
-
-Luo et al., *Improve Mathematical Reasoning in Language Models by Automated Process Supervision*, 2024,
-arXiv:2406.06592; OpenR's ``data/omegaPRM_v2`` and the first MATH-APS file.
-"""
+"""OmegaPRM's search trees with Monte-Carlo values, in the three layouts in which OpenR wrote them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
+from gradatim.part import part
 from gradatim.records import MalformedRecordError, Record, list_field, text_field
 from gradatim.store.published.answers import final_answer
 from gradatim.store.published.base import (
     VALUE,
+    PublishedFormat,
     Question,
     TreeBuilder,
     optional_text,
@@ -32,9 +29,11 @@ _Outline = tuple[int, str, float | None]
 """One step: its parent's place in the list of steps (-1 for the root), its text, its value."""
 
 
-@dataclass(frozen=True, slots=True)
-class OmegaPrm:
-    """One row is one tree: the value of a step is the share of rollouts from it that were right.
+@part
+class OmegaPrm(PublishedFormat):
+    """OmegaPRM's search trees as OpenR wrote them (Luo et al., 2024, arXiv:2406.06592; OpenR's data/omegaPRM_v2).
+
+    One row is one tree: the value of a step is the share of rollouts from it that were right.
 
     Read are nested steps (``reasoning_steps`` as an object of ``text``, ``mc_value`` and ``children``), lists of
     beginnings of solutions (``reasoning_steps`` of ``solution_prefix`` and ``mc_value``), and the older ``q`` with
@@ -49,14 +48,10 @@ class OmegaPrm:
     rests on was never published, so there are no counts.
     """
 
-    name = "omegaprm"
-    score = VALUE
+    score: ClassVar[str] = VALUE
 
     def matches(self, row: Record) -> bool:
         return isinstance(row.get("reasoning_steps"), dict | list) or isinstance(row.get("states"), list)
-
-    def informed(self, rows: Iterable[Record]) -> OmegaPrm:
-        return self
 
     def question(self, row: Record) -> Question:
         field = "q" if "states" in row else "question"
@@ -80,7 +75,7 @@ class OmegaPrm:
         note = {"layout": layout, "value": root_value, "steps": kept, "other_fields": other_fields(row, _KNOWN)}
         builder.tree.metadata.setdefault(_METADATA, []).append(note)
 
-    def rows(self, tree: Tree, value: str, threshold: float) -> Iterator[dict[str, Any]]:
+    def rows(self, tree: Tree, value: str) -> Iterator[dict[str, Any]]:
         notes = tree.metadata.get(_METADATA, [])
         if notes and value == VALUE and _still_hold(notes, tree):
             for note in notes:
