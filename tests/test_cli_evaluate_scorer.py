@@ -55,7 +55,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[TextScorer]:
 
 def test_a_report_is_printed_and_written(loaded: list[TextScorer], tmp_path: Path) -> None:
     data, output = write_lines(tmp_path / "data.jsonl", PROBLEMS), tmp_path / "out"
-    result = call("judge", "--benchmark", "processbench", "--data", data, "--output", str(output))
+    result = call("judge", "--benchmark", "process_bench", "--data", data, "--output", str(output))
     assert result.exit_code == 0, result.output
     lines = [line.replace("│", " ").split() for line in result.stdout.splitlines()]
     assert ["average", "F1", "100.0"] in [line[:3] for line in lines]
@@ -69,14 +69,14 @@ def test_a_report_is_printed_and_written(loaded: list[TextScorer], tmp_path: Pat
 
 def test_what_was_scored_is_not_scored_again(loaded: list[TextScorer], tmp_path: Path) -> None:
     data, output = write_lines(tmp_path / "data.jsonl", PROBLEMS), tmp_path / "out"
-    options = ("judge", "--benchmark", "processbench", "--data", data, "--output", str(output))
-    assert call(*options, "--limit", "2").exit_code == 0
+    options = ("judge", "--benchmark", "process_bench", "--data", data, "--output", str(output))
+    assert call(*options, "--set", "limit=2").exit_code == 0
     drawn = {question for question, _ in loaded[0].asked}
     assert len(drawn) == 2
     assert json.loads((output / "report.json").read_text())["settings"]["records"] == 2
     assert "2 of 6 solutions were scored before" in call(*options).stdout
     assert {question for question, _ in loaded[1].asked} == {f"Problem {number}" for number in range(6)} - drawn
-    assert call(*options, "--threshold", "auto").exit_code == 0
+    assert call(*options, "--set", "threshold=auto").exit_code == 0
     assert len(loaded) == 2  # no model is needed where all scores are known
     report = json.loads((output / "report.json").read_text())
     assert report["results"]["judge"]["threshold"] == 0.8
@@ -88,7 +88,7 @@ def test_scores_of_another_state_of_the_model_are_refused(loaded: list[TextScore
     model.mkdir()
     (model / "model.safetensors").write_bytes(b"weights")
     data, output = write_lines(tmp_path / "data.jsonl", PROBLEMS), str(tmp_path / "out")
-    options = ("--benchmark", "processbench", "--data", data, "--output", output, "--layout", "separator")
+    options = ("--benchmark", "process_bench", "--data", data, "--output", output, "--layout", "separator")
     assert call(str(model), *options).exit_code == 0
     (model / "README.md").write_text("says more")
     assert "6 of 6 solutions were scored before" in call(str(model), *options).stdout
@@ -114,7 +114,8 @@ def test_every_benchmark_has_a_table(loaded: list[TextScorer], tmp_path: Path) -
         tmp_path / "steps.jsonl", [{"question": "q", "steps": ["good", "bad"], "labels": [True, False]}]
     )
     for benchmark, data, best in (
-        ("prmbench", prmbench, "PRMScore"), ("bestofn", samples, "best of 2"), ("mpbench", steps, "overall"),
+        ("prmbench", prmbench, "PRMScore"), ("best_of_n", samples, "best of 2"), ("mp_bench", steps, "overall"),
+        ("labelled_steps", steps, "AUC of steps"),
     ):  # fmt: skip
         output = tmp_path / benchmark
         result = call("judge", "--benchmark", benchmark, "--data", data, "--output", str(output))
@@ -131,10 +132,14 @@ def test_bad_input_is_one_sentence(loaded: list[TextScorer], tmp_path: Path) -> 
         return refused("judge", "--benchmark", benchmark, "--data", data, "--output", str(tmp_path / "out"), *options)
 
     assert "has no field 'classification'" in sentence("prmbench", data)
-    assert "empty.jsonl' has no records" in sentence("processbench", str(tmp_path / "empty.jsonl"))
-    assert "there is no file or folder" in sentence("processbench", str(tmp_path / "none.jsonl"))
-    assert "the threshold 'high' is no number" in sentence("processbench", data, "--threshold", "high")
-    assert "gsm8k subset, but the data has none" in sentence("processbench", math, "--threshold", "auto")
+    assert "empty.jsonl' has no records" in sentence("process_bench", str(tmp_path / "empty.jsonl"))
+    assert "there is no file or folder" in sentence("process_bench", str(tmp_path / "none.jsonl"))
+    assert "threshold must be a valid number" in sentence("process_bench", data, "--set", "threshold=high")
+    assert "gsm8k subset, but the data has none" in sentence("process_bench", math, "--set", "threshold=auto")
     steps = write_lines(tmp_path / "steps.jsonl", [{"question": "q", "steps": ["good"], "labels": [True]}])
-    assert "no part to choose a threshold on" in sentence("mpbench", steps, "--threshold", "auto")
+    assert "no part to choose a threshold on" in sentence("labelled_steps", steps, "--set", "threshold=auto")
+    assert "there is no benchmark 'processbench'; did you mean 'process_bench'?" in sentence("processbench", data)
+    assert "has no option 'treshold'; did you mean 'threshold'?" in sentence("prmbench", data, "--set", "treshold=1")
+    assert "layout must be" in sentence("process_bench", data, "--layout", "mine")
+    assert "dtype" in sentence("process_bench", data, "--dtype", "float8")
     assert not loaded  # all of that is found before a model is loaded

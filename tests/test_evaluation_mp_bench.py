@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
 from gradatim.evaluation.baselines import constant_scores, length_scores, random_scores
-from gradatim.evaluation.benchmarks.mp_bench import ProcessSearch, mp_bench, read_mp_bench
-from gradatim.evaluation.best_of_n import best_of_n_selection, read_best_of_n
+from gradatim.evaluation.benchmarks.best_of_n import BestOfN, best_of_n_selection
+from gradatim.evaluation.benchmarks.mp_bench import MpBench, ProcessSearch, mp_bench
 from gradatim.evaluation.step_records import StepRecord
 from json_lines import write_lines
 from step_solutions import oracle_scores, scores_for
@@ -40,7 +40,7 @@ SEARCHED = {"question": "How many?", "steps": ["a"], "candidates": ["b", "c"], "
 
 
 def read(folder: Path, *rows: dict[str, Any]) -> list[StepRecord]:
-    return read_mp_bench([write_lines(folder / "data.jsonl", rows)])
+    return MpBench(data=write_lines(folder / "data.jsonl", rows)).records()
 
 
 def test_step_correctness_by_hand(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_best_of_n_by_hand(tmp_path: Path) -> None:
         "question": "And now?",
         "solutions": [{"steps": ["x"], "correct": number == 1, "answer": str(number)} for number in (1, 2, 3)],
     }
-    records = read_best_of_n([write_lines(tmp_path / "data.jsonl", [SAMPLED, second])])
+    records = BestOfN(data=write_lines(tmp_path / "data.jsonl", [SAMPLED, second])).records()
     result = best_of_n_selection(records, [[0.0, 0.9], [1.0, 0.5], [0.4], [0.1], [0.2], [0.3]], resamples=50)
     assert {n: estimate.value for n, estimate in result.best_of.items()} == pytest.approx(
         {1: 1 / 3, 2: 1 / 3, 3: 1 / 2}
@@ -197,13 +197,13 @@ def test_best_of_n_by_hand(tmp_path: Path) -> None:
 
 def test_without_answers_there_is_no_vote(tmp_path: Path) -> None:
     row = {"question": "q", "solutions": [{"steps": ["a"], "correct": True}, {"steps": ["b"], "correct": False}]}
-    records = read_best_of_n([write_lines(tmp_path / "data.jsonl", [row])])
+    records = BestOfN(data=write_lines(tmp_path / "data.jsonl", [row])).records()
     result = best_of_n_selection(records, [[0.2], [0.1]], resamples=10)
     assert result.majority is None
     assert result.figures()["score-weighted majority"] is None
     assert result.best_of[2].value == 1.0
     with pytest.raises(GradatimError, match="has no sampled solutions"):
-        read_best_of_n([write_lines(tmp_path / "data.jsonl", [{"question": "q", "answer": "a"}])])
+        BestOfN(data=write_lines(tmp_path / "data.jsonl", [{"question": "q", "answer": "a"}])).records()
 
 
 def test_baselines_by_hand() -> None:
@@ -219,7 +219,7 @@ def test_baselines_by_hand() -> None:
 
 @needs_data
 def test_four_models_solutions_are_a_best_of_4() -> None:
-    records = read_best_of_n([str(DATA / "model_solutions.jsonl")])
+    records = BestOfN(data=str(DATA / "model_solutions.jsonl")).records()
     assert len(records) == 4 * 1319
     knowing = best_of_n_selection(records, [[float(bool(r.correct))] * len(r.steps) for r in records], resamples=50)
     assert knowing.best_of[4].value == knowing.any_right.value

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
 from gradatim.evaluation.baselines import constant_scores, random_scores
-from gradatim.evaluation.benchmarks.prmbench import CLASSES, CORRECT, GROUPS, PrmBenchResult, prmbench, read_prmbench
+from gradatim.evaluation.benchmarks.prmbench import CLASSES, CORRECT, GROUPS, Prmbench, PrmBenchResult, prmbench
 from gradatim.evaluation.step_records import StepRecord
 from json_lines import write_lines
 from step_solutions import golden, oracle_scores, scores_for
@@ -41,7 +41,7 @@ def row(classification: str, error_steps: list[int], steps: int = 3, idx: str = 
 
 @pytest.mark.parametrize("run", GOLDEN["runs"], ids=lambda run: run["name"])
 def test_the_authors_code_gives_the_same(run: dict[str, Any], tmp_path: Path) -> None:
-    records = read_prmbench([write_lines(tmp_path / "data.jsonl", GOLDEN["records"])])
+    records = Prmbench(data=write_lines(tmp_path / "data.jsonl", GOLDEN["records"])).records()
     scores = [
         [run["constant"]] * len(record.steps) if run["scores"] is None else run["scores"][record.id]
         for record in records
@@ -63,14 +63,14 @@ def test_a_number_in_front_of_a_step_is_not_read_by_a_model(tmp_path: Path) -> N
         "original_process": ["1.We add.", "It is 2. Done."],
     }
     path = write_lines(tmp_path / "data.jsonl", [row("redundency", [2]) | numbered])
-    original, modified = read_prmbench([path])
+    original, modified = Prmbench(data=path).records()
     assert modified.steps == ("First, we add.", "Then 3.5 remain.", "Step 3: so", "3 is it.", "")
     assert original.steps == ("We add.", "It is 2. Done.")
 
 
 def test_a_score_of_one_kind_of_steps_is_shown_as_missing(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "data.jsonl", [row("circular", []), row("multi_solutions", [])])
-    records = read_prmbench([path])
+    records = Prmbench(data=path).records()
     figures = prmbench(records, [[0.9] * len(record.steps) for record in records]).figures()
     assert figures["PRMScore"] is None
     assert (figures["  circular"], figures["simplicity"], figures["  multi_solutions"]) == (None, None, 100.0)
@@ -86,7 +86,7 @@ def test_by_hand(tmp_path: Path) -> None:
     # The original (2 steps) is called right-wrong, a share of 1/2; redundency's share is 1/3, circular's 2/3: the
     # distances are 1/6 and 1/6.
     path = write_lines(tmp_path / "data.jsonl", [row("redundency", [2]), row("circular", [1, 3])])
-    records = read_prmbench([path])
+    records = Prmbench(data=path).records()
     assert [record.id for record in records] == ["correct_q1", "redundency_q1", "circular_q1"]
     scores = [[0.9, 0.5], [0.6, 0.5, 0.1], [0.6, 0.6, 0.2]]  # 0.5 is not above the threshold: called wrong
     result = prmbench(records, scores)
@@ -111,7 +111,7 @@ def test_what_the_authors_code_passes_over(tmp_path: Path) -> None:
         row("circular", [1], idx="circular_q1"),  # as on the hub
         row("redundency", [1], idx="redundency_q1"),
     ]
-    records = {record.id: record for record in read_prmbench([write_lines(tmp_path / "data.jsonl", rows)])}
+    records = {record.id: record for record in Prmbench(data=write_lines(tmp_path / "data.jsonl", rows)).records()}
     assert set(records) == {"deception_q1", "circular_q1", "correct_q1", "redundency_q1"}
     assert records["deception_q1"].labels == (True, False, True)
     assert {record.question for record in records.values()} == {"q1"}
@@ -135,7 +135,7 @@ def test_what_the_authors_code_passes_over(tmp_path: Path) -> None:
 def test_bad_records_are_refused(change: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     path = write_lines(tmp_path / "data.jsonl", [row("redundency", [1]) | change])
     with pytest.raises(GradatimError, match=sentence):
-        read_prmbench([path])
+        Prmbench(data=path).records()
 
 
 @st.composite
@@ -173,7 +173,7 @@ def test_figures_lie_in_their_range_and_the_oracle_has_all(
 
 @pytest.fixture(scope="module")
 def real_records() -> list[StepRecord]:
-    return read_prmbench([str(DATA / "test_*.jsonl"), str(DATA / "multi_solutions.jsonl")])
+    return Prmbench(data=(str(DATA / "test_*.jsonl"), str(DATA / "multi_solutions.jsonl"))).records()
 
 
 @needs_data

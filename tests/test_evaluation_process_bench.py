@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
-from gradatim.evaluation.benchmarks.process_bench import best_f1_threshold, process_bench, read_process_bench
-from gradatim.evaluation.benchmarks.step_benchmarks import STEP_BENCHMARKS, Measurement, benchmark_report
+from gradatim.evaluation.benchmarks.base import BenchmarkReport
+from gradatim.evaluation.benchmarks.process_bench import ProcessBench, best_f1_threshold, process_bench
 from gradatim.evaluation.metrics import first_below, first_error_f1
 from gradatim.evaluation.record_scoring import ScoreFile, score_records
 from gradatim.evaluation.step_records import StepRecord, record_trees, sampled_questions
+from gradatim.part import make, names
 from gradatim.tree import EndReason
 from json_lines import write_lines
 from step_solutions import TextScorer, golden, oracle_scores, scores_for
@@ -33,7 +34,7 @@ def row(id: str, label: int, steps: int = 3, problem: str = "How many?") -> dict
 
 
 def solution(id: str, first_error: int | None, steps: int, group: str = "gsm8k") -> StepRecord:
-    """What :func:`read_process_bench` makes of a record with that label."""
+    """What :class:`ProcessBench` makes of a record with that label."""
     known = steps if first_error is None else first_error
     labels = [*[True] * known, False, *[None] * steps][:steps]
     return StepRecord(id, "How many?", tuple("abcdefgh"[:steps]), tuple(labels), group, id)
@@ -50,7 +51,7 @@ def judged_solutions(draw: st.DrawFn) -> tuple[list[StepRecord], list[list[float
 def test_the_authors_code_prints_the_same(run: dict[str, Any], tmp_path: Path) -> None:
     given_rows = [each for rows in GOLDEN["records"].values() for each in rows]
     rows = [row(each["id"], each["label"], len(each["scores"])) for each in given_rows]
-    records = read_process_bench([write_lines(tmp_path / "all.jsonl", rows)])
+    records = ProcessBench(data=write_lines(tmp_path / "all.jsonl", rows)).records()
     result = process_bench(records, [each["scores"] for each in given_rows], run["threshold"])
     assert run["printed"] == [
         f"{name} error acc: {100 * (score.error_accuracy or 0):.1f}, "
@@ -85,7 +86,7 @@ def test_shares_are_shares_and_the_oracle_has_all(
     judged: tuple[list[StepRecord], list[list[float]]], threshold: Any
 ) -> None:
     records, scores = judged
-    result = process_bench(records, scores, threshold)
+    result = ProcessBench(data="unread", threshold=threshold).measure(records, scores)
     for score in result.subsets.values():
         shares = [share for share in (score.error_accuracy, score.correct_accuracy) if share is not None]
         assert 0 <= min(shares) <= max(shares) <= 1
@@ -117,26 +118,36 @@ def test_the_threshold_is_chosen_on_gsm8k_alone() -> None:
     records = [
         solution("1", 0, 1), solution("2", None, 1), solution("3", 0, 1, "math"), solution("4", None, 1, "math"),
     ]  # fmt: skip
-    result = process_bench(records, [[0.5], [0.6], [0.2], [0.3]], "auto")
+    benchmark = ProcessBench(data="unread", threshold="auto")
+    result = benchmark.measure(records, [[0.5], [0.6], [0.2], [0.3]])
     assert result.threshold == 0.6
     assert result.subsets["gsm8k"].f1 == 1.0
     assert result.subsets["math"].correct_accuracy == 0.0
     with pytest.raises(GradatimError, match="gsm8k subset, but the data has none"):
-        process_bench(records[2:], [[0.2], [0.3]], "auto")
+        benchmark.measure(records[2:], [[0.2], [0.3]])
+
+
+def test_the_threshold_is_chosen_on_validation_data_alone() -> None:
+    # 0.6 parts .5 from .6 in the data that decide; in what is judged it is no use, and these are in no figure
+    deciding = [replace(solution(id, error, 1), decides=True) for id, error in (("1", 0), ("2", None))]
+    judged = [solution("3", 0, 1), solution("4", None, 1)]
+    result = ProcessBench(data="unread", threshold="auto").measure([*judged, *deciding], [[0.2], [0.3], [0.5], [0.6]])
+    assert result.threshold == 0.6
+    assert result == process_bench(judged, [[0.2], [0.3]], 0.6)
 
 
 def test_records_from_lines_lists_folders_patterns_and_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = write_lines(tmp_path / "math.jsonl", [row("math-0", 1), row("math-1", -1)])
     (tmp_path / "other.json").write_text(json.dumps([row("seventh", 2)]))
     write_lines(tmp_path / "train_math.jsonl", [row("math-2", 1)])
-    records = read_process_bench([lines])
+    records = ProcessBench(data=lines).records()
     assert [(record.id, record.group, record.first_error) for record in records] == [
         ("math-0", "math", 1), ("math-1", "math", None),
     ]  # fmt: skip
     assert records[0].labels == (True, False, None)
     assert [record.correct for record in records] == [False, True]
-    assert [record.group for record in read_process_bench([str(tmp_path)])] == ["math", "math", "other"]
-    assert len(read_process_bench([str(tmp_path / "*math.jsonl")])) == 3
+    assert [record.group for record in ProcessBench(data=str(tmp_path)).records()] == ["math", "math", "other"]
+    assert len(ProcessBench(data=str(tmp_path / "*math.jsonl")).records()) == 3
     asked = []
 
     def load_dataset(name: str, config: None, *, split: None) -> dict[str, list[dict[str, Any]]]:
@@ -147,7 +158,7 @@ def test_records_from_lines_lists_folders_patterns_and_the_hub(tmp_path: Path, m
     with pytest.raises(
         GradatimError, match=r"row 1 of the omnimath split of 'Qwen/ProcessBench' \(omnimath-0\) has the "
     ):
-        read_process_bench(["Qwen/ProcessBench"])
+        ProcessBench(data="Qwen/ProcessBench").records()
     assert asked == ["Qwen/ProcessBench"]
 
 
@@ -175,14 +186,14 @@ def test_records_from_lines_lists_folders_patterns_and_the_hub(tmp_path: Path, m
 def test_bad_records_are_refused_with_their_line(content: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text(content)
     with pytest.raises(GradatimError, match=sentence):
-        read_process_bench([str(tmp_path / "data.jsonl")])
+        ProcessBench(data=str(tmp_path / "data.jsonl")).records()
 
 
 def test_sources_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(GradatimError, match="there is no file or folder"):
-        read_process_bench([str(tmp_path / "missing.jsonl")])
+        ProcessBench(data=str(tmp_path / "missing.jsonl")).records()
     with pytest.raises(GradatimError, match=r"has no \.json or \.jsonl files"):
-        read_process_bench([str(tmp_path)])
+        ProcessBench(data=str(tmp_path)).records()
 
 
 def three_records() -> list[StepRecord]:
@@ -297,22 +308,26 @@ def test_score_files_of_another_kind_are_refused(header: str, tmp_path: Path) ->
         ([[0.5, 0.5], [0.5, 0.5], [math.nan, 0.5]], "the record 'c' has a score that is not a number"),
     ],
 )
-@pytest.mark.parametrize("name", STEP_BENCHMARKS)
+@pytest.mark.parametrize("name", names("evaluation/benchmarks"))
 def test_no_benchmark_takes_scores_that_do_not_fit(name: str, scores: list[list[float]], sentence: str) -> None:
     with pytest.raises(GradatimError, match=sentence):
-        STEP_BENCHMARKS[name].measure(three_records(), scores, Measurement())
+        make("evaluation/benchmarks", {"name": name, "data": "unread"}).measure(three_records(), scores)
 
 
 def test_solutions_of_questions_with_equal_ids_are_not_mixed(tmp_path: Path) -> None:
     solutions = [{"steps": ["a"], "correct": True}, {"steps": ["b"], "correct": False}]
     rows = [{"id": "1", "question": question, "solutions": solutions} for question in ("One?", "Two?")]
     data = [write_lines(tmp_path / folder, [each]) for folder, each in zip(("x.jsonl", "y.jsonl"), rows, strict=True)]
-    for name in ("bestofn", "mpbench"):
-        records = STEP_BENCHMARKS[name].read(data)
+    for name in ("best_of_n", "mp_bench"):
+        records = make("evaluation/benchmarks", {"name": name, "data": data}).records()
         assert len({record.question for record in records}) == 2
         assert [record.problem for record in sampled_questions(records, 1)] in (["One?"] * 2, ["Two?"] * 2)
     twice = write_lines(tmp_path / "z.jsonl", [row("gsm8k-1", 0, problem="One?"), row("gsm8k-1", 0, problem="Two?")])
-    assert [record.problem for record in sampled_questions(read_process_bench([twice]), 1)] in (["One?"], ["Two?"])
+    drawn = ProcessBench(data=twice, limit=1).records()
+    assert [record.problem for record in drawn] in (
+        ["One?"],
+        ["Two?"],
+    )
 
 
 def test_a_limit_keeps_whole_questions_of_every_group() -> None:
@@ -326,7 +341,7 @@ def test_a_limit_keeps_whole_questions_of_every_group() -> None:
 
 def test_a_limit_draws_both_kinds_of_solutions_by_the_seed(tmp_path: Path) -> None:
     rows = [row(f"gsm8k-{number}", -1 if number >= 80 else 0) for number in range(100)]  # in the order of their kinds
-    records = read_process_bench([write_lines(tmp_path / "gsm8k.jsonl", rows)])
+    records = ProcessBench(data=write_lines(tmp_path / "gsm8k.jsonl", rows)).records()
     drawn = {seed: [record.id for record in sampled_questions(records, 10, seed)] for seed in (0, 1)}
     assert drawn[0] == [record.id for record in sampled_questions(records, 10, 0)]
     assert drawn[0] != drawn[1]
@@ -341,15 +356,15 @@ def test_a_limit_draws_both_kinds_of_solutions_by_the_seed(tmp_path: Path) -> No
 
 def test_what_is_missing_is_shown_as_a_dash_and_not_as_nothing_found(tmp_path: Path) -> None:
     rows = [row("gsm8k-1", 0), row("gsm8k-2", 1), row("math-1", 0), row("math-2", -1)]
-    records = read_process_bench([write_lines(tmp_path / "rows.jsonl", rows)])
+    records = ProcessBench(data=write_lines(tmp_path / "rows.jsonl", rows)).records()
     perfect = [[1.0 if label is True else 0.0 for label in record.labels] for record in records]
     result = process_bench(records, perfect)
     assert result.figures()["gsm8k, error accuracy"] == 100.0
     assert (result.figures()["gsm8k, F1"], result.figures()["average F1"], result.figures()["math, F1"]) == (
         None, None, 100.0,
     )  # fmt: skip
-    report = benchmark_report(STEP_BENCHMARKS["processbench"], records, "perfect", perfect, Measurement(), {})
-    report.write(tmp_path)
+    results = ProcessBench(data="unread").report(records, "perfect", perfect)
+    BenchmarkReport("ProcessBench", {}, results).write(tmp_path)
     table = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert re.search(r"\| gsm8k, F1 +\| +– \|", table)
     assert json.loads((tmp_path / "report.json").read_text())["results"]["perfect"]["average_f1"] is None

@@ -29,7 +29,7 @@ def test_other_names_are_not(package: str) -> None:
 
 
 def test_functions_are_not_hidden_by_modules_of_their_name() -> None:
-    importlib.import_module("gradatim.evaluation.best_of_n")
+    importlib.import_module("gradatim.evaluation.benchmarks.best_of_n")
     assert gradatim.evaluation.best_of_n([gradatim.evaluation.Sample(1.0, "a")], 1) == 1.0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gradatim.errors import GradatimError
-from gradatim.evaluation.benchmarks.prmbench import read_prmbench
+from gradatim.evaluation.benchmarks.prmbench import Prmbench
 from gradatim.evaluation.step_records import StepRecord
 from gradatim.tasks.gsm8k import TEMPLATE, Gsm8k
 
@@ -110,8 +110,9 @@ def prmbench_records(data: Path, part: Literal["validation", "test"]) -> list[St
     """What the benchmark judges; of the training files, the held-out questions."""
     if part == "test":
         files = [f"test_{name}.jsonl" for name in PRMBENCH_CLASSES] + ["multi_solutions.jsonl"]
-        return read_prmbench([str(data / "prmbench" / file) for file in files])
-    records = read_prmbench([str(data / "prmbench" / f"train_{name}.jsonl") for name in PRMBENCH_CLASSES])
+        return Prmbench(data=tuple(str(data / "prmbench" / file) for file in files)).records()
+    train = tuple(str(data / "prmbench" / f"train_{name}.jsonl") for name in PRMBENCH_CLASSES)
+    records = Prmbench(data=train).records()
     # A modified question may be held out by its hash while its original is learned from.
     learned = {solution.question for solution in prmbench_solutions(data, "train")}
     return [record for record in records if is_held_out(record.problem) and record.problem not in learned]

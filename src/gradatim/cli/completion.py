@@ -35,6 +35,13 @@ def complete_construction(incomplete: str) -> list[str]:
     return _parts("supervision", incomplete)
 
 
+def complete_benchmark(incomplete: str) -> list[str]:
+    """The benchmarks of step scorers that begin like this."""
+    from gradatim.part import names
+
+    return [name for name in names("evaluation/benchmarks") if name.startswith(incomplete)]
+
+
 def complete_task(incomplete: str) -> list[str]:
     """The tasks that begin like this, and files of one's own."""
     return _parts("tasks", incomplete) + _paths(incomplete, (".yaml", ".yml", ".py"))

@@ -2,61 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from gradatim.cli.completion import complete_model
+from gradatim.cli.completion import complete_benchmark, complete_model
 from gradatim.cli.output import progress_console, result_console
-from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
     from gradatim.evaluation.record_scoring import ScoreFile
     from gradatim.evaluation.step_records import StepRecord
+    from gradatim.recipes.recipe import ModelOptions
     from gradatim.scorers.base import Scorer
-
-
-class BenchmarkName(StrEnum):
-    """The benchmarks by the names that the command line gives them."""
-
-    PROCESS_BENCH = "processbench"
-    PRM_BENCH = "prmbench"
-    BEST_OF_N = "bestofn"
-    MP_BENCH = "mpbench"
-
-
-class LayoutName(StrEnum):
-    """How a reward model reads a solution."""
-
-    AUTO = "auto"
-    OWN = "own"
-    STEP_TOKEN = "step-token"
-    STEP_TAG = "step-tag"
-    DIALOGUE = "dialogue"
-    SEPARATOR = "separator"
-    VALUE_HEAD = "value-head"
-
-
-class NumberFormat(StrEnum):
-    """Of a model's weights."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-    FLOAT16 = "float16"
-
-
-class AggregateName(StrEnum):
-    """How a solution's score is made from its steps'."""
-
-    LAST = "last"
-    MIN = "min"
-    PRODUCT = "product"
-    MEAN = "mean"
 
 
 def evaluate_scorer(
@@ -69,70 +29,65 @@ def evaluate_scorer(
         ),
     ],
     benchmark: Annotated[
-        BenchmarkName, typer.Option(metavar="NAME", help=f"What to measure: {', '.join(BenchmarkName)}.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=complete_benchmark,
+            help="What to measure: a benchmark (gradatim parts evaluation/benchmarks).",
+        ),
     ],
     data: Annotated[
         list[str],
         typer.Option(metavar="PATH_OR_HUB_ID", help="A file, a folder, a pattern or a hub id. May be repeated."),
     ],
-    threshold: Annotated[
-        str,
-        typer.Option(help="Parts right from wrong steps; auto chooses it on ProcessBench's GSM8K subset."),
-    ] = "0.5",
-    aggregate: Annotated[
-        AggregateName,
+    set_: Annotated[
+        list[str] | None,
         typer.Option(
-            metavar="NAME", help=f"How a solution's score is made from its steps': {', '.join(AggregateName)}."
+            "--set", metavar="OPTION=VALUE", help="An option of the benchmark, e.g. threshold=auto. May be repeated."
         ),
-    ] = AggregateName.LAST,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only so many questions of each part, drawn at random.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="For the report and the scores; runs/BENCHMARK-SCORER by default.")
     ] = None,
     layout: Annotated[
-        LayoutName,
+        str,
         typer.Option(
             metavar="LAYOUT",
-            help=f"How the model reads a solution; auto tells it from the model. One of {', '.join(LayoutName)}.",
+            help="How the model reads a solution, e.g. separator; auto tells it from the model.",
         ),
-    ] = LayoutName.AUTO,
+    ] = "auto",
     dtype: Annotated[
-        NumberFormat,
-        typer.Option(metavar="FORMAT", help=f"The number format of the weights: {', '.join(NumberFormat)}."),
-    ] = NumberFormat.FLOAT32,
+        str, typer.Option(metavar="FORMAT", help="The number format of the weights: float32, bfloat16 or float16.")
+    ] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Of --limit, the random baseline and the intervals.")] = 0,
 ) -> None:
     """Measure a step scorer on a benchmark, or go on with a measurement that was stopped."""
-    chosen_threshold = _threshold(threshold)
     from gradatim.cli.tables import print_sections
     from gradatim.evaluation.baselines import constant_scores
-    from gradatim.evaluation.benchmarks.step_benchmarks import STEP_BENCHMARKS, Measurement, benchmark_report
-    from gradatim.evaluation.step_records import sampled_questions
+    from gradatim.evaluation.benchmarks.base import BenchmarkReport
+    from gradatim.part import content_of, make
+    from gradatim.recipes.load import apply_override
 
-    measurement = Measurement(chosen_threshold, aggregate.value, seed)
-    chosen = STEP_BENCHMARKS[benchmark.value]
-    records = chosen.read(data)
-    if limit is not None:
-        records = sampled_questions(records, limit, seed)
-    chosen.measure(records, constant_scores(records), measurement)  # what cannot be measured is refused at once
+    content: dict[str, Any] = {"name": benchmark, "data": data}
+    for override in set_ or ():
+        apply_override(content, override)
+    chosen = make("evaluation/benchmarks", content)
+    judge = ScorerChoice.of(scorer, layout, dtype, device)
+    records = chosen.records()
+    chosen.measure(records, constant_scores(records))  # what cannot be measured is refused at once
     name = Path(scorer.removeprefix("shipped:")).resolve().name
-    folder = Path("runs") / f"{benchmark.value}-{name}" if output is None else output
+    folder = Path("runs") / f"{benchmark.rpartition(':')[2]}-{name}" if output is None else output
     console = result_console()
-    judge = ScorerChoice(scorer, layout.value, dtype.value, device)
     found = _score(records, judge, folder, progress_console())
     left_out = [record.id for record, each in zip(records, found, strict=True) if each is None]
     records = [record for record, each in zip(records, found, strict=True) if each is not None]
-    scores = [each for each in found if each is not None]
     settings = {
-        "scorer": scorer, "layout": layout.value, "dtype": dtype.value, "data": ", ".join(data),
+        "scorer": scorer, "layout": layout, "dtype": dtype,
+        **{f"benchmark {key}" if key == "name" else key: value for key, value in content_of(chosen).items()},
         "records": len(records), "left out as too long": ", ".join(left_out) or "none",
-        "threshold": threshold, "aggregate": aggregate.value,
-        "limit": "none" if limit is None else limit, "seed": seed,
     }  # fmt: skip
-    report = benchmark_report(chosen, records, name, scores, measurement, settings)
+    results = chosen.report(records, name, [each for each in found if each is not None])
+    report = BenchmarkReport(chosen.title, settings, results)
     report.write(folder)
     print_sections([report.section()], console)
     if left_out:
@@ -140,35 +95,41 @@ def evaluate_scorer(
     console.print(f"report and scores: {folder}", style="dim", highlight=False, soft_wrap=True)
 
 
-def _threshold(text: str) -> float | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise GradatimError(f"the threshold {text!r} is no number; give one, or auto")
-    return value
-
-
 @dataclass(frozen=True, slots=True)
 class ScorerChoice:
     """What the command line says of the scorer."""
 
-    model: str
     layout: str
-    dtype: Literal["float32", "bfloat16", "float16"]
-    device: str
+    options: ModelOptions
+
+    @classmethod
+    def of(cls, model: str, layout: str, dtype: str, device: str) -> ScorerChoice:
+        """Check what was said.
+
+        Raises:
+            GradatimError: if there is no such layout or number format.
+        """
+        from pydantic import ValidationError
+
+        from gradatim.errors import GradatimError
+        from gradatim.part import make
+        from gradatim.recipes.explain import explain
+        from gradatim.recipes.recipe import ModelOptions
+
+        make("scorers", {"name": "process_reward", "layout": layout})
+        try:
+            options = ModelOptions.model_validate({"model": model, "dtype": dtype, "device": device})
+        except ValidationError as error:
+            raise GradatimError(explain(error, ModelOptions)) from error
+        return cls(layout, options)
 
     def load(self) -> Scorer:
         from gradatim.models import resolve_model
-        from gradatim.recipes.recipe import ModelOptions
         from gradatim.run.models import placement
         from gradatim.scorers.process_reward import ProcessRewardScorer
 
-        options = ModelOptions(model=self.model, device=self.device, dtype=self.dtype)
-        return ProcessRewardScorer.from_pretrained(resolve_model(self.model), layout=self.layout, **placement(options))
+        path = resolve_model(self.options.model)
+        return ProcessRewardScorer.from_pretrained(path, layout=self.layout, **placement(self.options))
 
     def saved_scores(self, folder: Path) -> ScoreFile:
         """The scores that it gave before.
@@ -181,9 +142,9 @@ class ScorerChoice:
 
         return ScoreFile(
             folder / "scores.jsonl",
-            self.model,
-            model_digest=model_digest(resolve_model(self.model)),
-            settings={"layout": self.layout, "dtype": self.dtype},
+            self.options.model,
+            model_digest=model_digest(resolve_model(self.options.model)),
+            settings={"layout": self.layout, "dtype": self.options.dtype},
         )
 
 

@@ -132,9 +132,9 @@ def print_trained(result: TrainedScorer, console: Console) -> None:
         console.print(f"first errors are best found below a score of {threshold}", highlight=False)
     console.print(f"model: {result.folder}\nnext:", highlight=False, soft_wrap=True)
     folder = shlex.quote(str(result.folder))
-    chosen = "" if threshold is None else f" --threshold {threshold}"
+    chosen = "" if threshold is None else f" --set threshold={threshold}"
     console.print(
-        f"  gradatim evaluate-scorer {folder} --benchmark processbench --data Qwen/ProcessBench{chosen}\n"
+        f"  gradatim evaluate-scorer {folder} --benchmark process_bench --data Qwen/ProcessBench{chosen}\n"
         f"  gradatim run RECIPE --set models.scorer.model={folder} --set evaluation.scorer=process_reward",
         highlight=False,
         soft_wrap=True,

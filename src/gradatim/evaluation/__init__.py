@@ -3,11 +3,12 @@
 The plots need matplotlib and live in :mod:`gradatim.evaluation.plots`; nothing here imports it.
 """
 
-from gradatim.evaluation.benchmarks.mp_bench import MpBenchResult, mp_bench
-from gradatim.evaluation.benchmarks.prmbench import PrmBenchResult, prmbench
-from gradatim.evaluation.benchmarks.process_bench import ProcessBenchResult, process_bench
-from gradatim.evaluation.benchmarks.step_benchmarks import STEP_BENCHMARKS, Measurement, StepBenchmark
-from gradatim.evaluation.best_of_n import BestOfNResult, best_of_n_selection
+from gradatim.evaluation.benchmarks.base import StepBenchmark
+from gradatim.evaluation.benchmarks.best_of_n import BestOfN, BestOfNResult, best_of_n_selection
+from gradatim.evaluation.benchmarks.labelled_steps import LabelledSteps, LabelledStepsResult, labelled_steps
+from gradatim.evaluation.benchmarks.mp_bench import MpBench, MpBenchResult, mp_bench
+from gradatim.evaluation.benchmarks.prmbench import Prmbench, PrmBenchResult, prmbench
+from gradatim.evaluation.benchmarks.process_bench import ProcessBench, ProcessBenchResult, process_bench
 from gradatim.evaluation.bootstrap import (
     Estimate,
     bootstrap_difference,
@@ -15,6 +16,7 @@ from gradatim.evaluation.bootstrap import (
     bootstrap_ratio,
     bootstrap_share,
     bootstrap_statistic,
+    clustered_auc,
 )
 from gradatim.evaluation.compare import (
     Cost,
@@ -54,18 +56,22 @@ from gradatim.evaluation.steps import (
 )
 
 __all__ = [
+    "BestOfN",
     "BestOfNResult",
     "Cost",
     "Estimate",
     "FirstErrorScore",
-    "Measurement",
+    "LabelledSteps",
+    "LabelledStepsResult",
     "MethodResult",
+    "MpBench",
     "MpBenchResult",
     "PolicyResult",
     "PrmBenchResult",
+    "Prmbench",
+    "ProcessBench",
     "ProcessBenchResult",
     "Report",
-    "STEP_BENCHMARKS",
     "Sample",
     "ScoreFile",
     "ScoredStates",
@@ -85,10 +91,12 @@ __all__ = [
     "bootstrap_share",
     "bootstrap_statistic",
     "choose_thresholds",
+    "clustered_auc",
     "curves",
     "estimated_flops",
     "first_below",
     "first_error_f1",
+    "labelled_steps",
     "majority",
     "mean_spending",
     "method_result",

@@ -10,7 +10,7 @@ fewer than ten problems that differ has the interval of Agresti and Min (2005) f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradatim.errors import GradatimError
+from gradatim.evaluation.metrics import auc
 
 FEW_PROBLEMS = 20  # of fewer, intervals by resampling are too narrow to be relied on: exact counts say more
 _ENOUGH = 10  # problems that stand out: of fewer, resampling makes intervals that are too narrow, or of no width
@@ -192,6 +193,29 @@ def bootstrap_statistic(
         if figure is not None
     ]
     return _estimate(value, np.array(figures or [value]), confidence, problems)
+
+
+Cluster = tuple[Sequence[Any] | npt.NDArray[Any], Sequence[Any] | npt.NDArray[Any]]
+"""The labels and the scores of what belongs to one problem."""
+
+
+def clustered_auc(
+    clusters: Sequence[Cluster], *, resamples: int = 1000, seed: int = 0, confidence: float = 0.95
+) -> Estimate | None:
+    """AUC over everything, its interval by resampling problems.
+
+    Returns:
+        ``None`` where all labels are alike.
+    """
+    pairs = [(np.asarray(labels, dtype=bool), np.asarray(scores, dtype=float)) for labels, scores in clusters]
+    groups = [pair for pair in pairs if len(pair[0])]
+
+    def of(indices: Indices) -> float | None:
+        return auc(np.concatenate([groups[i][0] for i in indices]), np.concatenate([groups[i][1] for i in indices]))
+
+    if not groups:
+        return None
+    return bootstrap_statistic(of, len(groups), resamples=resamples, seed=seed, confidence=confidence)
 
 
 def _are_shares(values: npt.NDArray[np.float64]) -> bool:

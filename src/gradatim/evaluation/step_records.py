@@ -31,6 +31,9 @@ class StepRecord:
         finished: whether the last step ends the solution.
         correct: whether the final answer is right, where that is known.
         answer: the final answer in a form that equal answers share, where that is known.
+        author: who wrote the solution, or what kind of solution it is, where the benchmark tells them apart.
+        prompt: what a model reads of the question before the steps; ``None`` for the question and a line's end.
+        decides: whether the record only serves to choose a threshold.
     """
 
     id: str
@@ -42,6 +45,9 @@ class StepRecord:
     finished: bool = True
     correct: bool | None = None
     answer: str | None = None
+    author: str | None = None
+    prompt: str | None = None
+    decides: bool = False
 
     def __post_init__(self) -> None:
         if not self.steps:
@@ -57,7 +63,7 @@ class StepRecord:
     @property
     def digest(self) -> str:
         """Stands for all that a scorer reads: records of equal digest have equal scores."""
-        read = [self.problem, self.steps, self.finished]
+        read = [self.problem, self.steps, self.finished, *([] if self.prompt is None else [self.prompt])]
         return hashlib.sha256(json.dumps(read).encode()).hexdigest()[:32]
 
 
@@ -78,18 +84,19 @@ def record_trees(records: Iterable[tuple[int, StepRecord]]) -> Iterator[RecordTr
     """One tree for each wording of a problem, in the order in which these first occur, made when it is asked for.
 
     Solutions that begin alike share their first nodes, so no scorer reads a step twice. A step is given a line's end
-    unless it has one or ends its solution. The prompt is the problem with a line's end; the problem as it is stands in
-    ``data["question"]``.
+    unless it has one or ends its solution. The prompt is the record's own, else the problem with a line's end; the
+    problem as it is stands in ``data["question"]``.
 
     Args:
         records: each with its index among all records.
     """
-    by_problem: dict[str, list[tuple[int, StepRecord]]] = {}
+    by_problem: dict[tuple[str, str | None], list[tuple[int, StepRecord]]] = {}
     for index, record in records:
-        by_problem.setdefault(record.problem, []).append((index, record))
-    for problem, members in by_problem.items():
+        by_problem.setdefault((record.problem, record.prompt), []).append((index, record))
+    for (problem, prompt), members in by_problem.items():
         first = members[0][0]
-        tree = Tree(Problem(f"{members[0][1].id}/{first}", _ended(problem), data={"question": problem}))
+        text = _ended(problem) if prompt is None else prompt
+        tree = Tree(Problem(f"{members[0][1].id}/{first}", text, data={"question": problem}))
         yield RecordTree(tree, tuple((index, _add_path(tree, record)) for index, record in members))
 
 

@@ -12,11 +12,10 @@ import numpy.typing as npt
 
 from gradatim.errors import GradatimError
 from gradatim.evaluation.benchmarks.process_bench import best_f1_threshold
-from gradatim.evaluation.bootstrap import Estimate, bootstrap_statistic
+from gradatim.evaluation.bootstrap import Estimate, clustered_auc
 from gradatim.evaluation.metrics import (
     FirstErrorScore,
     accuracy_at,
-    auc,
     best_threshold,
     first_below,
     first_error_f1,
@@ -184,15 +183,9 @@ def step_score_result(
     solutions = [solution for states in problems for solution in states.solutions]
     kinds = {error is None for _, error in solutions}
 
-    def auc_of(indices: npt.NDArray[np.intp]) -> float | None:
-        return auc(
-            np.concatenate([groups[index][0] for index in indices]),
-            np.concatenate([groups[index][1] for index in indices]),
-        )
-
     return StepScoreResult(
         scorer=scorer,
-        auc=bootstrap_statistic(auc_of, len(groups), resamples=resamples, seed=seed),
+        auc=clustered_auc(groups, resamples=resamples, seed=seed),
         threshold=threshold,
         first_error_threshold=first_error_threshold,
         accuracy=accuracy_at(labels, scores, threshold),

@@ -15,6 +15,7 @@ from gradatim.records import MalformedRecordError, Record, RecordSource, check_l
 Source = str | os.PathLike[str]
 """A file, a folder, a pattern of file names or a hub id."""
 
+_BOTH = "true and false"
 _SUFFIXES = (".json", ".jsonl")
 
 
@@ -73,9 +74,9 @@ class Row:
             raise self.refuse(f"has {value!r} in the field {name!r}, which must be true or false")
         return value
 
-    def labels(self, name: str, of: Sequence[str], what: str = "steps") -> tuple[bool, ...]:
-        """One true or false for each of ``of``."""
-        value: tuple[bool, ...] = self._list(name, bool, "true and false")
+    def labels(self, name: str, of: Sequence[str], what: str = "steps", *, unknown: bool = False) -> tuple[Any, ...]:
+        """One true or false for each of ``of``, or also none with ``unknown``."""
+        value = self._list(name, bool | None, "true, false and null") if unknown else self._list(name, bool, _BOTH)
         if len(value) != len(of):
             raise self.refuse(f"does not have one label for each of its {what}: {len(value)} for {len(of)}")
         return value
@@ -94,10 +95,10 @@ class Row:
         given = (self.values.get(field) for field in fields)
         return next((value for value in given if isinstance(value, str) and value), f"{self.part}-{self.number}")
 
-    def _list(self, name: str, kind: type, what: str) -> tuple[Any, ...]:
+    def _list(self, name: str, kind: Any, what: str) -> tuple[Any, ...]:
         value = self.field(name)
         good = isinstance(value, list | tuple) and all(
-            isinstance(item, kind) and (kind is bool or not isinstance(item, bool)) for item in value
+            isinstance(item, kind) and (kind is not int or not isinstance(item, bool)) for item in value
         )
         if not good:
             raise self.refuse(f"must have a list of {what} in the field {name!r}")

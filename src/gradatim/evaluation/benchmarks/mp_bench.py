@@ -11,13 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from gradatim.evaluation.benchmarks.benchmark_rows import Row, Source, read_rows
+from pydantic import FiniteFloat
+
+from gradatim.evaluation.benchmarks.base import Scores, StepBenchmark
+from gradatim.evaluation.benchmarks.benchmark_rows import Row
+from gradatim.evaluation.benchmarks.best_of_n import samples_by_question, solution_records
 from gradatim.evaluation.benchmarks.prmbench import StepTally
-from gradatim.evaluation.best_of_n import samples_by_question, solution_records
 from gradatim.evaluation.metrics import best_of_n, first_below, weighted_majority
 from gradatim.evaluation.step_records import StepRecord, check_scores
+from gradatim.part import part
 from gradatim.search.selection import Aggregate
 
 STEP_CORRECTNESS = "step correctness"
@@ -116,21 +120,32 @@ class MpBenchResult:
         return {"overall": self.overall, **asdict(self)}
 
 
-def read_mp_bench(sources: Sequence[Source]) -> list[StepRecord]:
-    """Records of any of the three uses, told apart by their fields.
+@part
+class MpBench(StepBenchmark):
+    """MPBench: the three uses of a step scorer (Xu et al., 2025, arXiv:2503.12505), for problems without images.
 
-    The layout is this library's own; published files must be converted.
+    Records of any of the three uses are told apart by their fields. The layout is this library's own; published files
+    must be converted.
 
     - Step correctness: ``question``, ``steps`` and ``labels``, one true or false for each step.
-    - Answer aggregation: ``question`` and ``solutions``, as in :func:`gradatim.evaluation.best_of_n.read_best_of_n`,
-      with answers.
+    - Answer aggregation: ``question`` and ``solutions``, as in
+      :class:`gradatim.evaluation.benchmarks.best_of_n.BestOfN`, with answers.
     - Reasoning process search: ``question``, ``steps`` (the solution so far, which may be none), ``candidates`` and
       ``labels``, one for each candidate.
-
-    Raises:
-        GradatimError: if a source cannot be read, or a record lacks a field or has not as many labels as it needs.
     """
-    return [record for row in read_rows(sources) for record in _records(row)]
+
+    title: ClassVar[str] = "MPBench"
+
+    threshold: FiniteFloat = 0.5
+    """A step is wrong when its score is below it."""
+    aggregate: Aggregate = "last"
+    """How a solution's score is made from its steps'."""
+
+    def read(self, rows: Sequence[Row]) -> list[StepRecord]:
+        return [record for row in rows for record in _records(row)]
+
+    def measure(self, records: Sequence[StepRecord], scores: Scores) -> MpBenchResult:
+        return mp_bench(records, scores, self.threshold, self.aggregate)
 
 
 def _records(row: Row) -> list[StepRecord]:
@@ -170,7 +185,7 @@ def mp_bench(
     Of equal scores one is drawn by lot; the numbers are what is to be expected of that.
 
     Args:
-        records: see :func:`read_mp_bench`.
+        records: see :class:`MpBench`.
         scores: for each record the scores of its steps.
         threshold: a step is wrong when its score is below it.
         aggregate: how a solution's score is made from its steps' (see

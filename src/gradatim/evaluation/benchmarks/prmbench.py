@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar
 
-from gradatim.evaluation.benchmarks.benchmark_rows import Row, Source, read_rows
+from gradatim.evaluation.benchmarks.base import AREA_RESAMPLES, Scores, ThresholdBenchmark, best_quantile
+from gradatim.evaluation.benchmarks.benchmark_rows import Row
+from gradatim.evaluation.bootstrap import Estimate, clustered_auc
 from gradatim.evaluation.step_records import StepRecord, check_scores
+from gradatim.part import part
 
 GROUPS = {
     "simplicity": ("redundency", "circular"),
@@ -76,11 +79,13 @@ class PrmBenchResult:
         threshold: a step is right when its score is above it.
         total: over all modified solutions.
         classes: for each error class, and for the unmodified solutions.
+        auc: that a right step scores above a wrong one, over all modified solutions, which the authors do not report.
     """
 
     threshold: float
     total: PrmBenchMeasures
     classes: dict[str, PrmBenchMeasures]
+    auc: Estimate | None = None
 
     def class_score(self, name: str) -> float:
         """PRMScore of an error class; ``multi_solutions`` has no wrong steps, so only the F1 of right steps counts."""
@@ -113,7 +118,8 @@ class PrmBenchResult:
             "similarity": self.total.similarity,
         }
         shares = {name: None if value == _UNDEFINED else 100 * value for name, value in (scores | measures).items()}
-        return {**shares, "threshold": self.threshold}
+        area = {} if self.auc is None else {"AUC of steps": 100 * self.auc.value}
+        return {**shares, **area, "threshold": self.threshold}
 
     def _has_score(self, name: str) -> bool:
         """Whether an error class has the kinds of steps that its score is made of."""
@@ -123,6 +129,7 @@ class PrmBenchResult:
         return {
             "threshold": self.threshold,
             "prm_score": self.total.score,
+            "auc": None if self.auc is None else self.auc.to_json(),
             "groups": self.group_scores(),
             "total": asdict(self.total),
             "classes": {
@@ -132,31 +139,47 @@ class PrmBenchResult:
         }
 
 
-def read_prmbench(sources: Sequence[Source]) -> list[StepRecord]:
-    """Records with ``modified_question``, ``modified_process``, ``error_steps`` and ``classification``.
+@part
+class Prmbench(ThresholdBenchmark):
+    """PRMBench: which kinds of error does a scorer see? (Song et al., 2025, arXiv:2501.03124).
 
-    Each gives one record, of its error class; those of the class ``redundency`` give their original solution too, in
-    the group ``correct``. A class's records with the same ``idx`` count once. ``error_steps`` are counted from 1;
-    published ones point beyond the last step now and then and are passed over there, as by the authors. A number in
-    front of a step ("1. ", "Step 1. ") is taken off, as in the authors' code before a model reads it.
-
-    Raises:
-        GradatimError: if a source cannot be read, or a record lacks a field, has an unknown class or an error step
-            below 1.
+    Records have ``modified_question``, ``modified_process``, ``error_steps`` and ``classification``. Each gives one
+    record, of its error class; those of the class ``redundency`` give their original solution too, in the group
+    ``correct``. A class's records with the same ``idx`` count once. ``error_steps`` are counted from 1; published ones
+    point beyond the last step now and then and are passed over there, as by the authors. A number in front of a step
+    ("1. ", "Step 1. ") is taken off, as in the authors' code before a model reads it. The threshold ``auto`` is the
+    one of the highest PRMScore.
     """
-    records: dict[str, StepRecord] = {}
-    for row in read_rows(sources):
-        name = row.text("classification")
-        if name not in CLASSES:
-            raise row.refuse(f"has the classification {name!r}; the benchmark has {', '.join(CLASSES)}")
-        question = row.text("idx").removeprefix(f"{name}_")  # the hub's copy puts the class in front
-        if name == _SOURCE_OF_CORRECT:
-            original, steps = row.text("original_question"), _steps(row, "original_process")
-            labels = (True,) * len(steps)
-            _add(records, StepRecord(f"{CORRECT}_{question}", original, steps, labels, CORRECT, question))
-        problem, steps = row.text("modified_question"), _steps(row, "modified_process")
-        _add(records, StepRecord(f"{name}_{question}", problem, steps, _labels(row, len(steps)), name, question))
-    return list(records.values())
+
+    title: ClassVar[str] = "PRMBench"
+
+    def read(self, rows: Sequence[Row]) -> list[StepRecord]:
+        records: dict[str, StepRecord] = {}
+        for row in rows:
+            name = row.text("classification")
+            if name not in CLASSES:
+                raise row.refuse(f"has the classification {name!r}; the benchmark has {', '.join(CLASSES)}")
+            question = row.text("idx").removeprefix(f"{name}_")  # the hub's copy puts the class in front
+            if name == _SOURCE_OF_CORRECT:
+                original, steps = row.text("original_question"), _steps(row, "original_process")
+                labels = (True,) * len(steps)
+                _add(records, StepRecord(f"{CORRECT}_{question}", original, steps, labels, CORRECT, question))
+            problem, steps = row.text("modified_question"), _steps(row, "modified_process")
+            _add(records, StepRecord(f"{name}_{question}", problem, steps, _labels(row, len(steps)), name, question))
+        return list(records.values())
+
+    def judge(self, records: Sequence[StepRecord], scores: Scores, threshold: float) -> PrmBenchResult:
+        clusters: dict[str, tuple[list[Any], list[float]]] = {}
+        for record, values in zip(records, scores, strict=True):
+            if record.group != CORRECT:
+                labels, judged = clusters.setdefault(record.question, ([], []))
+                labels.extend(record.labels)
+                judged.extend(values)
+        area = clustered_auc(list(clusters.values()), resamples=AREA_RESAMPLES, seed=self.seed)
+        return replace(prmbench(records, scores, threshold), auc=area)
+
+    def choose(self, records: Sequence[StepRecord], scores: Scores) -> float:
+        return best_quantile(scores, lambda threshold: prmbench(records, scores, threshold).total.score)
 
 
 def _steps(row: Row, name: str) -> tuple[str, ...]:
@@ -181,7 +204,7 @@ def prmbench(
     """The benchmark's numbers.
 
     Args:
-        records: see :func:`read_prmbench`.
+        records: see :class:`Prmbench`.
         scores: for each record the scores of its steps.
         threshold: a step is right when its score is above it.
 

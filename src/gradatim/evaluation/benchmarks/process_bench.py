@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
 from gradatim.errors import GradatimError
-from gradatim.evaluation.benchmarks.benchmark_rows import Row, Source, read_rows
+from gradatim.evaluation.benchmarks.base import Scores, ThresholdBenchmark
+from gradatim.evaluation.benchmarks.benchmark_rows import Row
 from gradatim.evaluation.metrics import FirstErrorScore, first_below, first_error_f1
 from gradatim.evaluation.step_records import StepRecord, check_scores
+from gradatim.part import part
 
 CALIBRATION_SUBSET = "gsm8k"
 """The subset on which the paper chooses a reward model's threshold."""
@@ -64,16 +66,34 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
 
-def read_process_bench(sources: Sequence[Source]) -> list[StepRecord]:
-    """Records with ``problem``, ``steps`` and ``label``: the index of the first wrong step, or -1 for none.
+@part
+class ProcessBench(ThresholdBenchmark):
+    """ProcessBench: is the first wrong step of a solution found? (Zheng et al., 2024, arXiv:2412.06559).
 
-    The steps before the first wrong one are right; nothing is known of those after it. A record's group is its subset:
-    the front part of its ``id`` (``gsm8k-17``), else its file's or split's name.
-
-    Raises:
-        GradatimError: if a source cannot be read, or a record lacks a field or has a label that is no step.
+    Records have ``problem``, ``steps`` and ``label``: the index of the first wrong step, or -1 for none. The steps
+    before the first wrong one are right; nothing is known of those after it. A record's group is its subset: the front
+    part of its ``id`` (``gsm8k-17``), else its file's or split's name. Without validation data, the threshold ``auto``
+    is chosen on the GSM8K subset, as in the paper.
     """
-    return [_record(row) for row in read_rows(sources)]
+
+    title: ClassVar[str] = "ProcessBench"
+
+    def read(self, rows: Sequence[Row]) -> list[StepRecord]:
+        return [_record(row) for row in rows]
+
+    def judge(self, records: Sequence[StepRecord], scores: Scores, threshold: float) -> ProcessBenchResult:
+        return process_bench(records, scores, threshold)
+
+    def choose(self, records: Sequence[StepRecord], scores: Scores) -> float:
+        return best_f1_threshold(scores, [record.first_error for record in records])
+
+    def _deciding(self, judged: list[tuple[StepRecord, Sequence[float]]]) -> list[tuple[StepRecord, Sequence[float]]]:
+        if not (part := [pair for pair in judged if pair[0].group == CALIBRATION_SUBSET]):
+            raise GradatimError(
+                f"the threshold is chosen on the {CALIBRATION_SUBSET} subset, but the data has none; "
+                "give that subset too, validation data, or a number as threshold",
+            )
+        return part
 
 
 def _record(row: Row) -> StepRecord:
@@ -99,7 +119,7 @@ def _record(row: Row) -> StepRecord:
 
 
 def process_bench(
-    records: Sequence[StepRecord], scores: Sequence[Sequence[float]], threshold: float | Literal["auto"] = 0.5
+    records: Sequence[StepRecord], scores: Sequence[Sequence[float]], threshold: float = 0.5
 ) -> ProcessBenchResult:
     """Accuracy on erroneous and on correct solutions, and their F1, for each subset.
 
@@ -107,36 +127,24 @@ def process_bench(
     harmonic mean is 0 (the authors' code divides by zero there).
 
     Args:
-        records: see :func:`read_process_bench`.
+        records: see :class:`ProcessBench`.
         scores: for each record the scores of its steps.
-        threshold: ``"auto"`` chooses the threshold of the highest F1 on the GSM8K subset, as in the paper.
+        threshold: a step is wrong when its score is below it.
 
     Raises:
-        GradatimError: if a step has no score, or the threshold is to be chosen but there is no GSM8K subset.
+        GradatimError: if a step has no score.
     """
     check_scores(records, scores)
-    chosen = _choose_threshold(records, scores) if threshold == "auto" else threshold
     members: dict[str, list[tuple[int | None, int | None]]] = {}
     for record, values in zip(records, scores, strict=True):
-        members.setdefault(record.group, []).append((first_below(values, chosen), record.first_error))
+        members.setdefault(record.group, []).append((first_below(values, threshold), record.first_error))
     return ProcessBenchResult(
-        chosen,
+        threshold,
         {
             group: first_error_f1([guess for guess, _ in pairs], [true for _, true in pairs])
             for group, pairs in members.items()
         },
     )
-
-
-def _choose_threshold(records: Sequence[StepRecord], scores: Sequence[Sequence[float]]) -> float:
-    part = [index for index, record in enumerate(records) if record.group == CALIBRATION_SUBSET]
-    if not part:
-        raise GradatimError(
-            f"the threshold is chosen on the {CALIBRATION_SUBSET} subset, but the data has none; "
-            "give that subset too, or a number as threshold",
-            options=("threshold",),
-        )
-    return best_f1_threshold([scores[index] for index in part], [records[index].first_error for index in part])
 
 
 def best_f1_threshold(scores: Sequence[Sequence[float]], truth: Sequence[int | None]) -> float:
