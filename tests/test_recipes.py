@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 from pathlib import Path
 from typing import Any
@@ -227,7 +226,6 @@ def test_options_are_those_of_what_they_configure() -> None:
     """Names and defaults in recipes are the ones of the classes and functions that take them."""
     from gradatim.policies.base import Sampling
     from gradatim.training.from_scratch import ModelSize, PretrainingSettings
-    from gradatim.training.settings import LoraSettings, TrainingSettings
 
     def check(model: type[BaseModel], target: Any, own: set[str], same_defaults: bool = True) -> None:
         parameters = inspect.signature(target).parameters
@@ -236,19 +234,14 @@ def test_options_are_those_of_what_they_configure() -> None:
             assert model.model_fields[name].default == parameters[name].default, (model, name)
 
     check(r.SamplingOptions, Sampling, {"boundary"})  # by default the task's
-    check(r.LoraOptions, LoraSettings, set())
-    check(r.TrainingOptions, TrainingSettings, {"save_every", "save_dtype"})
     check(pretrain.ModelShape, ModelSize, set())
     check(pretrain.PretrainingOptions, PretrainingSettings, set())
-    assert {field.name for field in dataclasses.fields(TrainingSettings)} - set(r.TrainingOptions.model_fields) == {
-        "output_dir", "seed", "resume",
-    }  # fmt: skip
 
 
 def test_every_key_says_what_it_means() -> None:
     defined = [each for module in (r, pretrain) for each in vars(module).values() if isinstance(each, type)]
     sections = [each for each in defined if issubclass(each, Section) and each is not Section]
-    assert len(sections) > 12
+    assert len(sections) > 10
     for section in sections:
         for key, field in section.model_fields.items():
             assert (field.description or "").endswith((".", ")")), f"{section.__name__}.{key} lacks a description"

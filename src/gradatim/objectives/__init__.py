@@ -1,6 +1,9 @@
 """Training objectives: one part a file, each a pure function of the quantities of steps."""
 
-from gradatim.objectives.base import Loss, Objective, Quantities, TermIndex
+from typing import TYPE_CHECKING
+
+from gradatim.lazy_names import lazy_names
+from gradatim.objectives.base import Loss, Objective
 from gradatim.objectives.dpo import Dpo
 from gradatim.objectives.preference import Preference, dpo_loss
 from gradatim.objectives.process_reward import ProcessReward
@@ -9,6 +12,12 @@ from gradatim.objectives.step_dpo import StepDpo
 from gradatim.objectives.step_judgement import judgement_loss
 from gradatim.objectives.svpo import Svpo, ranking_loss
 from gradatim.objectives.value import Value
+
+if TYPE_CHECKING:
+    from gradatim.objectives.quantities import Quantities, TermIndex
+else:
+    _MODULE = "gradatim.objectives.quantities"
+    __getattr__ = lazy_names(__name__, {"Quantities": _MODULE, "TermIndex": _MODULE})
 
 __all__ = [
     "Dpo",

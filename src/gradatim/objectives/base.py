@@ -5,125 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gradatim.errors import GradatimError
 from gradatim.part import name_of
 from gradatim.supervision.base import Construction
 from gradatim.supervision.terms import Term
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gradatim.objectives.quantities import Quantities
+
 Unit = Literal["terms", "tokens"]
-
-
-@dataclass(frozen=True, eq=False)
-class TermIndex:
-    """Which tokens make which steps, which steps which groups, and which groups which terms; nothing is padded.
-
-    For ``T`` scored tokens, ``S`` steps, ``M`` memberships of a step in a group, ``G`` groups and ``N`` terms:
-
-    Attributes:
-        token_step (``T``): the step that a token is of, ascending.
-        lengths (``S``): tokens of each step.
-        step_of (``M``), group_of (``M``): step ``step_of[i]`` is in group ``group_of[i]``, ascending; the steps of a
-            group come in the order of its path.
-        step_weight (``M``): how much the step counts in its group.
-        step_target (``M``): what the step is aimed at in its group, NaN where nothing is said.
-        group_term (``G``): the term that a group is of, ascending.
-        target (``G``): what the group is aimed at, NaN where nothing is said.
-        weight (``N``): how much each term counts, of either sign.
-    """
-
-    token_step: Tensor
-    lengths: Tensor
-    step_of: Tensor
-    group_of: Tensor
-    step_weight: Tensor
-    step_target: Tensor
-    group_term: Tensor
-    target: Tensor
-    weight: Tensor
-
-    def steps(self, of: Tensor) -> Tensor:
-        """Sum a quantity of tokens, (T,), over each step: (S,)."""
-        return of.new_zeros(self.lengths.shape[0]).index_add(0, self.token_step, of)
-
-    def groups(self, of: Tensor) -> Tensor:
-        """Sum a quantity of steps, (S,), over each group by the steps' weights: (G,)."""
-        members = self.step_weight * of[self.step_of]
-        return members.new_zeros(self.target.shape[0]).index_add(0, self.group_of, members)
-
-    def sums(self, of: Tensor) -> Tensor:
-        """Sum a quantity of tokens, (T,), over each group by the steps' weights: (G,)."""
-        return self.groups(self.steps(of))
-
-    def last(self) -> Tensor:
-        """The membership of each group's last step, (G,)."""
-        groups = torch.arange(self.target.shape[0], device=self.group_of.device)
-        return torch.searchsorted(self.group_of, groups, right=True) - 1
-
-    def ends(self, of: Tensor) -> Tensor:
-        """A quantity of steps, (S, ...), at each group's last step: (G, ...)."""
-        return of[self.step_of[self.last()]]
-
-    def terms(self, of: Tensor) -> Tensor:
-        """Sum a quantity of groups, (G,), over each term: (N,)."""
-        return of.new_zeros(self.weight.shape[0]).index_add(0, self.group_term, of)
-
-    def singles(self, of: Tensor) -> Tensor:
-        """A quantity of groups, (G,), by terms of one group each: (N,).
-
-        Raises:
-            GradatimError: if a term has another number of groups.
-        """
-        return self._by_term(of, 1)[:, 0]
-
-    def pairs(self, of: Tensor) -> Tensor:
-        """A quantity of groups, (G,), by terms of two groups each, chosen and rejected: (N, 2).
-
-        Raises:
-            GradatimError: if a term has another number of groups.
-        """
-        return self._by_term(of, 2)
-
-    def lists(self, of: Tensor) -> tuple[Tensor, ...]:
-        """A quantity of groups, (G,), for each of the ``N`` terms: as many numbers as it has groups."""
-        return torch.split(of, torch.bincount(self.group_term, minlength=self.weight.shape[0]).tolist())
-
-    def sizes(self, unit: Unit) -> Tensor:
-        """What each term counts in the mean that a loss is, (N,): its absolute weight; for means over tokens, times
-        the tokens of its steps, each by its absolute weight."""
-        sizes = self.weight.abs()
-        if unit == "tokens":
-            tokens = self.step_weight.abs() * self.lengths[self.step_of]
-            sizes = sizes * self.terms(tokens.new_zeros(self.target.shape[0]).index_add(0, self.group_of, tokens))
-        return sizes
-
-    def _by_term(self, of: Tensor, groups: int) -> Tensor:
-        terms = self.weight.shape[0]
-        expected = torch.arange(terms, device=self.group_term.device).repeat_interleave(groups)
-        if self.group_term.shape != expected.shape or not torch.equal(self.group_term, expected):
-            raise GradatimError(f"the objective learns from {_shape(groups)}, but a term is of another kind")
-        return of.view(terms, groups)
-
-
-@dataclass(frozen=True, eq=False)
-class Quantities(TermIndex):
-    """What a model says of a row's tokens and steps; nothing is summed beforehand.
-
-    Attributes:
-        log_probabilities (``T``): of each scored token under the model that is trained; empty where the objective does
-            not need them.
-        reference (``T``): the same under the reference; likewise.
-        heads: by name, what a head says at each step's last token, (``S``,), and under ``before:name`` at the token
-            before the step begins, (``S``,); (``S``, outputs) for heads of several outputs.
-    """
-
-    log_probabilities: Tensor
-    reference: Tensor
-    heads: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,10 +25,10 @@ class Loss:
     """What an objective says of every term; the trainer takes the means.
 
     Attributes:
-        per_term (``N``): the loss of each term. What is minimized is ``sum(weight * per_term) / sum(sizes)``
-            (:meth:`TermIndex.sizes`), over everything that one update sees: so a batch in parts has the loss and
-            gradient of the batch in one part, and advantages of both signs, given as weights, do not make the sum below
-            vanish.
+        per_term (``N``): the loss of each term. What is minimized is ``sum(weight * per_term) / sum(sizes)``, with the
+            sizes of :class:`~gradatim.objectives.quantities.TermIndex`, over everything that one update sees: so a
+            batch in parts has the loss and gradient of the batch in one part, and advantages of both signs, given as
+            weights, do not make the sum below vanish.
         metrics: by name, a number for each term, detached (``N``); their means by the sizes are logged.
     """
 
@@ -190,8 +84,8 @@ class Objective(ABC):
         name = name_of(self)
         if self.groups is not None and groups != self.groups:
             raise GradatimError(
-                f"the objective {name!r} learns from {_shape(self.groups)}, not from {_shape(groups)}; name another "
-                "construction"
+                f"the objective {name!r} learns from {shape_of(self.groups)}, not from {shape_of(groups)}; "
+                "name another construction"
             )
         if self.needs_targets and not has_targets:
             raise GradatimError(
@@ -200,5 +94,6 @@ class Objective(ABC):
             )
 
 
-def _shape(groups: int) -> str:
+def shape_of(groups: int) -> str:
+    """What terms of so many groups are called."""
     return {1: "single steps or solutions", 2: "pairs"}.get(groups, f"rankings of {groups}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat
-from torch import Tensor
 
-from gradatim.objectives.base import Loss, Objective, Quantities
+from gradatim.objectives.base import Loss, Objective
 from gradatim.part import options
 from gradatim.supervision.terms import Term, check_pair
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gradatim.objectives.quantities import Quantities
 
 
 def dpo_loss(
@@ -47,13 +50,15 @@ def dpo_loss(
     Returns:
         (P,) one loss per pair.
     """
+    from torch.nn.functional import logsigmoid
+
     ratios = log_probabilities - reference
     advantage = beta * (ratios[:, 0] - ratios[:, 1])
     if margins is not None:
         advantage = advantage - margins
-    losses = -F.logsigmoid(advantage)
+    losses = -logsigmoid(advantage)
     if label_smoothing:
-        losses = (1 - label_smoothing) * losses - label_smoothing * F.logsigmoid(-advantage)
+        losses = (1 - label_smoothing) * losses - label_smoothing * logsigmoid(-advantage)
     if nll:
         if lengths is None:
             raise ValueError("the likelihood term needs the lengths of the chosen sides")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from gradatim.objectives.base import Loss, Objective, Quantities, Unit
+from gradatim.objectives.base import Loss, Objective, Unit
 from gradatim.part import part
+
+if TYPE_CHECKING:
+    from gradatim.objectives.quantities import Quantities
 
 
 @part

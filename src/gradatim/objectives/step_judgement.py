@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from gradatim.errors import GradatimError
-from gradatim.objectives.base import Loss, Quantities
+from gradatim.objectives.base import Loss
 from gradatim.supervision.terms import Term
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gradatim.objectives.quantities import Quantities
 
 Kind = Literal["cross_entropy", "squared"]
 
@@ -31,17 +32,19 @@ def judgement_loss(logits: Tensor, targets: Tensor, kind: Kind = "cross_entropy"
     Returns:
         (N,) one loss for each, in nats or squared.
     """
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
     if kind == "squared":
-        return (torch.sigmoid(logits) - targets).square()
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return (logits.sigmoid() - targets).square()
+    return binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
 def step_targets(quantities: Quantities) -> Tensor:
     """What each membership of a step in a group is aimed at, (M,), NaN where nothing is said: its own target, else that
     of the group for the group's last step."""
     own, last = quantities.step_target, quantities.last()
-    at_end = torch.full_like(own, float("nan")).index_put((last,), quantities.target.to(own.dtype))
-    return torch.where(own.isnan(), at_end, own)
+    at_end = own.new_full(own.shape, float("nan")).index_put((last,), quantities.target.to(own.dtype))
+    return own.where(~own.isnan(), at_end)
 
 
 def judged(quantities: Quantities, head: str, kind: Kind) -> Loss:
@@ -53,11 +56,11 @@ def judged(quantities: Quantities, head: str, kind: Kind) -> Loss:
     terms = quantities.group_term[quantities.group_of]
 
     def mean(of: Tensor) -> Tensor:
-        sums = torch.stack([of * weights, weights.abs()]).to(of.dtype)
-        found = sums.new_zeros(2, quantities.weight.shape[0]).index_add(1, terms, sums)
-        return found[0] / found[1].clamp(min=1e-12)
+        nothing = of.new_zeros(quantities.weight.shape[0])
+        total = nothing.index_add(0, terms, weights.abs().to(of.dtype))
+        return nothing.index_add(0, terms, of * weights) / total.clamp(min=1e-12)
 
-    values = torch.sigmoid(logits.detach())
+    values = logits.detach().sigmoid()
     metrics = {
         "accuracy": mean(((values > 0.5) == (targets > 0.5)).to(values.dtype)),
         "mean_score": mean(values),

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from pydantic import NonNegativeFloat
-from torch import Tensor
 
-from gradatim.objectives.base import Loss, Quantities
+from gradatim.objectives.base import Loss
 from gradatim.objectives.preference import Preference
 from gradatim.objectives.step_judgement import check_targets
 from gradatim.part import part
 from gradatim.supervision.terms import Term, parted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gradatim.objectives.quantities import Quantities
 
 
 def ranking_loss(values: Tensor, gap: float) -> Tensor:
@@ -26,7 +29,7 @@ def ranking_loss(values: Tensor, gap: float) -> Tensor:
     Returns:
         (P,) one loss per pair.
     """
-    return torch.relu(gap - (values[:, 0] - values[:, 1]))
+    return (gap - (values[:, 0] - values[:, 1])).relu()
 
 
 @part
@@ -62,7 +65,7 @@ class Svpo(Preference):
 
     def loss(self, quantities: Quantities) -> Loss:
         preference = super().loss(quantities)
-        values = torch.sigmoid(quantities.pairs(quantities.ends(quantities.heads["value"])))
+        values = quantities.pairs(quantities.ends(quantities.heads["value"])).sigmoid()
         losses = preference.per_term + self.ranking * ranking_loss(values, self.gap)
         if self.regression:
             differences = values - quantities.pairs(quantities.target)

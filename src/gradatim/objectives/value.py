@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from gradatim.objectives.base import Loss, Objective, Quantities
+from gradatim.objectives.base import Loss, Objective
 from gradatim.objectives.step_judgement import Kind, check_targets, judged
 from gradatim.part import part
 from gradatim.supervision.terms import Term
+
+if TYPE_CHECKING:
+    from gradatim.objectives.quantities import Quantities
 
 
 @part

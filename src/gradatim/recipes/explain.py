@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from gradatim.part import is_type_label
 from gradatim.suggestions import suggestion
 
+_UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}  # of a section, and of a dataclass of options
 _MESSAGES = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
@@ -24,6 +25,7 @@ _MESSAGES = {
     "list_type": "must be a list",
     "model_type": "must be a section with keys of its own",
     "model_attributes_type": "must be a section with keys of its own",
+    "dataclass_type": "must be a section with keys of its own",
     "dict_type": "must be a section with keys of its own",
 }
 
@@ -32,7 +34,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """One sentence about the first thing that is wrong with a recipe of type ``model``."""
     details = error.errors()
     # A misspelt key also makes a required one missing: the misspelt one says more.
-    first = min(details, key=lambda detail: detail["type"] not in {"extra_forbidden", "union_tag_invalid"})
+    first = min(details, key=lambda detail: detail["type"] not in {*_UNKNOWN, "union_tag_invalid"})
     sentence = _sentence(first, model)
     others = len(details) - 1
     return (
@@ -44,9 +46,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
     kind, location = detail["type"], detail["loc"]
-    if kind == "extra_forbidden":
+    if kind in _UNKNOWN:
         owner, path = _walk(model, location[:-1])
-        keys = list(owner.model_fields) if owner is not None else []
+        keys = list(_fields(owner)) if owner is not None else []
         return f"unknown key {location[-1]!r} in {_named(path)}; {suggestion(str(location[-1]), keys)}"
     _, path = _walk(model, location)
     if kind in {"missing", "missing_keyword_only_argument"}:
@@ -75,7 +77,7 @@ def _named(path: Sequence[str]) -> str:
     return f"{'.'.join(path)!r}" if path else "the recipe"
 
 
-def _walk(model: type[BaseModel], location: Sequence[int | str]) -> tuple[type[BaseModel] | None, list[str]]:
+def _walk(model: type[BaseModel], location: Sequence[int | str]) -> tuple[Any, list[str]]:
     """The model at ``location``, and the keys that a person wrote to get there (without the tags of unions)."""
     annotation: Any = model
     path: list[str] = []
@@ -89,13 +91,13 @@ def _walk(model: type[BaseModel], location: Sequence[int | str]) -> tuple[type[B
             tagged = [member for member in members if _is_model(member) and str(rest[0]) in _tags(member)]
             if tagged:
                 rest.pop(0)
-            chosen = tagged or [m for m in members if _is_model(m) and rest[0] in m.model_fields] or members
+            chosen = tagged or [m for m in members if _is_model(m) and rest[0] in _fields(m)] or members
             annotation = chosen[0]
             continue
         key = rest.pop(0)
         path.append(str(key))
-        if _is_model(annotation) and key in annotation.model_fields:
-            annotation = annotation.model_fields[str(key)].annotation
+        if _is_model(annotation) and key in _fields(annotation):
+            annotation = _fields(annotation)[str(key)].annotation
         elif get_origin(annotation) in (list, dict):
             annotation = get_args(annotation)[-1]
         else:
@@ -114,14 +116,20 @@ def _stripped(annotation: Any) -> Any:
 
 
 def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return isinstance(annotation, type) and hasattr(annotation, "__pydantic_fields__")
 
 
-def _tags(model: type[BaseModel]) -> set[str]:
+def _fields(model: Any) -> dict[str, Any]:
+    """The fields of a section or of a dataclass of options."""
+    found: dict[str, Any] = model.__pydantic_fields__
+    return found
+
+
+def _tags(model: Any) -> set[str]:
     """The values of a model's discriminating field."""
     return {
         str(value)
         for name in ("name", "method")
-        if name in model.model_fields and get_origin(model.model_fields[name].annotation) is Literal
-        for value in get_args(model.model_fields[name].annotation)
+        if name in _fields(model) and get_origin(_fields(model)[name].annotation) is Literal
+        for value in get_args(_fields(model)[name].annotation)
     }

@@ -26,6 +26,7 @@ from gradatim.supervision.base import Construction
 from gradatim.supervision.right_solutions import RightSolutions
 from gradatim.tasks.base import Task
 from gradatim.text.boundaries.base import Boundary
+from gradatim.training.settings import TrainingOptions
 from gradatim.values.base import Values
 
 POLICY = "policy"
@@ -151,52 +152,6 @@ class TreeOptions(Section):
     """What to do about a damaged line of that file: end with an error that names it, or pass over it with a warning."""
 
 
-class LoraOptions(Section):
-    """See :class:`gradatim.training.settings.LoraSettings`."""
-
-    rank: PositiveInt = 16
-    """Of the update of each weight matrix."""
-    alpha: PositiveFloat = 32.0
-    """The update is scaled by `alpha / rank`."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """On the adapters' input."""
-    target_modules: str | list[str] = "all-linear"
-    """The names of the modules to adapt, or `all-linear`."""
-
-
-class TrainingOptions(Section):
-    """See :class:`gradatim.training.settings.TrainingSettings`."""
-
-    learning_rate: PositiveFloat = 1e-5
-    """Its peak, reached after the warm-up, then a cosine to zero."""
-    epochs: PositiveFloat = 1.0
-    """Passes over the examples."""
-    tokens_per_batch: PositiveInt = 2048
-    """Tokens in one forward pass at most; larger trees are divided."""
-    gradient_accumulation_steps: PositiveInt = 1
-    """Forward passes for each update."""
-    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the updates in which the learning rate rises."""
-    weight_decay: NonNegativeFloat = 0.0
-    """How strongly weights are drawn to zero."""
-    max_grad_norm: PositiveFloat = 1.0
-    """Longer gradients are cut to this length."""
-    bf16: bool = False
-    """Compute in bfloat16 mixed precision."""
-    lora: LoraOptions | None = None
-    """Train low-rank adapters instead of all weights; `null` trains all."""
-    save_every: PositiveInt | None = 100
-    """Updates between checkpoints; `null` saves none."""
-    evaluate_every: PositiveInt = 50
-    """Updates between two evaluations on the validation problems."""
-    patience: PositiveInt | None = None
-    """Stop after so many evaluations without a better value; `null` never stops early."""
-    log_every: PositiveInt = 10
-    """Updates between two entries of the training history."""
-    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """The type of the trained weights in their file; ``auto`` is that of the model that they came from."""
-
-
 class Learn(Section):
     """One training: a model learns from what constructions make of the trees, or from the task's worked solutions."""
 
@@ -221,6 +176,8 @@ class Learn(Section):
     """Solutions for each validation problem that measure the accuracy."""
     training: TrainingOptions = TrainingOptions()
     """How it is trained."""
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """The type of the trained weights in their file; ``auto`` is that of the model that they came from."""
 
     @property
     def measure(self) -> str:

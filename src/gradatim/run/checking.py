@@ -22,9 +22,8 @@ from gradatim.errors import GradatimError
 from gradatim.event_loop import run_to_end
 from gradatim.part import models_of
 from gradatim.policies.server import ServerPolicy
-from gradatim.recipes.recipe import POLICY, Recipe, TrainingOptions, TreeOptions
+from gradatim.recipes.recipe import POLICY, Recipe, TreeOptions
 from gradatim.run.context import Lent, Run
-from gradatim.run.fitting import training_settings
 from gradatim.run.learning import find_demonstrations
 from gradatim.run.models import make_chat, pick_device
 from gradatim.run.trees import no_stored_trees, stored_path
@@ -35,6 +34,7 @@ from gradatim.text.prompts import prompt_tokens
 from gradatim.text.transcript import in_tokens_of
 from gradatim.training.adapters import check_lora_modules
 from gradatim.training.self_check import check_training
+from gradatim.training.settings import TrainingOptions
 from gradatim.tree import Problem
 
 _TREES_LOOKED_AT = 50  # of stored ones
@@ -211,6 +211,4 @@ def _check_lora(name: str, options: TrainingOptions) -> None:
     config: Any = load_config(base_of(source) or source.name)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    settings = training_settings(options, Path(), 0)
-    assert settings.lora is not None, "the options have adapters"
-    check_lora_modules(model, settings.lora)
+    check_lora_modules(model, options.lora)

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from gradatim.objectives import Objective
-from gradatim.recipes.recipe import TrainingOptions
 from gradatim.run.progress import StageProgress, in_words
 from gradatim.supervision.terms import Term
-from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, train
+from gradatim.training import TrainingResult, TrainingSettings, train
 from gradatim.training.saving import disk_errors
+from gradatim.training.settings import TrainingOptions
 from gradatim.training.trainer import Reference
 
 
 def training_settings(options: TrainingOptions, checkpoints: Path, seed: int) -> TrainingSettings:
     """A recipe's training options as settings that go on from the last checkpoint in ``checkpoints``."""
-    lora = None
-    if options.lora is not None:
-        modules = options.lora.target_modules
-        lora = LoraSettings(
-            **options.lora.model_dump(exclude={"target_modules"}),
-            target_modules=modules if isinstance(modules, str) else tuple(modules),
-        )
-    given = options.model_dump(exclude={"lora", "save_dtype"})
-    return TrainingSettings(**given, lora=lora, output_dir=checkpoints, resume=True, seed=seed % 2**31)
-
-
-def saved_dtype(options: TrainingOptions) -> torch.dtype | None:
-    """The type that the trained weights are saved in; ``None`` for that of the model they came from."""
-    return None if options.save_dtype == "auto" else getattr(torch, options.save_dtype)
+    given = {field.name: getattr(options, field.name) for field in fields(options)}
+    return TrainingSettings(**given, output_dir=checkpoints, resume=True, seed=seed % 2**31)
 
 
 def fit(

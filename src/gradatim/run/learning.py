@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from gradatim.engine.loading import load_tokenizer
@@ -17,7 +18,7 @@ from gradatim.models import resolve_model
 from gradatim.part import name_of
 from gradatim.recipes.recipe import POLICY, Learn, Recipe
 from gradatim.run.context import Run
-from gradatim.run.fitting import curve, fit, outcome, reported, saved_dtype, training_settings
+from gradatim.run.fitting import curve, fit, outcome, reported, training_settings
 from gradatim.run.held_out import HeldOutLoss, SampledAccuracy, held_out_thresholds
 from gradatim.run.models import make_chat, make_sampling
 from gradatim.run.nothing_learned import no_terms, same_targets
@@ -199,7 +200,7 @@ def _save(
     thresholds: Thresholds | None,
     target: Path,
 ) -> None:
-    run, dtype = training.run, saved_dtype(training.learn.training)
+    run, dtype = training.run, getattr(torch, training.learn.save_dtype, None)  # "auto" is no type of torch's
     measure, sign = training.measure
     of_trees = "" if training.learn.demonstrations is not None else " of trees"
 

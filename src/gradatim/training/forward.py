@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gradatim.engine.heads import heads_of, plain_model, reading_heads
-from gradatim.objectives.base import Objective, Quantities
+from gradatim.objectives.base import Objective
+from gradatim.objectives.quantities import Quantities
 from gradatim.training.attention import RowMasks, check_attention, reading
 from gradatim.training.rows import TrainingRow
 

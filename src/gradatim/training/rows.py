@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from gradatim.objectives.base import TermIndex
+from gradatim.objectives.quantities import TermIndex
 from gradatim.supervision.terms import Term
 from gradatim.training.packing import pack_row, scored_tokens
 from gradatim.tree import Node
@@ -22,7 +22,7 @@ _NONE = float("nan")  # a target that is not given
 class TrainingRow(TermIndex):
     """The tensors of one forward pass: a packed row and the terms that are read off it.
 
-    For ``L`` row tokens and ``K`` predictions, beside what :class:`~gradatim.objectives.base.TermIndex` says:
+    For ``L`` row tokens and ``K`` predictions, beside what :class:`~gradatim.objectives.quantities.TermIndex` says:
 
     Attributes:
         input_ids (``L``), position_ids (``L``), visible_until (``L``): see

@@ -2,81 +2,80 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from transformers import TrainingArguments
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from gradatim.errors import GradatimError
+from gradatim.part import options
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+_Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True, slots=True)
+@options
 class LoraSettings:
-    """Low-rank adapters (Hu et al., "LoRA", 2021) instead of full fine-tuning.
+    """Low-rank adapters (Hu et al., "LoRA", 2021) instead of full fine-tuning."""
 
-    Attributes:
-        rank: of the update of each weight matrix.
-        alpha: the update is scaled by ``alpha / rank``.
-        dropout: on the adapters' input.
-        target_modules: names of the modules to adapt, or ``"all-linear"``.
-    """
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
+    rank: PositiveInt = 16
+    """Of the update of each weight matrix."""
+    alpha: PositiveFloat = 32.0
+    """The update is scaled by `alpha / rank`."""
+    dropout: _Share = 0.0
+    """On the adapters' input."""
     target_modules: str | tuple[str, ...] = "all-linear"
+    """The names of the modules to adapt, or `all-linear`."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingSettings:
-    """How training runs, apart from what is learned.
+@options
+class TrainingOptions:
+    """How training runs, as a recipe says it."""
 
-    Attributes:
-        output_dir: where checkpoints go; ``None`` writes nothing.
-        learning_rate: peak, reached after ``warmup_ratio`` of the updates, then a cosine to zero.
-        epochs: passes over the examples.
-        tokens_per_batch: packed tokens in one forward pass at most; trees above it are divided.
-        gradient_accumulation_steps: forward passes per update. The loss of an update does not depend on how its
-            examples are divided among them.
-        bf16: compute in bfloat16 mixed precision.
-        lora: train adapters of this kind only.
-        save_every: updates between checkpoints; ``None`` saves none.
-        resume: go on from the last checkpoint in ``output_dir`` where there is one.
-        evaluate_every: updates between two calls of the evaluation function, where one is given.
-        patience: stop after so many evaluations without a better value; ``None`` never stops early.
-        log_every: updates between two entries of the history.
-    """
-
-    output_dir: Path | None = None
-    learning_rate: float = 1e-5
-    epochs: float = 1.0
-    tokens_per_batch: int = 2048
-    gradient_accumulation_steps: int = 1
-    warmup_ratio: float = 0.05
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    seed: int = 0
+    learning_rate: PositiveFloat = 1e-5
+    """Its peak, reached after the warm-up, then a cosine to zero."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the terms."""
+    tokens_per_batch: PositiveInt = 2048
+    """Packed tokens in one forward pass at most; larger trees are divided."""
+    gradient_accumulation_steps: PositiveInt = 1
+    """Forward passes for each update; its loss does not depend on how its terms are divided among them."""
+    warmup_ratio: _Share = 0.05
+    """Share of the updates in which the learning rate rises."""
+    weight_decay: NonNegativeFloat = 0.0
+    """How strongly weights are drawn to zero."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Longer gradients are cut to this length."""
     bf16: bool = False
+    """Compute in bfloat16 mixed precision."""
     lora: LoraSettings | None = None
-    save_every: int | None = None
+    """Train low-rank adapters instead of all weights; `null` trains all."""
+    save_every: PositiveInt | None = 100
+    """Updates between checkpoints; `null` saves none."""
+    evaluate_every: PositiveInt = 50
+    """Updates between two evaluations on what is held out, if anything is."""
+    patience: PositiveInt | None = None
+    """Stop after so many evaluations without a better value; `null` never stops early."""
+    log_every: PositiveInt = 10
+    """Updates between two entries of the training history."""
+
+
+@options
+class TrainingSettings(TrainingOptions):
+    """How training runs, and where it keeps what it needs to go on."""
+
+    save_every: PositiveInt | None = None
+    """Updates between checkpoints; `None` saves none."""
+    output_dir: Path | None = None
+    """Where checkpoints go; `None` writes nothing."""
     resume: bool = False
-    evaluate_every: int = 50
-    patience: int | None = None
-    log_every: int = 10
+    """Go on from the last checkpoint in `output_dir` where there is one."""
+    seed: int = 0
+    """Of the order of the terms and of all that is drawn."""
 
     def __post_init__(self) -> None:
-        positive = {
-            "learning_rate": self.learning_rate,
-            "epochs": self.epochs,
-            "tokens_per_batch": self.tokens_per_batch,
-            "gradient_accumulation_steps": self.gradient_accumulation_steps,
-            "evaluate_every": self.evaluate_every,
-            "log_every": self.log_every,
-        }
-        for name, value in positive.items():
-            if value <= 0:
-                raise GradatimError(f"the training setting {name} must be above 0, got {value}")
         if (self.save_every is not None or self.resume) and self.output_dir is None:
             raise GradatimError("checkpoints need a place: give the training settings an output_dir")
 
@@ -86,6 +85,9 @@ def training_arguments(settings: TrainingSettings, output_dir: Path) -> Training
 
     Rows are packed beforehand, so a batch is one row and data loading needs no workers.
     """
+    import torch
+    from transformers import TrainingArguments
+
     return TrainingArguments(
         output_dir=str(output_dir),
         learning_rate=settings.learning_rate,

@@ -1,0 +1,120 @@
+"""What objectives are functions of: the quantities of tokens and steps, and which of them make which terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradatim.errors import GradatimError
+from gradatim.objectives.base import Unit, shape_of
+
+
+@dataclass(frozen=True, eq=False)
+class TermIndex:
+    """Which tokens make which steps, which steps which groups, and which groups which terms; nothing is padded.
+
+    For ``T`` scored tokens, ``S`` steps, ``M`` memberships of a step in a group, ``G`` groups and ``N`` terms:
+
+    Attributes:
+        token_step (``T``): the step that a token is of, ascending.
+        lengths (``S``): tokens of each step.
+        step_of (``M``), group_of (``M``): step ``step_of[i]`` is in group ``group_of[i]``, ascending; the steps of a
+            group come in the order of its path.
+        step_weight (``M``): how much the step counts in its group.
+        step_target (``M``): what the step is aimed at in its group, NaN where nothing is said.
+        group_term (``G``): the term that a group is of, ascending.
+        target (``G``): what the group is aimed at, NaN where nothing is said.
+        weight (``N``): how much each term counts, of either sign.
+    """
+
+    token_step: Tensor
+    lengths: Tensor
+    step_of: Tensor
+    group_of: Tensor
+    step_weight: Tensor
+    step_target: Tensor
+    group_term: Tensor
+    target: Tensor
+    weight: Tensor
+
+    def steps(self, of: Tensor) -> Tensor:
+        """Sum a quantity of tokens, (T,), over each step: (S,)."""
+        return of.new_zeros(self.lengths.shape[0]).index_add(0, self.token_step, of)
+
+    def groups(self, of: Tensor) -> Tensor:
+        """Sum a quantity of steps, (S,), over each group by the steps' weights: (G,)."""
+        members = self.step_weight * of[self.step_of]
+        return members.new_zeros(self.target.shape[0]).index_add(0, self.group_of, members)
+
+    def sums(self, of: Tensor) -> Tensor:
+        """Sum a quantity of tokens, (T,), over each group by the steps' weights: (G,)."""
+        return self.groups(self.steps(of))
+
+    def last(self) -> Tensor:
+        """The membership of each group's last step, (G,)."""
+        groups = torch.arange(self.target.shape[0], device=self.group_of.device)
+        return torch.searchsorted(self.group_of, groups, right=True) - 1
+
+    def ends(self, of: Tensor) -> Tensor:
+        """A quantity of steps, (S, ...), at each group's last step: (G, ...)."""
+        return of[self.step_of[self.last()]]
+
+    def terms(self, of: Tensor) -> Tensor:
+        """Sum a quantity of groups, (G,), over each term: (N,)."""
+        return of.new_zeros(self.weight.shape[0]).index_add(0, self.group_term, of)
+
+    def singles(self, of: Tensor) -> Tensor:
+        """A quantity of groups, (G,), by terms of one group each: (N,).
+
+        Raises:
+            GradatimError: if a term has another number of groups.
+        """
+        return self._by_term(of, 1)[:, 0]
+
+    def pairs(self, of: Tensor) -> Tensor:
+        """A quantity of groups, (G,), by terms of two groups each, chosen and rejected: (N, 2).
+
+        Raises:
+            GradatimError: if a term has another number of groups.
+        """
+        return self._by_term(of, 2)
+
+    def lists(self, of: Tensor) -> tuple[Tensor, ...]:
+        """A quantity of groups, (G,), for each of the ``N`` terms: as many numbers as it has groups."""
+        return torch.split(of, torch.bincount(self.group_term, minlength=self.weight.shape[0]).tolist())
+
+    def sizes(self, unit: Unit) -> Tensor:
+        """What each term counts in the mean that a loss is, (N,): its absolute weight; for means over tokens, times
+        the tokens of its steps, each by its absolute weight."""
+        sizes = self.weight.abs()
+        if unit == "tokens":
+            tokens = self.step_weight.abs() * self.lengths[self.step_of]
+            sizes = sizes * self.terms(tokens.new_zeros(self.target.shape[0]).index_add(0, self.group_of, tokens))
+        return sizes
+
+    def _by_term(self, of: Tensor, groups: int) -> Tensor:
+        terms = self.weight.shape[0]
+        expected = torch.arange(terms, device=self.group_term.device).repeat_interleave(groups)
+        if self.group_term.shape != expected.shape or not torch.equal(self.group_term, expected):
+            raise GradatimError(f"the objective learns from {shape_of(groups)}, but a term is of another kind")
+        return of.view(terms, groups)
+
+
+@dataclass(frozen=True, eq=False)
+class Quantities(TermIndex):
+    """What a model says of a row's tokens and steps; nothing is summed beforehand.
+
+    Attributes:
+        log_probabilities (``T``): of each scored token under the model that is trained; empty where the objective does
+            not need them.
+        reference (``T``): the same under the reference; likewise.
+        heads: by name, what a head says at each step's last token, (``S``,), and under ``before:name`` at the token
+            before the step begins, (``S``,); (``S``, outputs) for heads of several outputs.
+    """
+
+    log_probabilities: Tensor
+    reference: Tensor
+    heads: Mapping[str, Tensor]
