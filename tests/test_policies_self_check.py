@@ -13,7 +13,7 @@ from transformers import AutoModelForTokenClassification
 from gradatim.engine import self_check
 from gradatim.engine.path_length import UNBOUNDED, longest_path
 from gradatim.engine.query_scale import longest_row
-from gradatim.engine.row_attention import RowPlan
+from gradatim.engine.row_attention import Block, RowPlan
 from gradatim.engine.self_check import checked_tree_model
 from gradatim.engine.tree_attention import attending, tree_attention
 from gradatim.engine.tree_row import TreeRow
@@ -116,7 +116,7 @@ def test_an_option_that_is_not_known_is_refused() -> None:
     layer.layer_idx = 0  # type: ignore[assignment]
     vectors = torch.randn(1, 2, 3, 4)
     places = torch.arange(3)
-    plan = RowPlan(TreeRow(places, torch.full((3,), 3)), places, [slice(0, 3)], None, places)
+    plan = RowPlan(TreeRow(places, torch.full((3,), 3)), places, [Block(slice(0, 3), [], places[:0])])
     with attending(plan, torch.arange(3)[None]):
         tree_attention(layer, vectors, vectors, vectors, None, sliding_window=4)
         with pytest.raises(GradatimError, match="attends more than once"):

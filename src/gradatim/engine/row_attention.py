@@ -12,9 +12,25 @@ from gradatim.engine.attention_pattern import AttentionPattern
 from gradatim.engine.tree_attention import Weighting, attends_again, own_part
 from gradatim.engine.tree_row import TreeRow
 
-_QUERIES = {"cpu": 128}  # in a block: fewer make many small calls, more attend to what no query of the block sees
-_WORTH = {"cpu": 1 << 12}  # so many needless pairs of a query and a key cost as much as one more call
+# Queries in a block: fewer make many small calls, more attend to what no query of the block sees; and so many needless
+# pairs of a query and a key cost as much as one more call.
+_LIMITS = {"cpu": (128, 1 << 12)}
 _ELSEWHERE = (2048, 1 << 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some of the new tokens of a row, and what is cached of their paths.
+
+    Attributes:
+        queries: which of the new tokens.
+        cached: (layers, 2, key-value heads, n, head size) of each node of which any of them may see something.
+        places: (m,) where these tokens lie in the row.
+    """
+
+    queries: slice
+    cached: Sequence[Tensor]
+    places: Tensor
 
 
 @dataclass
@@ -25,18 +41,14 @@ class RowPlan:
     Attributes:
         row: all tokens, cached and new.
         queries: (new,) the places of the new tokens, ascending.
-        blocks: the queries of each block.
-        cached: (layers, 2, key-value heads, cached, head size), or ``None`` where nothing is cached.
-        at: (T,) where the token of each place lies: first the cached ones, then the new ones.
+        blocks: all new tokens, in order.
         keep: whether ``written`` is kept.
         written: one (2, key-value heads, new, head size) per layer: the new keys and values.
     """
 
     row: TreeRow
     queries: Tensor
-    blocks: Sequence[slice]
-    cached: Tensor | None
-    at: Tensor
+    blocks: Sequence[Block]
     keep: bool = True
     written: dict[int, Tensor] = field(default_factory=dict)
     _met: dict[AttentionPattern, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
@@ -48,27 +60,32 @@ class RowPlan:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, weighting: Weighting) -> Tensor:
         if layer in self.written:
             raise attends_again(layer)
-        self.written[layer] = torch.cat((key, value)) if self.keep else key.new_empty(0)
-        if self.cached is not None:
-            past = own_part(self.cached[layer], key)
-            key, value = torch.cat((past[:1], key), dim=2), torch.cat((past[1:], value), dim=2)
+        new = torch.cat((key, value))
+        self.written[layer] = new if self.keep else new.new_empty(0)
         outputs = []
         for block, (keys, mask) in zip(self.blocks, self._blocks(weighting.pattern), strict=True):
-            queries = query[:, :, block]
-            output = _attention(queries, key.index_select(2, keys), value.index_select(2, keys), mask, weighting)
+            seen = new.index_select(2, keys)
+            if block.cached:
+                seen = torch.cat([*(own_part(each[layer], key) for each in block.cached), seen], dim=2)
+            output = _attention(query[:, :, block.queries], seen[:1], seen[1:], mask, weighting)
             outputs.append(output.transpose(1, 2))
         return torch.cat(outputs, dim=1)
 
     def _blocks(self, pattern: AttentionPattern) -> list[tuple[Tensor, Tensor]]:
-        """For each block where its keys lie (m,) and the mask (1, 1, queries, m), true where a key is seen."""
+        """For each block which new tokens it sees (k,), and the mask (1, 1, queries, m + k) of these behind the cached
+        ones, true where a token is seen."""
         if pattern not in self._met:
-            blocks = [self.row.block(pattern, self.queries[block]) for block in self.blocks]
-            self._met[pattern] = [(self.at[keys], mask[None, None]) for keys, mask in blocks]
+            blocks = self._met[pattern] = []
+            for block in self.blocks:
+                queries = self.queries[block.queries]
+                keys, seen = self.row.met(pattern, queries, self.queries)
+                mask = torch.cat((self.row.sees(pattern, queries, block.places), seen), dim=1)
+                blocks.append((keys, mask[None, None]))
         return self._met[pattern]
 
 
-def blocks_of(trees: Sequence[tuple[int, int]], device: torch.device) -> list[slice]:
-    """How the queries of a row are divided into blocks.
+def divided(trees: Sequence[tuple[int, int]], device: torch.device) -> list[tuple[slice, slice]]:
+    """How the queries of a row are divided into blocks: for each which queries, and of which trees.
 
     Queries of different trees see nothing of one another, so trees share a block only where the needless work is less
     than another call is worth.
@@ -77,21 +94,23 @@ def blocks_of(trees: Sequence[tuple[int, int]], device: torch.device) -> list[sl
         trees: for each tree of the row how many queries it has, and how many tokens.
         device: where they attend.
     """
-    most, worth = _QUERIES.get(device.type, _ELSEWHERE[0]), _WORTH.get(device.type, _ELSEWHERE[1])
-    blocks: list[slice] = []
+    most, worth = _LIMITS.get(device.type, _ELSEWHERE)
+    blocks: list[tuple[slice, slice]] = []
     start = 0
     tokens = pairs = 0  # of the last block's trees: tokens, and pairs of a query and a token of its own tree
-    for queries, length in trees:
+    for tree, (queries, length) in enumerate(trees):
         stop = start + queries
         if blocks and queries:
-            together = stop - blocks[-1].start
+            last, members = blocks[-1]
+            together = stop - last.start
             if together <= most and together * (tokens + length) - pairs - queries * length <= worth:
-                blocks[-1], start = slice(blocks[-1].start, stop), stop
+                blocks[-1], start = (slice(last.start, stop), slice(members.start, tree + 1)), stop
                 tokens, pairs = tokens + length, pairs + queries * length
         while start < stop:
-            blocks.append(slice(start, min(start + most, stop)))
-            tokens, pairs = length, (blocks[-1].stop - start) * length
-            start = blocks[-1].stop
+            end = min(start + most, stop)
+            blocks.append((slice(start, end), slice(tree, tree + 1)))
+            tokens, pairs = length, (end - start) * length
+            start = end
     return blocks
 
 

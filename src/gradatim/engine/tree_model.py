@@ -19,7 +19,7 @@ from gradatim.budget import Account
 from gradatim.engine.decoder import decoder_of, outputs_of
 from gradatim.engine.key_value_store import KeyValueStore, NodeState
 from gradatim.engine.lending import replace_attention
-from gradatim.engine.row_attention import RowPlan, blocks_of
+from gradatim.engine.row_attention import Block, RowPlan, divided
 from gradatim.engine.tree_attention import AttentionPlan, attending
 from gradatim.engine.tree_row import TreeRow
 from gradatim.errors import GradatimError
@@ -221,24 +221,13 @@ class TreeModel:
         input_ids = torch.tensor([token for piece in pieces for token in piece.missing], device=device)
         lengths = torch.tensor([len(piece.tokens) for piece in pieces])
         shift = torch.repeat_interleave(torch.tensor([piece.depth - piece.start for piece in pieces]), lengths)
-        is_new = torch.cat([torch.arange(len(piece.tokens)) >= piece.known for piece in pieces])
-        at = torch.where(is_new, is_new.cumsum(0) + int((~is_new).sum()), (~is_new).cumsum(0)) - 1
         row = TreeRow(
             positions=(torch.arange(len(shift)) + shift).to(device),
             visible_until=torch.repeat_interleave(torch.tensor([piece.stop for piece in pieces]), lengths).to(device),
         )
-        cached = [piece.state.keys_values[:, :, :, : piece.known] for piece in pieces if piece.state is not None]
-        trees = [list(group) for _, group in groupby(pieces, key=lambda piece: id(piece.node.tree))]
-        sizes = [(sum(len(each.missing) for each in tree), sum(len(each.tokens) for each in tree)) for tree in trees]
-        queries = is_new.nonzero()[:, 0].to(device)
-        plan = RowPlan(
-            row=row,
-            queries=queries,
-            blocks=blocks_of(sizes, device),
-            cached=torch.cat(cached, dim=3) if cached else None,
-            at=at.to(device),
-            keep=keep,
-        )
+        new = [place for piece in pieces for place in range(piece.start + piece.known, piece.start + len(piece.tokens))]
+        queries = torch.tensor(new, device=device)
+        plan = RowPlan(row, queries, _blocks(pieces, new, device), keep)
         positions = row.positions[queries][None]
         ids = input_ids[None]
         options: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "use_cache": False}
@@ -334,6 +323,20 @@ def _stacked(written: dict[int, Tensor]) -> Tensor:
             for _, layer in sorted(written.items())
         ]
     )
+
+
+def _blocks(pieces: Sequence[Piece], new: Sequence[int], device: torch.device) -> list[Block]:
+    """The new tokens of a row, which lie at the places ``new``, in blocks."""
+    trees = [list(group) for _, group in groupby(pieces, key=lambda piece: id(piece.node.tree))]
+    sizes = [(sum(len(each.missing) for each in tree), sum(len(each.tokens) for each in tree)) for tree in trees]
+    blocks = []
+    for queries, members in divided(sizes, device):
+        first, last = new[queries.start], new[queries.stop - 1]
+        near = [each for tree in trees[members] for each in tree if each.start <= last and each.stop > first]
+        places = [place for each in near for place in range(each.start, each.start + each.known)]
+        cached = [each.state.keys_values[:, :, :, : each.known] for each in near if each.state is not None]
+        blocks.append(Block(queries, cached, torch.tensor(places, dtype=torch.long, device=device)))
+    return blocks
 
 
 def _joined(before: Tensor | None, after: Tensor, follows: bool) -> Tensor:

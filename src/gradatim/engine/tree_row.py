@@ -31,9 +31,10 @@ class TreeRow:
             return on_path
         return on_path & pattern.sees(self.positions[queries][None], self.positions[keys][None])[0]
 
-    def block(self, pattern: AttentionPattern, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Of a few ``queries``, in ascending order: the places (m,) that any of them sees, and the mask (n, m)."""
-        keys = ((self.places <= queries[-1]) & (self.visible_until > queries[0])).nonzero()[:, 0]
-        seen = self.sees(pattern, queries, keys)
+    def met(self, pattern: AttentionPattern, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of ``keys`` (m,) any of a few ``queries`` (n,) sees: their indices (k,) and the mask (n, k). Both are
+        places in ascending order."""
+        near = ((keys <= queries[-1]) & (self.visible_until[keys] > queries[0])).nonzero()[:, 0]
+        seen = self.sees(pattern, queries, keys[near])
         met = seen.any(dim=0)
-        return keys[met], seen[:, met]
+        return near[met], seen[:, met]

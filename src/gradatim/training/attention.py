@@ -46,7 +46,7 @@ class RowMasks(TreeRow):
         parts = []
         for start in range(0, len(self.places), _BLOCK):
             queries = self.places[start : start + _BLOCK]
-            keys, seen = self.block(pattern, queries)
+            keys, seen = self.met(pattern, queries, self.places)
             parts.append((start, start + len(queries), keys, seen[None, None]))
         return TreeBlocks(parts)
 
