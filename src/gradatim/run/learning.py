@@ -31,7 +31,7 @@ from gradatim.text.prompts import ChatFormat, prompt_tokens, solution_tokens
 from gradatim.text.transcript import in_tokens_of
 from gradatim.training import TrainingResult
 from gradatim.training.model_card import write_model_card
-from gradatim.training.saving import save_model, save_process_reward_model
+from gradatim.training.saving import save_model, save_process_reward_model, stored_dtype
 from gradatim.tree import EndReason, Node, Step, Tree
 
 
@@ -173,6 +173,8 @@ def _fit(
             else:
                 thresholds = None
             _save(training, trained, result, f"{len(terms):,} {what}", thresholds, target)
+            # what runs on is what was saved, to the last bit, as in a run that was stopped here and goes on
+            trained.to(saved_dtype(entry.training) or stored_dtype(trained))
             stage.note(outcome(result, *training.measure))
         known.update(curve(result))
 
