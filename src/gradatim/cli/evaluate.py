@@ -66,7 +66,7 @@ def evaluate_scorer(
     from gradatim.evaluation.baselines import constant_scores
     from gradatim.evaluation.benchmarks.base import BenchmarkReport
     from gradatim.part import content_of, make
-    from gradatim.recipes.load import apply_override
+    from gradatim.recipes.overrides import apply_override
 
     content: dict[str, Any] = {"name": benchmark, "data": data}
     for override in set_ or ():

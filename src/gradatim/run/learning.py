@@ -66,6 +66,11 @@ class _Training:
         return "score" in self.learn.objective.heads
 
     @property
+    def dtype(self) -> torch.dtype | None:
+        """The type that the trained weights are saved in; ``None`` for that of the model they came from."""
+        return None if self.learn.save_dtype == "auto" else getattr(torch, self.learn.save_dtype)
+
+    @property
     def title(self) -> str:
         if self.stage.name == FINE_TUNING:
             return "Fine-tuning the policy"
@@ -174,7 +179,7 @@ def _fit(
                 thresholds = None
             _save(training, trained, result, f"{len(terms):,} {what}", thresholds, target)
             # what runs on is what was saved, to the last bit, as in a run that was stopped here and goes on
-            trained.to(saved_dtype(entry.training) or stored_dtype(trained))
+            trained.to(training.dtype or stored_dtype(trained))
             stage.note(outcome(result, *training.measure))
         known.update(curve(result))
 
@@ -202,7 +207,7 @@ def _save(
     thresholds: Thresholds | None,
     target: Path,
 ) -> None:
-    run, dtype = training.run, getattr(torch, training.learn.save_dtype, None)  # "auto" is no type of torch's
+    run, dtype = training.run, training.dtype
     measure, sign = training.measure
     of_trees = "" if training.learn.demonstrations is not None else " of trees"
 
