@@ -179,10 +179,6 @@ class Models:
             model.to(getattr(torch, options.dtype)).zero_grad(set_to_none=True)
         held.path, held.layout = becomes, own_layout(becomes) if as_reward else None
 
-    def release(self) -> None:
-        """Let go of all models."""
-        self._held.clear()
-
     def _to_train(self, name: str, path: str, options: ModelOptions, *, as_reward: bool) -> _Held:
         kind = "reward auto" if as_reward else "policy"
         held = self._find(name, path, kind)
