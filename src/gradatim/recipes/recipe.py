@@ -36,6 +36,7 @@ PLACEMENT = ("device", "device_map", "quantization", "dtype", "cache_gigabytes")
 RESERVED = {
     "round",
     "evaluate",
+    "benchmarks",
     "search",
     "fine-tuned",
     "fine",
@@ -135,8 +136,8 @@ class ProblemCounts(Section):
     """Problems to grow trees on; of stored trees, how many are used at most (0 for all)."""
     validation: NonNegativeInt = 0
     """Problems to stop training early by; 0 for none."""
-    test: PositiveInt
-    """Problems to evaluate on."""
+    test: NonNegativeInt
+    """Problems to evaluate policies on; 0 for none, so that only a scorer is measured, on `evaluation.benchmarks`."""
 
 
 class TreeOptions(Section):
@@ -219,6 +220,8 @@ class EvaluationOptions(Section):
     """What judges steps in the evaluation, with the models as they are in the end; `null` for nothing."""
     search: list[Annotated[Any, PartOf("search")]] = Field(default=[])
     """Searches that are compared with best-of-n, guided by the scorer."""
+    benchmarks: list[Annotated[Any, PartOf("evaluation/benchmarks")]] = Field(default=[])
+    """Benchmarks of step scorers that the scorer is measured on."""
     searched: Literal["first", "last"] = "first"
     """Which policy is searched and chosen from: the first one that trees are grown with, or the last."""
     budget: PositiveInt | None = None
@@ -240,6 +243,8 @@ class EvaluationOptions(Section):
         largest = max([*self.pass_at, *self.best_of, *self.majority], default=1)
         if largest > self.samples:
             raise ValueError(f"asks for {largest} solutions a problem but samples only {self.samples}; raise samples")
+        if self.benchmarks and self.scorer is None:
+            raise ValueError("benchmarks measure a scorer: name one as scorer, such as process_reward")
         return self
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from gradatim.recipes.recipe import Recipe
+from gradatim.run.benchmarks import measure_benchmarks
 from gradatim.run.checking import check_once
 from gradatim.run.context import Run
 from gradatim.run.evaluating import measure_policy, sample_solutions, sampling_methods, searched
@@ -71,12 +72,13 @@ def _rounds(run: Run) -> list[Tree]:
 
 
 def _evaluate(run: Run, first_trees: list[Tree]) -> dict[str, Any]:
+    benchmarks = measure_benchmarks(run)  # what was trained last is in memory still
     trained = policies_of(run.recipe)
     policies: dict[str, Measured] = {}
     for key in reversed(trained):  # the last policy is in memory still
         sampled, greedy = sample_solutions(run, key, trained[key])
         policies[key] = Measured(measure_policy(run, sampled, greedy), sampled)
     policies = {key: policies[key] for key in trained}
-    search = sampling_methods(run, policies[run.searched_policy].sampled)
-    search += [searched(run, search) for search in run.recipe.evaluation.search]
-    return write_report(run, policies, search, first_trees)
+    search = sampling_methods(run, policies[run.searched_policy].sampled) if policies else []
+    search += [searched(run, search) for search in run.recipe.evaluation.search if policies]
+    return write_report(run, policies, search, benchmarks, first_trees)

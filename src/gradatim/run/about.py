@@ -51,8 +51,9 @@ def about(run: Run, value: Mapping[str, Any], used: Mapping[str, int]) -> dict[s
 
 def next_commands(run: Run, sampled: Sequence[Tree]) -> list[str]:
     """Commands that go on from the run; ``sampled`` are the trees of the test problems by the base policy."""
-    folder, problem = shlex.quote(str(run.folder.path)), sampled[0].problem
-    grown = run.recipe.search is not None
+    folder, grown = shlex.quote(str(run.folder.path)), run.recipe.search is not None
+    if not sampled:
+        return [f"gradatim show {folder}"] if grown or run.recipe.trees.stored is not None else []
     chosen = "" if grown else " --trees evaluate-base"
     commands = [f"gradatim show {folder}{chosen}"]
     if rows := "--format stepwise" if grown else _rows_of_samples(run, sampled):
@@ -64,6 +65,7 @@ def next_commands(run: Run, sampled: Sequence[Tree]) -> list[str]:
         if isinstance(scorer, ProcessRewardPart) and scorer.layout == "auto":
             judge = f" --scorer {shlex.quote(run.path_of(scorer.model, run.last_training(scorer.model)))}"
         chat = "" if run.recipe.policy.chat is None else " --chat"
+        problem = sampled[0].problem
         text = str(problem.data.get("question", problem.prompt)).strip()
         if len(text) > _LONGEST_TO_TYPE or not text.isprintable():
             text = "PROBLEM"

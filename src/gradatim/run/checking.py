@@ -23,6 +23,7 @@ from gradatim.event_loop import run_to_end
 from gradatim.part import models_of
 from gradatim.policies.server import ServerPolicy
 from gradatim.recipes.recipe import POLICY, Recipe, TreeOptions
+from gradatim.run.benchmarks import check_benchmarks
 from gradatim.run.context import Lent, Run
 from gradatim.run.learning import find_demonstrations
 from gradatim.run.models import make_chat, pick_device
@@ -62,6 +63,7 @@ def check(run: Run) -> None:
     problems = _problems(run)
     if recipe.trees.stored is not None:
         stored_path(recipe.trees)
+    check_benchmarks(run)
     policies, rewards = _used(recipe)
     for name in policies:
         if recipe.model(name).is_server:

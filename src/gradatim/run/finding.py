@@ -16,6 +16,8 @@ _BASE_POLICY = f"The {BASE} policy"
 def finding(value: Mapping[str, Any]) -> list[str]:
     """The sentences; ``value`` is the content of ``report.json``."""
     names = list(value["policies"])
+    if not names:
+        return [_on_benchmark(each) for each in value["benchmarks"]] or ["Nothing was measured."]
     if not any(value[name]["right"] for name in names) and not any(row["accuracy"] for row in value["search"]):
         solutions = sum(value[name]["solutions"] for name in names)
         problems = wording.held_out(value[BASE]["problems"])
@@ -23,6 +25,16 @@ def finding(value: Mapping[str, Any]) -> list[str]:
     sentences = [_trained(value, name) for name in value["compared_with"]] or [f"{_solves(value, BASE, _BASE_POLICY)}."]
     best = _best_method(value)
     return [*sentences, best] if best else sentences
+
+
+def _on_benchmark(each: Mapping[str, Any]) -> str:
+    """The first figure of a benchmark, of the scorer and of scores by lot."""
+    scorer, by_lot = list(each["figures"])[:2]
+    name, value = next(iter(each["figures"][scorer].items()))
+    chance = each["figures"][by_lot][name]
+    if value is None or chance is None:
+        return f"{each['title']}: there is nothing to measure in its data."
+    return f"{each['title']}: {name} {value:.1f} % by {scorer}, {chance:.1f} % by scores by lot."
 
 
 def training_helped(value: Mapping[str, Any], name: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from gradatim.evaluation import wording
 from gradatim.evaluation.page import Section, Table, Verbatim
 from gradatim.evaluation.report import closing_sections, figure_sections
+from gradatim.run.benchmarks import benchmark_sections
 from gradatim.tasks.truth import OF_STEPS
 
 
@@ -19,6 +20,7 @@ def page_sections(value: Mapping[str, Any]) -> list[Section]:
         _about(value),
         _next(value),
         *figure_sections(value),
+        *benchmark_sections(value),
         *_labels(value),
         _outcomes(value),
         _solutions(value),
@@ -29,7 +31,14 @@ def page_sections(value: Mapping[str, Any]) -> list[Section]:
 
 def terminal_sections(value: Mapping[str, Any]) -> list[Section]:
     """What the terminal shows of it."""
-    return [_finding(value), _warnings(value), *figure_sections(value), *_labels(value), _next(value)]
+    return [
+        _finding(value),
+        _warnings(value),
+        *figure_sections(value),
+        *benchmark_sections(value),
+        *_labels(value),
+        _next(value),
+    ]
 
 
 def _finding(value: Mapping[str, Any]) -> Section:
@@ -45,7 +54,7 @@ def _about(value: Mapping[str, Any]) -> Section:
 
 
 def _next(value: Mapping[str, Any]) -> Section:
-    return Section("Next", [Verbatim("\n".join(value["next"]))])
+    return Section("Next", [Verbatim("\n".join(value["next"]))] if value["next"] else [])
 
 
 def _labels(value: Mapping[str, Any]) -> list[Section]:

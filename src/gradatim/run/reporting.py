@@ -60,11 +60,16 @@ class Measured:
 
 
 def write_report(
-    run: Run, policies: dict[str, Measured], search: list[MethodResult], train_trees: Sequence[Tree]
+    run: Run,
+    policies: dict[str, Measured],
+    search: list[MethodResult],
+    benchmarks: list[dict[str, Any]],
+    train_trees: Sequence[Tree],
 ) -> dict[str, Any]:
     """Write ``report.json``, ``report.md`` and the plots; returns the content of ``report.json``."""
     labels = label_agreement(run, train_trees)
-    searched = policies[run.searched_policy].sampled
+    searched = policies[run.searched_policy].sampled if policies else []
+    first = policies[BASE].sampled if policies else []
     step_scores = step_score_quality(run, searched)
     comparison, before = compare(run, policies), predecessors(policies)
     report = Report(
@@ -90,7 +95,8 @@ def write_report(
         key: {name: estimate.to_json() for name, estimate in part.items()} for key, part in comparison.items()
     }
     value["compared_with"] = before
-    value["searched"] = run.searched_policy
+    value["searched"] = run.searched_policy if policies else None
+    value["benchmarks"] = benchmarks
     value["labels"] = labels
     records = run.stage_records()
     value["outcomes"] = {stage: record["outcomes"] for stage, record in records.items() if "outcomes" in record}
@@ -105,8 +111,8 @@ def write_report(
     value["recipe"] = run.recipe.model_dump(mode="json")
     value["unchanged"] = [name for name in before if not training_helped(value, name)]
     value["finding"] = finding(value)
-    value["about"] = about(run, value, {"train": len(train_trees), "test": len(policies[BASE].sampled)})
-    value["next"] = next_commands(run, policies[BASE].sampled)
+    value["about"] = about(run, value, {"train": len(train_trees), "test": len(first)})
+    value["next"] = next_commands(run, first)
     write_json(run.folder.path / "report.json", value)
     write_text(run.folder.path / "report.md", markdown_page(report.title, page_sections(value)))
     return value

@@ -21,8 +21,8 @@ from gradatim.run.stages import first_difference
 from gradatim.store.files import file_error, remove_temporaries, remove_temporaries_of, write_json, write_text
 
 _CONTENTS = (
-    "recipe.yaml", "trees", "stages", "checkpoints", "fine-tuned", "policy", "plots", "superseded", "report.json",
-    "report.md",
+    "recipe.yaml", "trees", "stages", "checkpoints", "fine-tuned", "policy", "benchmarks", "plots", "superseded",
+    "report.json", "report.md",
 )  # fmt: skip
 _UNKNOWN = "it does not say what it was made with"
 
@@ -33,7 +33,8 @@ class RunFolder:
     ``recipe.yaml`` is the recipe with every default written out; ``trees/*.jsonl`` are the trees, each stored the
     moment it was finished; ``stages/*.json`` say what is finished and how long it took; ``policy/`` and further folders
     of a model's name are the trained models, ``fine-tuned/`` the policy after its demonstrations; ``checkpoints/`` has
-    what training needs to go on; ``report.json``, ``report.md`` and ``plots/`` are the outcome.
+    what training needs to go on; ``benchmarks/scores.jsonl`` has what the scorer said of the steps of benchmarks;
+    ``report.json``, ``report.md`` and ``plots/`` are the outcome.
 
     The same command on the same folder goes on where it was stopped. After a change of the recipe, every stage that
     does not depend on what was changed is used again; what is no longer of the recipe is set aside in ``superseded/``

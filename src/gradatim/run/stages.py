@@ -34,12 +34,14 @@ REPORT_ONLY = (
     "evaluation.best_of",
     "evaluation.majority",
     "evaluation.search",
+    "evaluation.benchmarks",
 )
 """Keys that say how much is done, measured and shown: more of it adds stages or trees, less of it leaves some out."""
 
 BASE = "base"
 FINE_TUNED = "fine_tuned"
 FINE_TUNING = "fine-tuning"
+BENCHMARKS = "benchmarks"
 _ABSENT = object()
 
 
@@ -76,7 +78,10 @@ def trainings_of(recipe: Recipe, number: int) -> list[Stage]:
 
 
 def policies_of(recipe: Recipe) -> dict[str, str | None]:
-    """The policies that are measured, by what the report calls them, each with the stage that trained it."""
+    """The policies that are measured, by what the report calls them, each with the stage that trained it; none where
+    there are no test problems."""
+    if not recipe.problems.test:
+        return {}
     found: dict[str, str | None] = {BASE: None}
     if recipe.demonstrated is not None:
         found[FINE_TUNED] = FINE_TUNING
@@ -208,6 +213,10 @@ def _evaluations(recipe: Recipe, plan: _Plan) -> Iterator[Stage]:
         yield Stage(name, keys, (*used["after"], *judges["after"]), used["uses"])
         if evaluation.greedy:
             yield Stage(f"{name}-greedy", ("seed", "task", *used["keys"]), used["after"], used["uses"])
+    if evaluation.benchmarks:
+        yield Stage(BENCHMARKS, ("seed", "evaluation.scorer", *judges["keys"]), judges["after"], judges["uses"])
+    if not recipe.problems.test:
+        return
     searched = plan.uses([POLICY], plan.first if evaluation.searched == "first" else None)
     own = ("seed", "task", "evaluation.budget", "evaluation.scorer", "evaluation.searched")
     for method in evaluation.search:
