@@ -161,12 +161,12 @@ def test_problems_as_people_type_them() -> None:
         several.ask("a")
 
 
-def test_only_a_generated_task_is_trained_from_scratch() -> None:
+def test_only_a_task_with_demonstrations_is_trained_from_scratch() -> None:
     given = {"kind": "pretrain", "name": "mine", "task": {"word_problems": {"operations": [1, 2]}}}
     recipe = parse_recipe(given, "mine")
     assert isinstance(recipe, PretrainRecipe)
     assert recipe.task == WordProblems(operations=(1, 2))
-    with pytest.raises(GradatimError, match="'task': 'gsm8k' is no GeneratedTask"):
+    with pytest.raises(GradatimError, match="'task': 'gsm8k' is no Teacher"):
         parse_recipe(given | {"task": "gsm8k"}, "mine")
     with pytest.raises(ValidationError, match="'beam' is no Task"):
         Recipe.model_validate(small_content() | {"task": make("search", "beam")})

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from gradatim.event_loop import run_to_end
 from gradatim.tasks.base import Task
 from gradatim.tree import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Demonstration = tuple[Problem, str]
 
@@ -19,6 +22,15 @@ class Demonstrator(Protocol):
 
     def demonstrations(self, split: str) -> Iterator[Demonstration]:
         """Different problems of ``split``, each with one right solution, in the order of ``problems``."""
+        ...
+
+
+@runtime_checkable
+class Teacher(Demonstrator, Protocol):
+    """A task that a model can be trained on from scratch."""
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer of such a model; the same task gives the same one."""
         ...
 
 

@@ -5,37 +5,30 @@ This is how the policies that ship with the package were made: ``gradatim pretra
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    TrainingArguments,
+    default_data_collator,
+    set_seed,
+)
 
+from gradatim.part import content_of
 from gradatim.store.files import write_json
+from gradatim.tasks.demonstrations import Demonstrator
 from gradatim.training.checkpoints import CheckpointTrainer, last_checkpoint
 from gradatim.training.saving import save_model
 from gradatim.training.similar_lengths import SimilarLengthSampler
-from gradatim.tree import Problem
-
-
-class DemonstratedTask(Protocol):
-    """A task that can show right solutions to as many problems as one wants.
-
-    Attributes:
-        difficulty: options that say what problems it generates; kept in the training log.
-    """
-
-    @property
-    def difficulty(self) -> Mapping[str, Any]: ...
-
-    def demonstrations(self, split: str) -> Iterator[tuple[Problem, str]]:
-        """Different problems of ``split``, each with one right solution, always in the same order."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +55,23 @@ class PretrainingSettings:
     Attributes:
         demonstrations: how many different problems with one solution each; every one is seen once an epoch.
         epochs: passes over them.
-        batch_size: solutions per step.
+        updates: how many steps, in the place of epochs.
+        window: tokens of a row of whole texts; ``None`` for rows of one solution each.
+        batch_size: rows per step.
         learning_rate: peak; warm-up over the first 3 % of the steps, then cosine decay to a tenth.
         seed: of the initial weights and of the order.
+        save_dtype: the type of the weights in their file.
     """
 
     demonstrations: int = 200_000
     epochs: float = 1.0
+    updates: int | None = None
+    window: int | None = None
     batch_size: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     seed: int = 0
+    save_dtype: str = "bfloat16"
 
 
 class SolutionDataset(Dataset[dict[str, list[int]]]):
@@ -99,6 +98,27 @@ class SolutionDataset(Dataset[dict[str, list[int]]]):
         return {"input_ids": prompt + solution, "labels": [-100] * len(prompt) + solution}
 
 
+class TextDataset(Dataset[dict[str, torch.Tensor]]):
+    """Rows of equal length, cut from texts that are written one after the other; the loss is over every token.
+
+    Each time over, the texts are shuffled anew, so rows differ from epoch to epoch.
+    """
+
+    def __init__(self, texts: Sequence[Sequence[int]], window: int, rows: int, seed: int) -> None:
+        order = random.Random(seed)
+        stream: list[int] = []
+        while len(stream) < window * rows:
+            for text in order.sample(texts, len(texts)):
+                stream.extend(text)
+        self.rows = torch.tensor(stream[: window * rows], dtype=torch.long).view(rows, window)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.rows[index], "labels": self.rows[index]}
+
+
 def collate(rows: Sequence[dict[str, list[int]]], pad_token_id: int) -> dict[str, torch.Tensor]:
     """Pad rows on the right. Padding comes after every real token, so causal attention never sees it."""
     width = max(len(row["input_ids"]) for row in rows)
@@ -110,13 +130,14 @@ def collate(rows: Sequence[dict[str, list[int]]], pad_token_id: int) -> dict[str
 
 
 class _Pretrainer(CheckpointTrainer):
-    def _get_train_sampler(self, train_dataset: Any = None) -> SimilarLengthSampler:
-        assert isinstance(self.train_dataset, SolutionDataset)
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if not isinstance(self.train_dataset, SolutionDataset):
+            return super()._get_train_sampler(train_dataset)
         return SimilarLengthSampler(self.train_dataset.lengths, self.args.per_device_train_batch_size)
 
 
 def pretrain(
-    task: DemonstratedTask,
+    task: Demonstrator,
     tokenizer: PreTrainedTokenizerBase,
     size: ModelSize,
     settings: PretrainingSettings,
@@ -141,12 +162,20 @@ def pretrain(
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
-            attn_implementation="eager",  # twice as fast as sdpa for such short rows, in bfloat16 on a CPU
+            # eager is twice as fast as sdpa for rows as short as single solutions, in bfloat16 on a CPU
+            attn_implementation="eager" if settings.window is None else "sdpa",
         )
     )
     pairs = list(islice(task.demonstrations("train"), settings.demonstrations))
-    dataset = SolutionDataset(tokenizer, [problem.prompt for problem, _ in pairs], [text for _, text in pairs])
-    steps = int(len(dataset) * settings.epochs / settings.batch_size)
+    solutions = SolutionDataset(tokenizer, [problem.prompt for problem, _ in pairs], [text for _, text in pairs])
+    per_row = 1 if settings.window is None else settings.window / (sum(solutions.lengths) / len(pairs))  # solutions
+    steps = settings.updates
+    if steps is None:
+        steps = int(len(pairs) * settings.epochs / per_row / settings.batch_size)
+    dataset: Dataset[Any] = solutions
+    if settings.window is not None:
+        texts = [[*prompt, *solution] for prompt, solution in solutions.rows]
+        dataset = TextDataset(texts, settings.window, steps * settings.batch_size, settings.seed)
     arguments = TrainingArguments(
         output_dir=str(output / "checkpoints"),
         max_steps=steps,
@@ -171,12 +200,15 @@ def pretrain(
         model=model,
         args=arguments,
         train_dataset=dataset,
-        data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
+        data_collator=default_data_collator
+        if settings.window is not None
+        else lambda rows: collate(rows, tokenizer.pad_token_id),
     )
     checkpoint = last_checkpoint(output / "checkpoints")
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if steps:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     log: dict[str, object] = {
-        "task": json.loads(json.dumps(dict(task.difficulty))),  # the log reads as it is written
+        "task": {key: value for key, value in content_of(task).items() if key not in ("name", "seed")},
         "size": asdict(size),
         "settings": asdict(settings),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -191,5 +223,5 @@ def pretrain(
     def write_log(folder: Path) -> None:
         write_json(folder / "training_log.json", log)
 
-    save_model(model, tokenizer, output, dtype=torch.bfloat16, also=write_log)
+    save_model(model, tokenizer, output, dtype=getattr(torch, settings.save_dtype), also=write_log)
     return log
