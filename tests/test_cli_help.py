@@ -105,6 +105,7 @@ def test_keys_are_explained() -> None:
     assert "default: 1.0" in shown
     assert "did you mean 'policy.sampling'" in call("recipes", "--keys", "policy.samplin").stderr
     assert call("recipes", "--keys").stdout.count("policy.server\n") == 1
+    assert "'search' is a part: beam, " in call("recipes", "--keys", "search").stderr
 
 
 @pytest.mark.parametrize("model", [Recipe, PretrainRecipe])
@@ -150,7 +151,7 @@ def test_verbose_shows_the_traceback() -> None:
 
 
 def test_ascii_terminals_get_ascii() -> None:
-    result = program("recipes", "--keys", "search", PYTHONIOENCODING="ascii")
+    result = program("recipes", "--keys", "learn", PYTHONIOENCODING="ascii")
     assert result.returncode == 0, result.stderr
     assert result.stdout.isascii()
     assert b"?" not in result.stdout

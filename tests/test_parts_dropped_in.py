@@ -1,5 +1,5 @@
 """One file for each kind of part, dropped into a folder or installed by another distribution, and one recipe that runs
-all of them: nothing else is touched."""
+all that recipes name: nothing else is touched."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import pytest
 from rich.console import Console
 
 from gradatim import part as parts
+from gradatim.part import make
 from gradatim.recipes import Recipe, parse_recipe
 from gradatim.run import Progress, run_recipe
-from gradatim.store import TreeStore
+from gradatim.store import TreeStore, read_published, write_published
 
 PARTS = {
     "search": '''
@@ -139,6 +140,45 @@ class Mine(Boundary):
         found = written.text.find("\\n")
         return None if found < 0 else written.at_character(found + 1)
 ''',
+    "store/published": '''
+from gradatim.part import part
+from gradatim.store.published.base import PublishedFormat, Question
+
+
+@part
+class Mine(PublishedFormat):
+    """One good step a row."""
+
+    def matches(self, row):
+        return row.keys() == {"asked", "step"}
+
+    def question(self, row):
+        return Question(row["asked"])
+
+    def read(self, row, builder):
+        builder.judge(builder.add(builder.tree.root, row["step"]), self.score, 1.0)
+
+    def rows(self, tree, value):
+        for node in tree.root.children:
+            yield {"asked": tree.problem.data["question"], "step": node.step.text.strip()}
+''',
+    "evaluation/benchmarks": '''
+from gradatim.evaluation.benchmarks.base import StepBenchmark
+from gradatim.evaluation.step_records import StepRecord
+from gradatim.part import part
+
+
+@part
+class Mine(StepBenchmark):
+    """Steps that are all right."""
+
+    def read(self, rows):
+        told = [(f"{row.part}-{row.number}", row.values["asked"], row.values["step"]) for row in rows]
+        return [StepRecord(name, asked, (step,), (True,), "all", name) for name, asked, step in told]
+
+    def measure(self, records, scores):
+        return sum(step for each in scores for step in each)
+''',
 }
 
 
@@ -222,3 +262,20 @@ def test_one_recipe_runs_a_part_of_every_kind(how: str, tmp_path: Path, request:
     assert stages["policy-1"]["what"] == "first steps"
     assert stages["policy-1"]["updates"] > 0, "the objective"
     assert (folder / "policy" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("how", ["files", "installed"])
+def test_data_are_read_by_parts_that_no_recipe_names(how: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    named = request.getfixturevalue(how)
+    path, again = tmp_path / "rows.jsonl", tmp_path / "again.jsonl"
+    path.write_text('{"asked": "Q?", "step": "a"}\n{"asked": "Q?", "step": "b"}\n', encoding="utf-8")
+    (tree,) = read_published(path, named["store/published"])
+    assert [node.scores for node in tree.nodes[1:]] == [{"label": 1.0}] * 2
+    assert write_published([tree], again, named["store/published"]) == 2
+    assert again.read_text() == path.read_text()
+    if how == "installed":
+        assert [each.to_json() for each in read_published(path)] == [tree.to_json()], "told by the first row"
+    benchmark = make("evaluation/benchmarks", {"name": named["evaluation/benchmarks"], "data": str(path), "limit": 1})
+    records = benchmark.records()
+    assert [record.labels for record in records] == [(True,)]
+    assert benchmark.measure(records, [[0.5]]) == 0.5

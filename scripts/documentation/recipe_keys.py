@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _MARKER = "<!-- recipe keys -->"
+_PARTS = re.compile(r"`gradatim parts ([\w/]+)`")
 _REFERENCE = re.compile(r":(?:class|func):`~?([\w.]*?)(\w+)`")
 
 
@@ -27,12 +28,13 @@ def _recipe(title: str, model: Any) -> Iterator[str]:
     from gradatim.recipes.reference import recipe_keys
 
     for section in recipe_keys(model):
-        name = f"### `{section.path}{f' · {section.kind}' if section.kind else ''}`" if section.path else f"## {title}"
+        name = f"### `{section.path}`" if section.path else f"## {title}"
         summary = _REFERENCE.sub(r"[`\2`][\1\2]", section.summary).replace("``", "`")
         rows = []
         for key in section.keys:
             default = "**required**" if key.default is None else key.default
             code = default if default in ("**required**", "as below") else f"`{default}`"
-            cells = (f"`{key.name}`", key.values, code, " ".join(key.meaning.split()))
+            values = _PARTS.sub(lambda found: f"[options](parts.md#{found[1].replace('/', '')})", key.values)
+            cells = (f"`{key.name}`", values, code, " ".join(key.meaning.split()))
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         yield "\n\n".join((name, summary, "\n".join(["| key | value | default | |", "|---|---|---|---|", *rows])))

@@ -22,7 +22,6 @@ import importlib.util
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -46,7 +45,6 @@ _PAPER = re.compile(r"arXiv:\d{4}\.\d{4,5}")
 _UNKNOWN = "unexpected_keyword_argument"  # the type of error of an option that is not there
 _WORDS = {"supervision": "construction", "published": "published format"}  # where it is not the kind's singular
 _TYPE_LABELS = {"str", "int", "float", "bool", "list", "dict"}
-_inside: ContextVar[bool] = ContextVar("inside a part's schema", default=False)
 _names: dict[type, str] = {}  # of the classes that were found by name
 
 Cls = TypeVar("Cls")
@@ -125,10 +123,16 @@ def names(kind: str) -> dict[str, str]:
     return {page.name: page.summary for page in pages(kind)}
 
 
-def kinds() -> list[str]:
-    """The kinds of which the package has parts."""
+def kinds() -> dict[str, str]:
+    """The kinds of which the package has parts, with the first lines of their folders' docstrings."""
     folders = {file.parent for file in _PACKAGE.rglob("*.py") if _part_class(file) is not None}
-    return sorted(folder.relative_to(_PACKAGE).as_posix() for folder in folders)
+    return {folder.relative_to(_PACKAGE).as_posix(): _summary(folder / "__init__.py") for folder in sorted(folders)}
+
+
+def _summary(file: Path) -> str:
+    """The first line of a file's docstring."""
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) if file.is_file() else None
+    return (text or "").split("\n", 1)[0].rstrip(".")
 
 
 def find(kind: str, name: str) -> type:
@@ -349,34 +353,7 @@ class PartOf:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        if _inside.get():  # a part within a part: parts may hold their own kind, without end
-            return {"type": "object", "title": _words(self.kind)}
-        token = _inside.set(True)
-        try:
-            return {"oneOf": [self._schema_of(name) for name in names(self.kind)]}
-        finally:
-            _inside.reset(token)
-
-    def _schema_of(self, name: str) -> dict[str, Any]:
-        page = next(each for each in pages(self.kind) if each.name == name)
-        schema = TypeAdapter(find(self.kind, name)).json_schema()
-        schema = _inlined(schema, schema.pop("$defs", {}))
-        properties = schema.get("properties", {})
-        for option in page.options:  # pydantic forgets what is said below the fields of a base
-            properties.get(option.name, {}).setdefault("description", option.meaning)
-        named = {"name": {"const": name, "description": page.summary}, **properties}
-        return {**schema, "properties": named, "required": ["name", *schema.get("required", ())]}
-
-
-def _inlined(value: Any, definitions: Mapping[str, Any]) -> Any:
-    """A schema with its definitions in the places that refer to them, so that it can stand within another one."""
-    if isinstance(value, list):
-        return [_inlined(each, definitions) for each in value]
-    if not isinstance(value, dict):
-        return value
-    named = definitions[value["$ref"].rpartition("/")[2]] if "$ref" in value else {}
-    beside = {key: each for key, each in value.items() if key != "$ref"}
-    return {key: _inlined(each, definitions) for key, each in {**named, **beside}.items()}
+        return {"type": "object", "title": self.kind, "parts": list(names(self.kind))}
 
 
 def _validated(found: Any, options: Mapping[str, Any]) -> Any:
@@ -422,7 +399,7 @@ def _files(kind: str) -> dict[str, Path]:
     """The files of a folder that hold a part."""
     folder = _PACKAGE / kind
     if not folder.is_dir():
-        raise GradatimError(f"there is no kind of parts {kind!r}; {suggestion(kind, kinds())}")
+        raise GradatimError(f"there is no kind of parts {kind!r}; {suggestion(kind, list(kinds()))}")
     return {file.stem: file for file in sorted(folder.glob("*.py")) if _part_class(file) is not None}
 
 

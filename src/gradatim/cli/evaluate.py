@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from gradatim.cli.completion import complete_benchmark, complete_model
 from gradatim.cli.output import progress_console, result_console
+from gradatim.cli.parts import described
 
 if TYPE_CHECKING:
     from gradatim.evaluation.record_scoring import ScoreFile
@@ -66,12 +67,8 @@ def evaluate_scorer(
     from gradatim.evaluation.baselines import constant_scores
     from gradatim.evaluation.benchmarks.base import BenchmarkReport
     from gradatim.part import content_of, make
-    from gradatim.recipes.overrides import apply_override
 
-    content: dict[str, Any] = {"name": benchmark, "data": data}
-    for override in set_ or ():
-        apply_override(content, override)
-    chosen = make("evaluation/benchmarks", content)
+    chosen = make("evaluation/benchmarks", described(benchmark, set_, data=data))
     judge = ScorerChoice.of(scorer, layout, dtype, device)
     records = chosen.records()
     chosen.measure(records, constant_scores(records))  # what cannot be measured is refused at once

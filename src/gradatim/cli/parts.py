@@ -15,28 +15,31 @@ from gradatim.errors import GradatimError
 
 def parts(
     kind: Annotated[
-        str | None, typer.Argument(metavar="KIND", autocompletion=complete_kind, help="Such as search; all by default.")
+        str | None, typer.Argument(metavar="KIND", autocompletion=complete_kind, help="Such as search.")
     ] = None,
 ) -> None:
-    """List the parts of recipes with their options."""
+    """List the kinds of parts, or the parts of one with their options and papers."""
     from rich.padding import Padding
 
     from gradatim.part import kinds, pages
 
     console = result_console()
-    for each in kinds() if kind is None else [kind]:
-        console.print(f"[bold]{each}[/]", highlight=False)
-        for page in pages(each):
-            console.print(Padding(f"[cyan]{page.name}[/]: {escape(page.summary)}", (0, 0, 0, 2)), highlight=False)
-            for option in page.options:
-                default = "required" if option.default is None else f"default: {option.default}"
-                told = f"{option.name} ({default}): {option.meaning}".removesuffix(": ")
-                console.print(Padding(f"[dim]{escape(told)}[/]", (0, 0, 0, 6)), highlight=False)
-        console.print()
+    if kind is None:
+        for name, summary in kinds().items():
+            console.print(f"[cyan]{name}[/]: {escape(summary)}", highlight=False)
+        console.print("\ngradatim parts KIND lists the parts of one with their options.", style="dim")
+        return
+    for page in pages(kind):
+        paper = "" if page.paper is None or page.paper in page.summary else f" ({page.paper})"
+        console.print(f"[cyan]{page.name}[/]: {escape(page.summary + paper)}", highlight=False)
+        for option in page.options:
+            default = "required" if option.default is None else f"default: {option.default}"
+            told = f"{option.name} ({default}): {option.meaning}".removesuffix(": ")
+            console.print(Padding(f"[dim]{escape(told)}[/]", (0, 0, 0, 4)), highlight=False)
 
 
-def described(name: str, settings: Sequence[str] | None) -> str | dict[str, Any]:
-    """A part as :func:`gradatim.part.make` takes it, by its name and ``--set option=value``.
+def described(name: str, settings: Sequence[str] | None, **given: Any) -> str | dict[str, Any]:
+    """A part as :func:`gradatim.part.make` takes it, by its name, options that are given, and ``--set option=value``.
 
     Raises:
         GradatimError: if a setting is not of this form, or the name is ``auto``, of which nobody knows the options.
@@ -45,7 +48,7 @@ def described(name: str, settings: Sequence[str] | None) -> str | dict[str, Any]
 
     if settings and name == "auto":
         raise GradatimError("--set needs --format, whose options it sets; name the format")
-    content: dict[str, Any] = {"name": name}
+    content: dict[str, Any] = {"name": name, **given}
     for setting in settings or ():
         apply_override(content, setting)
-    return content if settings else name
+    return content if settings or given else name

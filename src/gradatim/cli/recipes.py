@@ -129,8 +129,7 @@ def _print_keys(path: str) -> None:
 
     console = Console()
     for section in find_sections(path):
-        title = " · ".join(part for part in (section.path or "a recipe", section.kind) if part)
-        console.print(f"[bold]{title}[/]", highlight=False)
+        console.print(f"[bold]{section.path or 'a recipe'}[/]", highlight=False)
         for key in section.keys:
             default = "required" if key.default is None else f"default: {key.default}"
             console.print(Padding(f"[cyan]{key.name}[/]: {escape(' '.join(key.meaning.split()))}", (0, 0, 0, 2)))

@@ -1,4 +1,4 @@
-"""Training objectives: one part a file, each a pure function of the quantities of steps."""
+"""What a training minimizes: one loss a file, each a part, a pure function of what a model says of steps."""
 
 from typing import TYPE_CHECKING
 

@@ -38,13 +38,11 @@ class KeySection:
 
     Attributes:
         path: the key that holds it, such as ``policy.sampling``; empty for the recipe itself.
-        kind: what tells it from others at the same place, such as ``name: beam``; empty where there is one alone.
         summary: its docstring.
         keys: its keys.
     """
 
     path: str
-    kind: str
     summary: str
     keys: tuple[Key, ...]
 
@@ -52,11 +50,11 @@ class KeySection:
 def recipe_keys(model: type[Recipe] | type[PretrainRecipe] = Recipe) -> list[KeySection]:
     """All sections of a kind of recipe, the recipe itself first."""
     schema = model.model_json_schema()
-    return list(dict.fromkeys(_sections("", "", schema, schema)))
+    return list(dict.fromkeys(_sections("", schema, schema)))
 
 
 def find_sections(path: str) -> list[KeySection]:
-    """The sections at a path of a run's recipe, such as ``search`` or ``policy.server``; all of them for ``""``.
+    """The sections at a path of a run's recipe, such as ``learn`` or ``policy.server``; all of them for ``""``.
 
     Raises:
         GradatimError: if there is none.
@@ -64,12 +62,15 @@ def find_sections(path: str) -> list[KeySection]:
     known = recipe_keys()
     found = [section for section in known if not path or section.path == path]
     if not found:
+        values = {f"{section.path}.{key.name}".strip("."): key.values for section in known for key in section.keys}
+        if "gradatim parts" in values.get(path, ""):
+            raise GradatimError(f"{path!r} is {values[path].replace('`', '')}")
         paths = list(dict.fromkeys(section.path for section in known if section.path))
         raise GradatimError(f"recipes have no section {path!r}; {suggestion(path, paths)}")
     return found
 
 
-def _sections(path: str, kind: str, part: Schema, schema: Schema) -> Iterator[KeySection]:
+def _sections(path: str, part: Schema, schema: Schema) -> Iterator[KeySection]:
     """The section ``part`` at ``path``, and those below it."""
     keys = tuple(
         Key(
@@ -80,13 +81,10 @@ def _sections(path: str, kind: str, part: Schema, schema: Schema) -> Iterator[Ke
         )
         for name, value in part["properties"].items()
     )
-    yield KeySection(path, kind, part.get("description", ""), keys)
+    yield KeySection(path, part.get("description", ""), keys)
     for name, value in part["properties"].items():
         for below in _kinds(value, schema):
-            named = next(
-                (f"{key}: {each['const']}" for key, each in below["properties"].items() if "const" in each), ""
-            )
-            yield from _sections(f"{path}.{name}" if path else name, named, below, schema)
+            yield from _sections(f"{path}.{name}" if path else name, below, schema)
 
 
 def _kinds(value: Schema, schema: Schema) -> list[Schema]:
@@ -99,7 +97,7 @@ def _kinds(value: Schema, schema: Schema) -> list[Schema]:
         return _kinds(value.get("items", {}), schema)
     if isinstance(named := value.get("additionalProperties", value.get("patternProperties")), dict):
         return _kinds(named if "patternProperties" not in value else next(iter(named.values())), schema)
-    return [kind for option in (*value.get("oneOf", ()), *value.get("anyOf", ())) for kind in _kinds(option, schema)]
+    return [kind for option in value.get("anyOf", ()) for kind in _kinds(option, schema)]
 
 
 def _default(value: Schema) -> str:
@@ -111,11 +109,13 @@ def _default(value: Schema) -> str:
 
 def _values(value: Schema, schema: Schema) -> str:
     """What a key can be set to, in words."""
+    if "parts" in value:
+        return f"a part: {', '.join(f'`{name}`' for name in value['parts'])} (`gradatim parts {value['title']}`)"
     if "const" in value:
         return f"`{value['const']}`"
     if "enum" in value:
         return ", ".join(f"`{each}`" for each in value["enum"])
-    if "$ref" in value or "oneOf" in value:
+    if "$ref" in value:
         return "a section"
     if "anyOf" in value:
         return " or ".join(dict.fromkeys(_values(each, schema) for each in value["anyOf"]))

@@ -1,4 +1,4 @@
-"""What judges a step: Monte-Carlo rollouts and process reward models.
+"""What judges a step while a search runs: one scorer a file, each a part.
 
 ``ProcessRewardScorer`` is imported when it is first asked for.
 """

@@ -1,4 +1,4 @@
-"""Search: how compute is spent on a problem. One algorithm a file, each a part."""
+"""How compute is spent on a problem: one search a file, each a part."""
 
 from gradatim.search.base import Search
 from gradatim.search.beam import Beam

@@ -1,4 +1,4 @@
-"""Supervision: what a tree teaches, as terms of a loss and as rows; each construction is a part in its own file."""
+"""What a tree teaches, as terms of a loss and as rows: one construction a file, each a part."""
 
 from gradatim.supervision.base import Construction
 from gradatim.supervision.first_error_pairs import FirstErrorPairs

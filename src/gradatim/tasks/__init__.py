@@ -1,4 +1,4 @@
-"""Where problems come from, how text divides into steps, what is answered and what is right. One task a file, a part.
+"""Where problems come from, what is answered and what is right: one task a file, each a part.
 
 Tasks are imported when they are first asked for.
 """

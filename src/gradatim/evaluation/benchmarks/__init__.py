@@ -1,1 +1,1 @@
-"""Benchmarks of step scorers, one a file."""
+"""Benchmarks of step scorers: one a file, each a part."""

@@ -1,4 +1,4 @@
-"""Published data sets of process supervision, read as trees and written from them; one format a file."""
+"""Published data sets of step labels, read as trees and written from them: one format a file, each a part."""
 
 from gradatim.records import MalformedRecordError
 from gradatim.store.published.answers import final_answer

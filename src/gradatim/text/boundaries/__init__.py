@@ -1,1 +1,1 @@
-"""What ends a step. One boundary a file, each a part; the contract is :mod:`gradatim.text.boundaries.base`."""
+"""What ends a step: one boundary a file, each a part."""
