@@ -22,6 +22,7 @@ from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.search import Beam, Grow, IndependentSampling, Mcts, search_many
 from gradatim.tasks.base import Verdict
 from gradatim.text.boundaries.delimiter import Delimiter
+from gradatim.text.boundaries.regular_expression import RegularExpression
 from gradatim.text.solution_end import NextProblem, SolutionEnd
 from gradatim.tree import EndReason, Node, Problem, Tree
 from test_policies_exact import SHORT, make_policy, make_tree, structure
@@ -42,6 +43,7 @@ SAMPLINGS = {
     "plain": SHORT,
     "rules": Sampling(max_step_tokens=8, max_steps=5, boundary=Delimiter(at=("\n", " 1")), solution_end=RULES),
     "greedy": Sampling(temperature=0, max_step_tokens=8, max_steps=5, boundary=Delimiter(at=("\n", " 1"))),
+    "ahead": Sampling(max_step_tokens=8, max_steps=5, boundary=RegularExpression(pattern=r"\n|(?= 1\d 2)")),
 }
 
 

@@ -32,6 +32,7 @@ from gradatim.text.boundaries.tokens import Tokens
 from gradatim.text.step_text import Mark, StepText
 from gradatim.tree import EndReason, Node
 from small_runs import small_recipe
+from test_policies_exact import assert_exact, grow, make_policy, make_tree, reference
 from tiny_models import byte_pair_tokenizer, learned_by_heart
 
 KIND = "text/boundaries"
@@ -253,6 +254,13 @@ async def one_by_one(policy: Policy, tree: Tree) -> list[Node]:
     return node.path()[1:]
 
 
+async def by_twos(policy: Policy, tree: Tree) -> list[Node]:
+    node = tree.root
+    while node.open:
+        (node,) = await policy.extend([node], steps=2)
+    return node.path()[1:]
+
+
 async def at_once(policy: Policy, tree: Tree) -> list[Node]:
     leaves = await policy.extend([tree.root], steps=None)
     return leaves[0].path()[1:] if leaves else []
@@ -268,7 +276,7 @@ def written_by(policy: Any, tree: Tree, work: Any) -> list[tuple[str, EndReason]
     return [(node.step.text, node.step.end) for node in asyncio.run(main())]
 
 
-@pytest.mark.parametrize("work", [one_by_one, at_once])
+@pytest.mark.parametrize("work", [one_by_one, by_twos, at_once])
 @pytest.mark.parametrize(
     "kind", ["transformers", "vllm", "scripted", "server", "server that stops", "server in chunks"]
 )
@@ -305,6 +313,22 @@ def test_a_budget_ends_where_it_does_whether_a_boundary_was_seen_or_not(
         *whole, last = [step for step in steps_as_written(any_boundary, TEXT[:left]) if step]
         assert steps == [*((step, EndReason.BOUNDARY) for step in whole), (last, EndReason.BUDGET)], left
         assert tree.budget.written("policy") == left
+
+
+@pytest.mark.parametrize("pattern", [r" [12]\d", r"(?= \d \d\d)"])
+def test_what_shows_the_end_of_a_step_is_dropped_and_leaves_nothing_behind(pattern: str) -> None:
+    boundary = RegularExpression(pattern=pattern)
+    policy = make_policy(sampling=Sampling(max_step_tokens=8, max_steps=6, boundary=boundary))
+    tree = make_tree()
+    children = asyncio.run(policy.extend([tree.root], 40))
+    asyncio.run(policy.extend([child for child in children if child.open], 2))
+    assert policy.statistics.recomputed == 0  # the states of a step are kept, without those of what was behind it
+    trees = [tree, *asyncio.run(grow(policy))]
+    assert_exact(reference(policy), trees)
+    whole = [node.step for tree in trees for node in tree.nodes if node.step.end is EndReason.BOUNDARY and node.depth]
+    assert len(whole) > 30
+    assert all(boundary.end(Characters(step.text)) is None for step in whole)
+    assert tree.budget.written("policy") == sum(node.multiplicity * len(node.step.tokens) for node in tree.nodes[1:])
 
 
 def test_a_recipe_may_name_a_boundary_for_any_task(own: Boundary) -> None:
