@@ -7,6 +7,7 @@ import json
 import random
 import statistics
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,8 @@ from gradatim.policies.transformers import TransformersPolicy
 from gradatim.recipes import PretrainRecipe, load_recipe
 from gradatim.tasks.countdown import Countdown
 from gradatim.tasks.word_problems import WordProblems
-from gradatim.training.from_scratch import (
-    ModelSize,
-    PretrainingSettings,
-    SolutionDataset,
-    TextDataset,
-    collate,
-    pretrain,
-)
+from gradatim.training.from_scratch import SolutionDataset, TextDataset, collate, pretrain
+from gradatim.training.settings import ModelSize, PretrainingSettings
 from gradatim.training.similar_lengths import SimilarLengthSampler
 
 SIZE = ModelSize(hidden=16, layers=1, heads=2, feed_forward=32)
@@ -54,7 +49,9 @@ def test_a_policy_from_scratch_learns_and_can_be_used(task: Countdown | WordProb
 def test_initial_weights_are_spread_as_the_size_says(spread: float, tmp_path: Path) -> None:
     task = Countdown(numbers=3)
     size = ModelSize(hidden=64, layers=1, heads=2, feed_forward=64, initializer_range=spread)
-    pretrain(task, task.tokenizer(), size, PretrainingSettings(8, batch_size=8, learning_rate=1e-9), tmp_path)
+    pretrain(
+        task, task.tokenizer(), size, PretrainingSettings(demonstrations=8, batch_size=8, learning_rate=1e-9), tmp_path
+    )
     weights = load_file(tmp_path / "model.safetensors")
     for name in ("model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight"):
         assert float(weights[name].float().std()) == pytest.approx(spread, rel=0.1)
@@ -99,8 +96,8 @@ def test_a_shipped_policy_is_what_its_recipe_describes(name: str) -> None:
     recipe = load_recipe(f"{name}-policy")
     assert isinstance(recipe, PretrainRecipe)
     log = json.loads((Path(resolve_model(f"shipped:{name}")) / "training_log.json").read_text())
-    assert recipe.size.model_dump().items() <= log["size"].items()
-    assert log["settings"].items() <= recipe.training.model_dump().items()
+    assert asdict(recipe.size).items() <= log["size"].items()
+    assert log["settings"].items() <= asdict(recipe.training).items()
     assert json.loads(json.dumps(recipe.task.difficulty)) == log["task"]
 
 
@@ -117,5 +114,7 @@ def test_whole_texts_are_learned_in_windows(tmp_path: Path) -> None:
     assert log["steps"] == 8
     assert log["loss"][-1]["loss"] < log["loss"][0]["loss"]
     assert load_file(tmp_path / "model.safetensors")["model.embed_tokens.weight"].dtype == torch.float32
-    untrained = pretrain(task, task.tokenizer(), SIZE, PretrainingSettings(8, updates=0), tmp_path / "untrained")
+    untrained = pretrain(
+        task, task.tokenizer(), SIZE, PretrainingSettings(demonstrations=8, updates=0), tmp_path / "untrained"
+    )
     assert (untrained["steps"], untrained["loss"]) == (0, [])

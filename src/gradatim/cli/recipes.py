@@ -149,10 +149,9 @@ def pretrain(
     loaded = load_recipe(recipe, set_ or ())
     if not isinstance(loaded, PretrainRecipe):
         raise GradatimError(f"the recipe {recipe!r} does not train from scratch; use 'gradatim run {recipe}'")
-    from gradatim.training.from_scratch import ModelSize, PretrainingSettings, pretrain
+    from gradatim.training.from_scratch import pretrain
     from gradatim.training.saving import disk_errors
 
-    size, settings = ModelSize(**loaded.size.model_dump()), PretrainingSettings(**loaded.training.model_dump())
     with disk_errors(output):
-        log = pretrain(loaded.task, loaded.task.tokenizer(), size, settings, output)
+        log = pretrain(loaded.task, loaded.task.tokenizer(), loaded.size, loaded.training, output)
     Console().print(f"{log['parameters']:,} parameters, {log['steps']:,} steps; saved to {output}", highlight=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,50 +28,8 @@ from gradatim.store.files import write_json
 from gradatim.tasks.demonstrations import Demonstrator
 from gradatim.training.checkpoints import CheckpointTrainer, last_checkpoint
 from gradatim.training.saving import save_model
+from gradatim.training.settings import ModelSize, PretrainingSettings
 from gradatim.training.similar_lengths import SimilarLengthSampler
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSize:
-    """The shape of a small Llama; input and output embeddings are tied.
-
-    Attributes:
-        initializer_range: standard deviation of the initial weights. The default is what transformers takes, made for
-            widths of many hundreds; 1/sqrt(width) is the larger start that keeps a narrow model's activations alive.
-    """
-
-    hidden: int = 192
-    layers: int = 4
-    heads: int = 6
-    feed_forward: int = 512
-    positions: int = 256
-    initializer_range: float = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class PretrainingSettings:
-    """How a policy is trained from scratch.
-
-    Attributes:
-        demonstrations: how many different problems with one solution each; every one is seen once an epoch.
-        epochs: passes over them.
-        updates: how many steps, in the place of epochs.
-        window: tokens of a row of whole texts; ``None`` for rows of one solution each.
-        batch_size: rows per step.
-        learning_rate: peak; warm-up over the first 3 % of the steps, then cosine decay to a tenth.
-        seed: of the initial weights and of the order.
-        save_dtype: the type of the weights in their file.
-    """
-
-    demonstrations: int = 200_000
-    epochs: float = 1.0
-    updates: int | None = None
-    window: int | None = None
-    batch_size: int = 256
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    seed: int = 0
-    save_dtype: str = "bfloat16"
 
 
 class SolutionDataset(Dataset[dict[str, list[int]]]):

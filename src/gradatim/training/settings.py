@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from gradatim.errors import GradatimError
 from gradatim.part import options
@@ -78,6 +78,50 @@ class TrainingSettings(TrainingOptions):
     def __post_init__(self) -> None:
         if (self.save_every is not None or self.resume) and self.output_dir is None:
             raise GradatimError("checkpoints need a place: give the training settings an output_dir")
+
+
+@options
+class ModelSize:
+    """The shape of a small Llama; input and output embeddings are tied."""
+
+    hidden: PositiveInt = 192
+    """Width of the model."""
+    layers: PositiveInt = 4
+    """Layers."""
+    heads: PositiveInt = 6
+    """Attention heads of each layer."""
+    feed_forward: PositiveInt = 512
+    """Width of a layer's feed-forward part."""
+    positions: PositiveInt = 256
+    """Tokens that the model reads at most."""
+    initializer_range: PositiveFloat = 0.02
+    """Standard deviation of the initial weights; the default is made for widths of many hundreds, and
+    1/sqrt(width) is the larger start that keeps a narrow model's activations alive."""
+
+
+@options
+class PretrainingSettings:
+    """How a policy is trained from scratch."""
+
+    demonstrations: PositiveInt = 200_000
+    """Different problems with one solution each, of a task with fewer all of them; every one is seen once an epoch."""
+    epochs: PositiveFloat = 1.0
+    """Passes over them."""
+    updates: NonNegativeInt | None = None
+    """So many updates, in the place of `epochs`; 0 saves the model as it begins."""
+    window: PositiveInt | None = None
+    """Learn whole texts, problems included: rows of so many tokens are cut from them, written one after the other;
+    `null` for a row each, of which the solution is learned."""
+    batch_size: PositiveInt = 256
+    """Rows for each update."""
+    learning_rate: PositiveFloat = 2e-3
+    """Its peak; a warm-up over the first 3 % of the updates, then a cosine to a tenth."""
+    weight_decay: NonNegativeFloat = 0.05
+    """How strongly weights are drawn to zero."""
+    seed: int = 0
+    """Of the initial weights and of the order."""
+    save_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """The type of the trained weights in their file."""
 
 
 def training_arguments(settings: TrainingSettings, output_dir: Path) -> TrainingArguments:
