@@ -286,3 +286,13 @@ def test_what_is_too_long_is_left_out_and_counted() -> None:
     assert [reading is None for reading in readings] == [True, False, False]
     assert reader.too_long.count == 1
     assert tree.budget.total == 10 + 3 + 11
+
+
+def test_what_is_made_of_the_models_own_outputs_is_its_head() -> None:
+    reader = Reader(tiny_causal(), judgement=lambda logits: logits[:, [5, 7]].softmax(dim=-1))
+    nodes = random_tree(2).nodes
+    for node, reading in zip(nodes, read(reader, nodes, heads=[NEXT_TOKEN]), strict=True):
+        assert reading is not None
+        with torch.no_grad():
+            logits = tiny_causal()(input_ids=torch.tensor([node.tokens_before_observation])).logits[0, -1]
+        torch.testing.assert_close(reading.heads[NEXT_TOKEN], logits[[5, 7]].softmax(dim=-1), atol=1e-5, rtol=0)

@@ -38,7 +38,7 @@ class Reading:
     Attributes:
         log_probabilities: of each token of the step given its path, at temperature 1; none of a prompt's.
         hidden: (hidden size,) the last hidden state at the step's last token.
-        heads: (outputs,) in float32, what each head says there.
+        heads: (outputs,) in float32, what each head says there (of the model's own, what the reader makes of it).
     """
 
     log_probabilities: tuple[float, ...] | None = None
@@ -102,6 +102,8 @@ class Reader:
             .TransformersPolicy.reader`).
         transcript: trees in the model's tokens, where it is shared as well.
         source: the name that steps written by this very model have; their recorded log-probabilities are its own.
+        judgement: what is made of the model's own outputs, (n, outputs) to (n, ...), before they are handed out as its
+            head: of a vocabulary's logits those of two tokens, for instance.
         called: what messages call the model.
         consequence: what they say of a node that is too long.
 
@@ -126,6 +128,7 @@ class Reader:
         tree_model: TreeModel | None = None,
         transcript: Transcript | None = None,
         source: Callable[[], str] | None = None,
+        judgement: Callable[[Tensor], Tensor] | None = None,
         called: str = "the model",
         consequence: str = "stays unread",
     ) -> None:
@@ -142,6 +145,7 @@ class Reader:
             transcript = Transcript(self._path_tokens)
         self._transcript = transcript
         self._source = source
+        self._judgement = judgement
         self._reads_directly: weakref.WeakKeyDictionary[Tree, bool] = weakref.WeakKeyDictionary()  # unless it is text
         self._waiting: list[_Request] = []
         self._pump: asyncio.Task[None] | None = None
@@ -348,15 +352,21 @@ class Reader:
         return known | {id(each): tuple(islice(rest, len(each.own))) for each in computed}
 
     def _heads(self, states: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """What heads say of hidden states (n, hidden size): (n, outputs) for each, in float32."""
+        """What heads say of hidden states (n, hidden size): (n, outputs) of each, in float32."""
         found: dict[str, Tensor] = {}
         for name in names:
             if name in (SCORE, NEXT_TOKEN):
-                found[name] = self.tree_model.outputs(states)
+                found[name] = self._own_outputs(states)
             else:
                 with torch.no_grad():
                     found[name] = head_values(heads_of(self.model)[name], states).reshape(len(states), -1)
         return found
+
+    def _own_outputs(self, states: Tensor) -> Tensor:
+        """What the model's own head says of hidden states (n, hidden size): (n, ...)."""
+        size = self.tree_model.outputs_at_once
+        parts = (self.tree_model.outputs(states[start : start + size]) for start in range(0, len(states), size))
+        return torch.cat([part if self._judgement is None else self._judgement(part) for part in parts])
 
 
 def _last_token(node: Node | None) -> tuple[Node, range]:

@@ -32,6 +32,16 @@ class Block:
     cached: Sequence[Tensor]
     places: Tensor
 
+    def seen(self, layer: int, key: Tensor, value: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+        """The keys and the values of a layer that it meets: the cached ones, and of ``key`` and ``value``, those of all
+        new tokens, the ones at the indices ``new``; each (1, key-value heads, tokens, head size)."""
+        keys, values = key.index_select(2, new), value.index_select(2, new)
+        if not self.cached:
+            return keys, values
+        cached = [own_part(each[layer], key) for each in self.cached]
+        keys = torch.cat([*(each[:1] for each in cached), keys], dim=2)
+        return keys, torch.cat([*(each[1:] for each in cached), values], dim=2)
+
 
 @dataclass
 class RowPlan:
@@ -60,14 +70,11 @@ class RowPlan:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, weighting: Weighting) -> Tensor:
         if layer in self.written:
             raise attends_again(layer)
-        new = torch.cat((key, value))
-        self.written[layer] = new if self.keep else new.new_empty(0)
+        self.written[layer] = torch.cat((key, value)) if self.keep else key.new_empty(0)
         outputs = []
         for block, (keys, mask) in zip(self.blocks, self._blocks(weighting.pattern), strict=True):
-            seen = new.index_select(2, keys)
-            if block.cached:
-                seen = torch.cat([*(own_part(each[layer], key) for each in block.cached), seen], dim=2)
-            output = _attention(query[:, :, block.queries], seen[:1], seen[1:], mask, weighting)
+            seen_key, seen_value = block.seen(layer, key, value, keys)
+            output = _attention(query[:, :, block.queries], seen_key, seen_value, mask, weighting)
             outputs.append(output.transpose(1, 2))
         return torch.cat(outputs, dim=1)
 

@@ -25,7 +25,7 @@ from gradatim.engine.tree_row import TreeRow
 from gradatim.errors import GradatimError
 from gradatim.tree import Node, Tree, depth_first
 
-_LOGITS = 1 << 25  # at once, when log-probabilities are computed
+_LOGITS = 1 << 25  # at once, beside what a policy needs
 
 
 @dataclass
@@ -258,13 +258,18 @@ class TreeModel:
         needed, row = (torch.from_numpy(each).to(hidden.device) for each in np.unique(after, return_inverse=True))
         chosen = torch.tensor(tokens, device=hidden.device)
         result = torch.empty(len(tokens), device=hidden.device)
-        size = max(1, _LOGITS // self.model.config.get_text_config().vocab_size)
+        size = self.outputs_at_once
         for start in range(0, len(needed), size):
             logits = self.outputs(hidden[needed[start : start + size]])
             mine = ((row >= start) & (row < start + size)).nonzero()[:, 0]
             values = logits[row[mine] - start, chosen[mine]] - logits.logsumexp(dim=-1)[row[mine] - start]
             result[mine] = values
         return result.cpu()
+
+    @property
+    def outputs_at_once(self) -> int:
+        """Of how many tokens outputs take no more memory than they should."""
+        return max(1, _LOGITS // int(self.model.config.get_text_config().vocab_size))
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

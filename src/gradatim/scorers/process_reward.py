@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -81,6 +82,7 @@ class ProcessRewardScorer:
             account=account,
             memory_bytes=memory_bytes,
             tokens_per_pass=tokens_per_pass,
+            judgement=label_probability if layout is None else layout.probability,
             called="the reward model",
             consequence="stays unscored",
         )
@@ -138,15 +140,12 @@ class ProcessRewardScorer:
         unscored = [node for node in dict.fromkeys(nodes) if self.name not in node.scores]
         readings = await self.reader.read(unscored, heads=(self._head,))
         read = [(node, each.heads[self._head]) for node, each in zip(unscored, readings, strict=True) if each]
-        if not read:
-            return
-        probability = label_probability if self.layout is None else self.layout.probability
-        scores = probability(torch.stack([output for _, output in read]))
-        if not bool(scores.isfinite().all()):
+        scores = torch.stack([score for _, score in read]).tolist() if read else []
+        if not all(map(math.isfinite, scores)):
             raise GradatimError(
                 f"the reward model {self.name!r} gave a score that is not a number; it has diverged, or its number "
                 "format is too narrow: try dtype='float32'",
                 options=("dtype='float32'",),
             )
-        for (node, _), score in zip(read, scores.tolist(), strict=True):
+        for (node, _), score in zip(read, scores, strict=True):
             node.scores[self.name] = score
