@@ -342,3 +342,15 @@ def test_a_recipe_may_name_a_boundary_for_any_task(own: Boundary) -> None:
     again = type(recipe).model_validate(recipe.model_dump(mode="json"))
     assert again.policy.sampling.boundary == Tokens(count=7)
     assert make(KIND, content_of(own)) == own
+
+
+def test_a_boundary_of_ones_own_is_part_of_what_a_run_depends_on(own: Boundary) -> None:
+    from gradatim.run.contents import contents
+
+    name = content_of(own)["name"]
+    records = {"name": "records", "source": "none.jsonl", "template": "{question}\n", "verifier": "number"}
+    for changes, key in (
+        ({"policy": {"model": "shipped:countdown", "sampling": {"boundary": name}}}, "policy.sampling.boundary"),
+        ({"task": {**records, "boundary": name}}, "task"),
+    ):
+        assert set(contents(small_recipe(**changes))[key]) == {name.rpartition(":")[0]}

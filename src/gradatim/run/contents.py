@@ -34,14 +34,14 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, Path, set[str]]]:
     """The keys that name something local, with it and with the kinds of files that matter in a folder."""
     for path in (*_of_part(recipe.task), *recipe.task.files):
         yield "task", path, _IN_DATA
-    for place, options in {
-        POLICY: recipe.policy,
-        **{f"models.{name}": each for name, each in recipe.models.items()},
-    }.items():
+    models = {POLICY: recipe.policy, **{f"models.{name}": each for name, each in recipe.models.items()}}
+    for place, options in models.items():
         for key, name in {"model": options.model, "adapter": options.adapter}.items():
             if name is not None and name != POLICY:
                 yield f"{place}.{key}", Path(name).expanduser(), _IN_MODELS
     parts: dict[str, list[Any]] = {
+        "task": [recipe.task.boundary],
+        **{f"{place}.sampling.boundary": [options.sampling.boundary] for place, options in models.items()},
         "search": [recipe.search],
         "scorer": [recipe.scorer],
         "values": list(recipe.values),
