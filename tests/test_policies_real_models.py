@@ -60,7 +60,7 @@ def test_a_conversation_is_continued_token_by_token(tmp_path: Path) -> None:
     model.generation_config.eos_token_id = [1, tokenizer.convert_tokens_to_ids("<|im_end|>")]
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    chat = ChatFormat("Be brief.", (("What is 1 + 1?", "It is 2."),))
+    chat = ChatFormat(system="Be brief.", examples=(("What is 1 + 1?", "It is 2."),))
     problem = Problem("p", "Question: What is 2 + 2?\nAnswer:", data={"question": "What is 2 + 2?"})
     policy = TransformersPolicy.from_pretrained(tmp_path, chat=chat)
     leaf = rollout(

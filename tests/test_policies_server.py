@@ -298,7 +298,7 @@ def test_sampling_is_sent_as_it_is_and_what_servers_do_unasked_is_switched_off(s
 
 
 def test_chat_puts_the_conversation_and_has_the_solution_so_far_continued(server: FailingServer) -> None:
-    chat = ChatFormat("be brief", (("q", "a"),))
+    chat = ChatFormat(system="be brief", examples=(("q", "a"),))
 
     async def work() -> None:
         tree = new_tree()

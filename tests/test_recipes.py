@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
 
 from gradatim.errors import GradatimError
-from gradatim.recipes import Recipe, apply_override, load_recipe, parse_recipe, pretrain, shipped_recipes
-from gradatim.recipes import recipe as r
-from gradatim.recipes.section import Section
+from gradatim.recipes import PretrainRecipe, Recipe, apply_override, load_recipe, parse_recipe, shipped_recipes
+from gradatim.recipes.reference import recipe_keys
 from small_runs import small_content
 
 
@@ -222,23 +219,8 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
         load_recipe("quickstrat")
 
 
-def test_options_are_those_of_what_they_configure() -> None:
-    """Names and defaults in recipes are the ones of the classes and functions that take them."""
-    from gradatim.policies.base import Sampling
-
-    def check(model: type[BaseModel], target: Any, own: set[str], same_defaults: bool = True) -> None:
-        parameters = inspect.signature(target).parameters
-        assert set(model.model_fields) - own <= set(parameters), model
-        for name in set(model.model_fields) - own if same_defaults else ():
-            assert model.model_fields[name].default == parameters[name].default, (model, name)
-
-    check(r.SamplingOptions, Sampling, {"boundary"})  # by default the task's
-
-
-def test_every_key_says_what_it_means() -> None:
-    defined = [each for module in (r, pretrain) for each in vars(module).values() if isinstance(each, type)]
-    sections = [each for each in defined if issubclass(each, Section) and each is not Section]
-    assert len(sections) > 8
-    for section in sections:
-        for key, field in section.model_fields.items():
-            assert (field.description or "").endswith((".", ")")), f"{section.__name__}.{key} lacks a description"
+@pytest.mark.parametrize("model", [Recipe, PretrainRecipe])
+def test_every_key_says_what_it_means(model: Any) -> None:
+    for section in recipe_keys(model):
+        for key in section.keys:
+            assert key.meaning.endswith((".", ")")), f"{section.path}.{key.name} lacks a description"

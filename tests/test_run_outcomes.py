@@ -12,7 +12,7 @@ from rich.console import Console
 
 from gradatim import EndReason, Problem, Step, Tree
 from gradatim.part import part
-from gradatim.recipes.recipe import SamplingOptions
+from gradatim.policies.base import SamplingOptions
 from gradatim.run import Progress, run_recipe
 from gradatim.run.outcomes import Outcomes, nothing_solved, outcomes_of, says_what_ends, warnings_of
 from gradatim.run.shown_solutions import shown_solutions

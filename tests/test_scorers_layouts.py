@@ -237,7 +237,7 @@ def test_a_value_head_at_step_ends(tmp_path: Path) -> None:
     check(tmp_path, expected, layout="value-head")
 
 
-@pytest.mark.parametrize("chat", [None, ChatFormat("Be brief.", (("1 + 1?", "2"),))])
+@pytest.mark.parametrize("chat", [None, ChatFormat(system="Be brief.", examples=(("1 + 1?", "2"),))])
 def test_a_model_trained_here_reads_text_as_it_reads_its_own_tokens(tmp_path: Path, chat: ChatFormat | None) -> None:
     tokenizer = chat_tokenizer()
     model = tiny_classifier("llama", vocabulary=len(tokenizer))
@@ -371,7 +371,7 @@ def test_steps_that_are_numbered_already_keep_their_numbers() -> None:
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-@pytest.mark.parametrize("chat", [None, ChatFormat("Be brief.")])
+@pytest.mark.parametrize("chat", [None, ChatFormat(system="Be brief.")])
 def test_a_saved_model_scores_as_it_did(tmp_path: Path, chat: ChatFormat | None, adapted: bool) -> None:
     tokenizer = chat_tokenizer()
     model: Any = tiny_classifier("llama", vocabulary=len(tokenizer))

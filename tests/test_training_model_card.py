@@ -91,7 +91,7 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-CHAT = ChatFormat('Think in steps.\nThen "answer" {so}.', (("What is 1 + 1?", "It is 2."),))
+CHAT = ChatFormat(system='Think in steps.\nThen "answer" {so}.', examples=(("What is 1 + 1?", "It is 2."),))
 PROBLEM = Problem("p", "Question: What is 3 + 5?\nAnswer:\n", data={"question": "What is 3 + 5?"})
 STEPS = ["3 + 5 is 8.\n\n", "So it is\n\n8."]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,8 +14,7 @@ from gradatim.cli.parts import described
 from gradatim.errors import GradatimError
 
 if TYPE_CHECKING:
-    from gradatim.policies.base import Policy
-    from gradatim.recipes.recipe import SamplingOptions
+    from gradatim.policies.base import Policy, SamplingOptions
     from gradatim.scorers.base import Scorer
     from gradatim.search import Search
     from gradatim.search.selection import AnswerOf
@@ -86,11 +85,13 @@ def solve(
     from gradatim.event_loop import run_to_end
     from gradatim.models import resolve_model
     from gradatim.part import make
-    from gradatim.recipes.recipe import ChatOptions, ModelOptions, SamplingOptions, ServerOptions
+    from gradatim.policies.base import SamplingOptions
+    from gradatim.recipes.recipe import ModelOptions, ServerOptions
     from gradatim.run.models import Models, placement
     from gradatim.scorers.process_reward import ProcessRewardScorer
     from gradatim.tasks.base import grade
     from gradatim.tasks.guarded import guarded
+    from gradatim.text.prompts import ChatFormat
     from gradatim.tree import Tree
     from gradatim.view import render
 
@@ -101,14 +102,14 @@ def solve(
     made = guarded(make("tasks", {"own": {"file": task}} if of_file else task))
     tree = Tree(made.ask(problem), seed=seed, budget=Budget(budget))
     limits = {"max_steps": max_steps, "max_step_tokens": max_step_tokens}
-    given = {name: value for name, value in limits.items() if value is not None}
-    sampling = SamplingOptions.model_validate({"temperature": temperature, **given})
+    given: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
+    sampling = SamplingOptions(temperature=temperature, **given)
     options = ModelOptions(
         model=policy,
         server=ServerOptions(model=model),
         device=device,
         sampling=sampling,
-        chat=ChatOptions() if chat else None,
+        chat=ChatFormat() if chat else None,
     )
     judge = None
     if scorer is not None:

@@ -3,47 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, SkipValidation
 
 from gradatim.budget import Account
+from gradatim.part import PartOf, options
 from gradatim.text.boundaries.base import Boundary
 from gradatim.text.boundaries.delimiter import LINES
 from gradatim.text.solution_end import NEVER, SolutionEnd
 from gradatim.tree import Node, Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How steps are sampled.
+@options
+class SamplingOptions:
+    """How steps are sampled, as a recipe says it."""
 
-    Attributes:
-        temperature: 0 takes the likeliest token; 1 samples from the model's own distribution.
-        top_p: keep the smallest set of tokens whose probability reaches this (1.0 keeps all).
-        top_k: keep this many likeliest tokens (0 keeps all).
-        max_step_tokens: a step that reaches this length is cut off.
-        max_steps: a solution ends after this many steps below the root, finished or not, however it is searched.
-        boundary: what ends a step.
-        solution_end: what ends a solution beside the policy's end token.
-    """
+    temperature: NonNegativeFloat = 1.0
+    """0 takes the likeliest token; 1 samples from the model's own distribution."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Keep the smallest set of tokens whose probability reaches this; 1 keeps all."""
+    top_k: NonNegativeInt = 0
+    """Keep this many of the likeliest tokens; 0 keeps all."""
+    max_step_tokens: PositiveInt = 128
+    """A step that reaches this length is cut off."""
+    max_steps: PositiveInt = 64
+    """A solution ends after this many steps, finished or not, however it is searched."""
+    boundary: Annotated[Boundary, PartOf("text/boundaries")] | None = None
+    """What ends a step; `null` is what the task says."""
 
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    max_step_tokens: int = 128
-    max_steps: int = 64
-    boundary: Boundary = LINES
-    solution_end: SolutionEnd = NEVER
 
-    def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be 0 or more, got {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
-        if self.top_k < 0:
-            raise ValueError(f"top_k must be 0 (keep all) or more, got {self.top_k}")
-        if self.max_step_tokens < 1 or self.max_steps < 1:
-            raise ValueError("max_step_tokens and max_steps must be at least 1")
+@options
+class Sampling(SamplingOptions):
+    """How steps are sampled."""
+
+    boundary: Annotated[Boundary, PartOf("text/boundaries")] = LINES
+    """What ends a step."""
+    solution_end: SkipValidation[SolutionEnd] = NEVER
+    """What ends a solution beside the policy's end token."""
 
     @property
     def may_drop(self) -> bool:

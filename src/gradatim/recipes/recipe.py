@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -19,13 +18,14 @@ from pydantic import (
 from gradatim.errors import GradatimError
 from gradatim.objectives.base import Objective
 from gradatim.part import PartOf, make, models_of
+from gradatim.policies.base import SamplingOptions
 from gradatim.recipes.section import Section
 from gradatim.scorers.base import ScorerPart
 from gradatim.suggestions import suggestion
 from gradatim.supervision.base import Construction
 from gradatim.supervision.right_solutions import RightSolutions
 from gradatim.tasks.base import Task
-from gradatim.text.boundaries.base import Boundary
+from gradatim.text.prompts import ChatFormat
 from gradatim.training.settings import TrainingOptions
 from gradatim.values.base import Values
 
@@ -48,32 +48,6 @@ RESERVED = {
 }
 """What no model may be called, since folders and stages of a run are."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-
-
-class SamplingOptions(Section):
-    """See :class:`gradatim.policies.base.Sampling`."""
-
-    temperature: NonNegativeFloat = 1.0
-    """0 takes the likeliest token; 1 samples from the model's own distribution."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Keep the smallest set of tokens whose probability reaches this; 1 keeps all."""
-    top_k: NonNegativeInt = 0
-    """Keep this many of the likeliest tokens; 0 keeps all."""
-    max_step_tokens: PositiveInt = 128
-    """A step that reaches this length is cut off."""
-    max_steps: PositiveInt = 64
-    """A solution ends after this many steps, finished or not."""
-    boundary: Annotated[Boundary, PartOf("text/boundaries")] | None = None
-    """What ends a step; `null` is what the task says."""
-
-
-class ChatOptions(Section):
-    """See :class:`gradatim.text.prompts.ChatFormat`."""
-
-    system: str | None = None
-    """The system prompt, if any."""
-    examples: list[tuple[str, str]] = Field(default=[])
-    """Worked examples before the problem: pairs of a question and its answer."""
 
 
 class ServerOptions(Section):
@@ -101,7 +75,7 @@ class ModelOptions(Section):
     """`shipped:NAME`, a hub id, a local folder, or the URL of a server (`http://host:8000/v1`)."""
     engine: Literal["transformers", "vllm"] = "transformers"
     """What runs a model that is no server's."""
-    chat: ChatOptions | None = None
+    chat: ChatFormat | None = None
     """Put problems as a conversation in the model's chat template; `null` for plain text."""
     adapter: str | None = None
     """A low-rank adapter on the model: a folder or a hub id."""

@@ -26,7 +26,7 @@ from gradatim.recipes.recipe import POLICY, Recipe, TreeOptions
 from gradatim.run.benchmarks import check_benchmarks
 from gradatim.run.context import Lent, Run
 from gradatim.run.learning import find_demonstrations
-from gradatim.run.models import make_chat, pick_device
+from gradatim.run.models import pick_device
 from gradatim.run.trees import no_stored_trees, stored_path
 from gradatim.scorers.loading import detect_layout
 from gradatim.scorers.process_reward import ProcessRewardPart
@@ -131,7 +131,7 @@ def _check_policy(run: Run, name: str, problems: Sequence[Problem]) -> None:
     config = load_config(base_of(source) or source.name)
     if options.engine == "transformers":
         check_configuration(config, RUN)
-    tokenizer, chat = load_tokenizer(source.name), make_chat(options)
+    tokenizer, chat = load_tokenizer(source.name), options.chat
     if chat is None and tokenizer.chat_template:
         place = POLICY if name == POLICY else f"models.{name}"
         run.progress.line(
@@ -176,7 +176,7 @@ def _check_stored_trees(run: Run, options: TreeOptions) -> None:
     recipe = run.recipe
     learners = {learn.model: _named(run, learn.model) for learn in recipe.learns_from_trees}
     for key, name in learners.items():
-        tokenizer, chat = load_tokenizer(find_source(name).name), make_chat(recipe.policy)
+        tokenizer, chat = load_tokenizer(find_source(name).name), recipe.policy.chat
         try:
             for tree in first:
                 in_tokens_of(tree, tokenizer, chat if tokenizer.chat_template else None)

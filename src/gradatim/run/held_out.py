@@ -14,7 +14,7 @@ from gradatim.objectives.base import Objective
 from gradatim.objectives.process_reward import ProcessReward
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.run.context import Run
-from gradatim.run.models import make_chat, make_sampling
+from gradatim.run.models import make_sampling
 from gradatim.search.many import search_many
 from gradatim.supervision.terms import Group, Term
 from gradatim.tasks.base import Task, grade
@@ -108,7 +108,7 @@ class SampledAccuracy:
             model,
             self.tokenizer,
             sampling=make_sampling(options.sampling, self.run.task),
-            chat=make_chat(options),
+            chat=options.chat,
             max_branches=options.max_branches,
         )
         trees = [Tree(problem, seed=self.run.seed("validation")) for problem in self.problems]

@@ -20,7 +20,7 @@ from gradatim.recipes.recipe import POLICY, Learn, Recipe
 from gradatim.run.context import Run
 from gradatim.run.fitting import curve, fit, outcome, reported, training_settings
 from gradatim.run.held_out import HeldOutLoss, SampledAccuracy, held_out_thresholds
-from gradatim.run.models import make_chat, make_sampling
+from gradatim.run.models import make_sampling
 from gradatim.run.nothing_learned import no_terms, same_targets
 from gradatim.run.stages import FINE_TUNING, Stage
 from gradatim.run.trees import grow_trees
@@ -95,7 +95,7 @@ def learn(run: Run, stage: Stage, number: int, trees: Sequence[Tree]) -> None:
     target, checkpoints = run.trained_folder(stage), run.folder.path / "checkpoints" / stage.name / "training"
     path = run.path_of(stage.learn.model, (stage.uses or {})[stage.learn.model])
     source = resolve_model(path)
-    tokenizer, chat = load_tokenizer(source), make_chat(run.recipe.policy)
+    tokenizer, chat = load_tokenizer(source), run.recipe.policy.chat
     training = _Training(run, stage, number, path, tokenizer, chat if tokenizer.chat_template else None)
     run.begin(stage.name, target, checkpoints)
     if run.folder.record(stage.name).get("done") and target.is_dir():
@@ -132,7 +132,7 @@ def _demonstrated(training: _Training) -> list[Term]:
     grown = {problem.id for problem in run.problems("train")}
     if shared := sum(problem.id in grown for problem, _ in demonstrations):
         run.progress.line(f"{shared:,} of the problems to fine-tune on are grown too: train has too few others")
-    chat = make_chat(run.recipe.policy)
+    chat = run.recipe.policy.chat
     return [path_term(node) for node in solution_nodes(demonstrations, training.tokenizer, chat)]
 
 

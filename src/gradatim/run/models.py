@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -17,26 +17,21 @@ from gradatim.engine.reader import Reader
 from gradatim.engine.sources import base_of, find_source
 from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
-from gradatim.policies.base import Policy, Sampling
+from gradatim.policies.base import Policy, Sampling, SamplingOptions
 from gradatim.policies.server import ServerPolicy, is_server_url
 from gradatim.policies.transformers import TransformersPolicy
-from gradatim.recipes.recipe import ModelOptions, SamplingOptions
+from gradatim.recipes.recipe import ModelOptions
 from gradatim.scorers.loading import load_scoring_model, own_layout
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.tasks.base import Task
-from gradatim.text.prompts import ChatFormat
 from gradatim.training.process_reward_model import load_process_reward_model
 
 
 def make_sampling(options: SamplingOptions, task: Task) -> Sampling:
     """How steps of ``task`` are sampled."""
-    values = dict(options) | {"boundary": options.boundary or task.boundary}
+    values = {each.name: getattr(options, each.name) for each in fields(options)}
+    values["boundary"] = options.boundary or task.boundary
     return Sampling(**values, solution_end=task.solution_end)
-
-
-def make_chat(options: ModelOptions) -> ChatFormat | None:
-    """How problems are put to a model, where they are conversations."""
-    return None if options.chat is None else ChatFormat(options.chat.system, tuple(options.chat.examples))
 
 
 def pick_device(name: str) -> str:
@@ -208,7 +203,7 @@ class Models:
         return self._hold(name, _Held(path, "policy", model))
 
     def _engine(self, name: str, model: PreTrainedModel | None, path: str, options: ModelOptions) -> Policy:
-        sampling, chat = make_sampling(options.sampling, self._task), make_chat(options)
+        sampling, chat = make_sampling(options.sampling, self._task), options.chat
         if is_server_url(path):
             given = options.server.model_dump()
             return ServerPolicy(path, sampling=sampling, chat=chat, account=Account(name), **given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from gradatim.recipes.recipe import SamplingOptions
+from gradatim.policies.base import SamplingOptions
 from gradatim.run.outcomes import FINISHED, limit_of
 from gradatim.tree import Node, Tree
 

@@ -83,7 +83,7 @@ class StepTokenLayout:
     ) -> None:
         self.tokenizer = tokenizer
         self.step_token = _one_token(tokenizer, step_token)
-        self.chat = ChatFormat(system)
+        self.chat = ChatFormat(system=system)
 
     def path_tokens(self, problem: Problem, steps: Sequence[Step]) -> list[int]:
         tokens = prompt_tokens(self.tokenizer, problem, self.chat)

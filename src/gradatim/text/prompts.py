@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from gradatim.errors import GradatimError
+from gradatim.part import options
 from gradatim.tree import Problem
 
 
-@dataclass(frozen=True, slots=True)
+@options
 class ChatFormat:
     """A conversation in the tokenizer's own chat template, up to where the assistant's answer begins.
 
     The solution is that answer: a step continues the assistant's turn token by token, whatever was sampled before, and
     nothing is rendered or tokenized again at a step boundary. The user's message is the problem's bare question where
     the task keeps one (``problem.data["question"]``), else its prompt.
-
-    Attributes:
-        system: the system prompt, if any.
-        examples: worked examples before the problem: pairs of a question and its answer.
     """
 
     system: str | None = None
+    """The system prompt, if any."""
     examples: tuple[tuple[str, str], ...] = ()
+    """Worked examples before the problem: pairs of a question and its answer."""
 
     def messages(self, problem: Problem) -> list[dict[str, str]]:
         """The conversation, the problem last, as chat templates and servers take it."""
@@ -38,7 +36,7 @@ class ChatFormat:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ChatFormat:
-        return cls(value.get("system"), tuple((question, answer) for question, answer in value.get("examples", ())))
+        return cls(system=value.get("system"), examples=value.get("examples", ()))
 
 
 def question_of(problem: Problem) -> str:
