@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from gradatim.policies.server import ServerOptions, ServerPolicy
+
 Writes = Callable[[str, int], list[str]]
 Fault = Callable[["Handler", dict[str, Any]], None]
 
@@ -302,3 +304,9 @@ def silence(handler: Handler, body: dict[str, Any]) -> None:
     """Nothing until the test is over."""
     handler.server.released.wait(30)
     handler.close_connection = True
+
+
+def asking(url: str, **settings: Any) -> ServerPolicy:
+    """A policy behind the server at ``url``; what is no option of a server is the policy's own."""
+    asked = {name: settings.pop(name) for name in ServerOptions.__pydantic_fields__ if name in settings}
+    return ServerPolicy(url, ServerOptions(**asked), **settings)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import failing_server as fail
 from bad_server import SPOILS, BadServer, Spoil, serving_badly
-from failing_server import serving
+from failing_server import asking, serving
 from gradatim import Budget, GradatimError, Problem, Tree
 from gradatim.errors import ProblemError
 from gradatim.policies.base import Sampling
@@ -63,7 +63,7 @@ def grow(server: BadServer, count: int, **options: Any) -> tuple[list[Tree], dic
     failed: dict[str, ProblemError] = {}
 
     async def main() -> list[Tree]:
-        policy = ServerPolicy(server.url, **{"sampling": SAMPLED, "concurrency": 4, **options})
+        policy = asking(server.url, **{"sampling": SAMPLED, "concurrency": 4, **options})
         try:
             await policy.connect()
             return await search_many(
@@ -191,7 +191,7 @@ def test_a_server_that_answers_nothing_any_more_ends_the_work_on_all_problems() 
         server.every = 0
 
         async def main() -> None:
-            policy = ServerPolicy(server.url, sampling=SAMPLED, retries=1, concurrency=4)
+            policy = asking(server.url, sampling=SAMPLED, retries=1, concurrency=4)
             try:
                 await policy.connect()
                 server.every = 1
@@ -210,7 +210,7 @@ def test_a_key_or_a_model_that_is_refused_ends_the_work_on_all_problems(fault: f
     with serving(writes) as server:
 
         async def main() -> None:
-            policy = ServerPolicy(server.url, sampling=SAMPLED)
+            policy = asking(server.url, sampling=SAMPLED)
             try:
                 await policy.connect()
                 server.faults = [fault] * 8
@@ -228,7 +228,7 @@ def test_an_address_of_something_else_is_said_before_anything_begins() -> None:
     with serving_badly(writes, every=1, spoils={"an HTML page": SPOILS["an HTML page"]}) as server:
 
         async def main() -> None:
-            policy = ServerPolicy(server.url, model="model", retries=2)
+            policy = asking(server.url, model="model", retries=2)
             try:
                 await policy.connect()
             finally:

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import failing_server as fail
-from failing_server import LOG_PROBABILITY, FailingServer, serving
+from failing_server import LOG_PROBABILITY, FailingServer, asking, serving
 from gradatim import Budget, GradatimError, Problem, Tree
 from gradatim.errors import ProblemError
 from gradatim.policies.base import Policy, Sampling
@@ -83,7 +83,7 @@ def new_tree(seed: int = 0, limit: int | None = None, prompt: str = PROMPT) -> T
 
 
 def policy_of(server: FailingServer, **options: Any) -> ServerPolicy:
-    policy = ServerPolicy(server.url, **{"sampling": SAMPLED, "retries": 2, **options})
+    policy = asking(server.url, **{"sampling": SAMPLED, "retries": 2, **options})
     _made.append(policy)
     return policy
 
@@ -548,7 +548,7 @@ def test_what_is_wrong_with_a_server_is_said_when_it_is_tried_out(server: Failin
     with pytest.raises(GradatimError, match=r"has 31 models; name one .*model='NAME': m0, m1, .*, m19 and 11 more$"):
         run(policy_of(server).connect())
     with pytest.raises(GradatimError, match=r"/wrong/completions answers 404 \(Not Found\); check the URL"):
-        run(ServerPolicy(server.url.replace("/v1", "/wrong"), model="m1", api="completions").connect())
+        run(asking(server.url.replace("/v1", "/wrong"), model="m1", api="completions").connect())
     server.key = "secret"
     with pytest.raises(GradatimError, match=r"401 \(Incorrect API key provided\); put a key that the server accepts"):
         run(policy_of(server, model="m1", api_key="wrong").connect())
@@ -868,9 +868,9 @@ def test_wrong_settings_are_refused_at_once() -> None:
     for url in ("localhost:8000", "http://", "ftp://host/v1", "http://[::1"):
         with pytest.raises(GradatimError, match=r"URL.*write one like http://127.0.0.1:8000/v1"):
             ServerPolicy(url)
-    for options in ({"concurrency": 0}, {"retries": -1}, {"timeout": 0}, {"requests_per_minute": -2}):
-        with pytest.raises(GradatimError, match="a server policy needs concurrency of at least 1"):
-            ServerPolicy("http://127.0.0.1:1", **options)  # type: ignore[arg-type]
+    for name, value in {"concurrency": 0, "retries": -1, "timeout": 0, "requests_per_minute": -2}.items():
+        with pytest.raises(GradatimError, match=rf"{name} must be greater than .*, got {value}"):
+            asking("http://127.0.0.1:1", **{name: value})
     with pytest.raises(ValueError, match="n must be at least 0"):
         run(ServerPolicy("http://127.0.0.1:1").extend([], -1))
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import failing_server as fail
-from failing_server import FailingServer, Handler, serving
+from failing_server import FailingServer, Handler, asking, serving
 from gradatim import Budget, GradatimError, Problem, Tree
 from gradatim.policies.base import Sampling
 from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
@@ -110,7 +110,7 @@ def new_tree(limit: int | None, number: int = 0) -> Tree:
 
 def used(server: FailingServer, work: Callable[[ServerPolicy], Any], concurrency: int, sampling: Sampling) -> Any:
     async def main() -> Any:
-        policy = ServerPolicy(server.url, sampling=sampling, retries=9, concurrency=concurrency)
+        policy = asking(server.url, sampling=sampling, retries=9, concurrency=concurrency)
         try:
             return await work(policy)
         finally:

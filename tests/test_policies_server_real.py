@@ -18,6 +18,7 @@ import httpx2
 import pytest
 from transformers.utils.import_utils import is_serve_available
 
+from failing_server import asking
 from gradatim import Budget, GradatimError, Tree
 from gradatim.models import resolve_model
 from gradatim.policies.base import Sampling
@@ -104,7 +105,7 @@ async def walk(policy: ServerPolicy | TransformersPolicy, tree: Tree) -> Node:
 def policy(url: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> ServerPolicy:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    return ServerPolicy(url, model=str(model), retries=3)
+    return asking(url, model=str(model), retries=3)
 
 
 def test_greedy_steps_are_those_of_the_engine_and_tokens_are_counted_alike(policy: ServerPolicy) -> None:
@@ -136,6 +137,6 @@ def test_sampled_steps_are_the_tasks_within_the_budget(policy: ServerPolicy) -> 
 
 
 def test_another_model_is_refused(url: str) -> None:
-    policy = ServerPolicy(url, model="other", retries=3)
+    policy = asking(url, model="other", retries=3)
     with pytest.raises(GradatimError, match=r"answers 400 \(Server is pinned to"):
         run(policy, policy.extend([Tree(Countdown().problems("test", 1)[0]).root]))

@@ -86,7 +86,8 @@ def solve(
     from gradatim.models import resolve_model
     from gradatim.part import make
     from gradatim.policies.base import SamplingOptions
-    from gradatim.recipes.recipe import ModelOptions, ServerOptions
+    from gradatim.policies.server import ServerOptions
+    from gradatim.recipes.recipe import ModelOptions
     from gradatim.run.models import Models, placement
     from gradatim.scorers.process_reward import ProcessRewardScorer
     from gradatim.tasks.base import grade

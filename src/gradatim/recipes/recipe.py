@@ -19,6 +19,7 @@ from gradatim.errors import GradatimError
 from gradatim.objectives.base import Objective
 from gradatim.part import PartOf, make, models_of
 from gradatim.policies.base import SamplingOptions
+from gradatim.policies.server.options import ServerOptions, is_server_url
 from gradatim.recipes.section import Section
 from gradatim.scorers.base import ScorerPart
 from gradatim.suggestions import suggestion
@@ -48,24 +49,6 @@ RESERVED = {
 }
 """What no model may be called, since folders and stages of a run are."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-
-
-class ServerOptions(Section):
-    """See :class:`gradatim.policies.server.policy.ServerPolicy`."""
-
-    model: str | None = None
-    """The model's name at the server; `null` takes the server's only one."""
-    api: Literal["auto", "completions", "chat"] = "auto"
-    """`completions` continues text, `chat` continues a message; `auto` is chat where `policy.chat` is given or the
-    server has no completions."""
-    concurrency: PositiveInt = 16
-    """Requests that are under way at a time."""
-    requests_per_minute: PositiveFloat | None = None
-    """Requests are spaced so that no more are sent in a minute; `null` for no limit."""
-    timeout: PositiveFloat = 120.0
-    """Seconds to connect, and the longest silence within an answer."""
-    retries: NonNegativeInt = 6
-    """How often a request is sent again after a failure that may pass."""
 
 
 class ModelOptions(Section):
@@ -98,8 +81,6 @@ class ModelOptions(Section):
 
     @property
     def is_server(self) -> bool:
-        from gradatim.policies.server import is_server_url
-
         return is_server_url(self.model)
 
 

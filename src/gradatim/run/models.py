@@ -205,8 +205,7 @@ class Models:
     def _engine(self, name: str, model: PreTrainedModel | None, path: str, options: ModelOptions) -> Policy:
         sampling, chat = make_sampling(options.sampling, self._task), options.chat
         if is_server_url(path):
-            given = options.server.model_dump()
-            return ServerPolicy(path, sampling=sampling, chat=chat, account=Account(name), **given)
+            return ServerPolicy(path, options.server, sampling=sampling, chat=chat, account=Account(name))
         if model is None:
             from gradatim.policies.vllm import VllmPolicy
 

@@ -26,6 +26,7 @@ from gradatim.policies.server.failures import (
     no_server,
     reports_error,
 )
+from gradatim.policies.server.options import ServerOptions, is_server_url
 from gradatim.policies.server.waiting import LONGEST_RETRY_AFTER, backoff_seconds, retry_after_seconds
 
 # Not ``openai.AsyncOpenAI``: it sends again only what fails before an answer begins, so that answers which are
@@ -40,11 +41,6 @@ _sleep = asyncio.sleep
 LONGEST_CONNECT = 10.0  # seconds; a host that is there takes a connection sooner
 LONGEST_SILENCE = 3.0  # seconds that are waited without a word before a request is sent again
 LOST_IN_A_ROW = 16  # requests that come to nothing, with none between that is answered, before all work ends
-
-
-def is_server_url(name: str) -> bool:
-    """Whether a policy's name is a server's URL, and not a model's."""
-    return name.startswith(("http://", "https://"))
 
 
 class Client:
@@ -64,47 +60,35 @@ class Client:
 
     Args:
         url: of the server, with its ``/v1``, which is added to a URL without any path.
+        options: how it is asked. A connection is taken within :data:`LONGEST_CONNECT`, if the time-out is longer.
         api_key: sent as a bearer token, if any.
-        concurrency: requests at a time.
-        requests_per_minute: requests are sent at least so far apart; ``None`` sets no limit.
-        timeout: the longest silence within an answer, in seconds; a connection is taken within
-            :data:`LONGEST_CONNECT`, if that is shorter.
-        retries: how often a request is sent again.
 
     Raises:
-        GradatimError: if the URL is none or a number is out of its range.
+        GradatimError: if the URL is none.
     """
 
     def __init__(
         self,
         url: str,
-        *,
+        options: ServerOptions,
         api_key: str | None,
-        concurrency: int,
-        requests_per_minute: float | None,
-        timeout: float,
-        retries: int,
     ) -> None:
         self._base = _base_url(url)
-        if concurrency < 1 or retries < 0 or timeout <= 0 or (requests_per_minute or 1) <= 0:
-            raise GradatimError(
-                "a server policy needs concurrency of at least 1, retries of at least 0, and a timeout and "
-                f"requests_per_minute above 0, got {concurrency}, {retries}, {timeout} and {requests_per_minute}"
-            )
         self.url = str(self._base.copy_with(username=None, password=None))  # as error messages show it
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._concurrency = concurrency
-        self._apart = 60 / requests_per_minute if requests_per_minute else None  # seconds from request to request
-        self._timeout = timeout
-        self._connect = min(timeout, LONGEST_CONNECT)
-        self._retries = retries
+        self._concurrency = options.concurrency
+        per_minute = options.requests_per_minute
+        self._apart = 60 / per_minute if per_minute else None  # seconds from request to request
+        self._timeout = options.timeout
+        self._connect = min(options.timeout, LONGEST_CONNECT)
+        self._retries = options.retries
         self._answered = False  # ever
         self._served = False  # ever a request that was answered as it must be
         self._lost = 0  # requests in a row that came to nothing
         self._told = float("-inf")  # when a wait was last told of
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: httpx2.AsyncClient | None = None
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = asyncio.Semaphore(options.concurrency)
         self._limiter: AsyncLimiter | nullcontext[None] = nullcontext()
 
     async def models(self) -> list[dict[str, Any]] | None:

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from gradatim.errors import GradatimError, ProblemError
 from gradatim.policies.base import Sampling
@@ -27,12 +27,11 @@ from gradatim.policies.server.failures import (
 )
 from gradatim.policies.server.formats import ChatCompletions, Completions, Format
 from gradatim.policies.server.kinds import UNKNOWN, kind_of
+from gradatim.policies.server.options import Api
 from gradatim.suggestions import some_of, suggestion
 from gradatim.text.boundaries.tokens import Tokens
 from gradatim.text.prompts import ChatFormat
 from gradatim.tree import EndReason, Problem, Step
-
-Api = Literal["auto", "completions", "chat"]
 
 _DISPENSABLE = ("logprobs", "stream_options", "seed")  # a server that refuses one of these is asked without it
 _TELLING = 32  # characters; an answer does not begin with so long a solution by chance

@@ -16,8 +16,9 @@ from gradatim.policies.server.answers import Answer
 from gradatim.policies.server.client import Client
 from gradatim.policies.server.division import Piece
 from gradatim.policies.server.drafts import Draft, drafts_below, is_whole, most_tokens_of, tokens_of
-from gradatim.policies.server.endpoint import Api, Endpoint, Question
+from gradatim.policies.server.endpoint import Endpoint, Question
 from gradatim.policies.server.failures import ContextError
+from gradatim.policies.server.options import ServerOptions
 from gradatim.policies.server.turns import Turns
 from gradatim.text.prompts import ChatFormat
 from gradatim.tree import EndReason, Node, Tree
@@ -76,62 +77,47 @@ class ServerPolicy:
 
     Args:
         url: of the server, e.g. ``http://127.0.0.1:8000/v1``.
-        model: its name there; ``None`` takes the server's only model.
-        api: ``auto`` is chat where ``chat`` is given or the server has no completions, else completions.
+        options: how it is asked.
         api_key: by default the environment's ``OPENAI_API_KEY``.
         sampling: the default for calls that give none.
         chat: system prompt and examples of the conversation.
         require_log_probabilities: raise an error where a step has none.
-        concurrency: requests under way at a time.
-        requests_per_minute: requests are sent at least so far apart.
-        timeout: the longest silence within an answer, in seconds.
-        retries: how often a request is sent again after a failure that may pass. A server that never answered and
-            takes no connection is not tried again.
         account: what trees are charged to.
 
     Raises:
         ProblemError: when the policy is used: if a request comes to nothing, and others may not.
-        GradatimError: if the URL or a number is wrong. When the policy is used: if the server cannot be reached,
+        GradatimError: if the URL is wrong. When the policy is used: if the server cannot be reached,
             refuses, or does not answer as it must; the message names the URL and says what to do.
     """
 
     def __init__(
         self,
         url: str,
+        options: ServerOptions = ServerOptions(),  # noqa: B008 (frozen)
         *,
-        model: str | None = None,
-        api: Api = "auto",
         api_key: str | None = None,
         sampling: Sampling | None = None,
         chat: ChatFormat | None = None,
         require_log_probabilities: bool = False,
-        concurrency: int = 16,
-        requests_per_minute: float | None = None,
-        timeout: float = 120.0,
-        retries: int = 6,
         account: Account = POLICY,
     ) -> None:
-        if chat is not None and api == "completions":
+        if chat is not None and options.api == "completions":
             raise GradatimError(
                 "a chat format needs chat completions; leave chat out or use api='chat'", options=("chat", "api='chat'")
             )
         self.account = account
         self.sampling = Sampling() if sampling is None else sampling
-        client = Client(
-            url,
-            api_key=api_key or os.environ.get("OPENAI_API_KEY"),
-            concurrency=concurrency,
-            requests_per_minute=requests_per_minute,
-            timeout=timeout,
-            retries=retries,
-        )
         self._endpoint = Endpoint(
-            client, model=model, api=api, chat=chat, require_log_probabilities=require_log_probabilities
+            Client(url, options, api_key or os.environ.get("OPENAI_API_KEY")),
+            model=options.model,
+            api=options.api,
+            chat=chat,
+            require_log_probabilities=require_log_probabilities,
         )
         self._all_turns: weakref.WeakKeyDictionary[Tree, Turns] = weakref.WeakKeyDictionary()
         self._unwanted: set[asyncio.Task[None]] = set()  # requests under way for what lies beyond a budget
-        self._concurrency = concurrency
-        self._slots = asyncio.Semaphore(concurrency)
+        self._concurrency = options.concurrency
+        self._slots = asyncio.Semaphore(options.concurrency)
         self._room_loop: asyncio.AbstractEventLoop | None = None  # whose semaphore it is
 
     @property
