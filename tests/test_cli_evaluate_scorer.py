@@ -62,7 +62,7 @@ def test_a_report_is_printed_and_written(loaded: list[TextScorer], tmp_path: Pat
     report = json.loads((output / "report.json").read_text())
     assert report["results"]["judge"]["average_f1"] == 1.0
     assert report["results"]["constant scores"]["subsets"]["gsm8k"]["error_accuracy"] == 0.0
-    assert set(report["results"]) == {"judge", "random scores", "constant scores", "length scores"}
+    assert set(report["results"]) == {"judge", "random scores", "constant scores", "length scores", "fewer steps"}
     assert report["settings"]["records"] == 6
     assert "| average F1 | 100.0 |" in (output / "report.md").read_text()
 

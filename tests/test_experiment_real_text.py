@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections import Counter
@@ -11,58 +10,37 @@ from random import Random
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from experiments.real_text.__main__ import MAIN, SETTINGS, experiment
 from experiments.real_text.documents import (
     PRMBENCH_CLASSES,
-    ModelSolutions,
     Solution,
     gsm8k_solutions,
     is_held_out,
     one_line,
-    prmbench_records,
     prmbench_solutions,
+    prmbench_validation_rows,
 )
 from experiments.real_text.error_injection import ErrorKind, corrupted_solutions, inject_error
-from experiments.real_text.evaluation import (
-    arithmetic_errors,
-    benchmark_threshold,
-    first_error_threshold,
-    outcome_auc,
-    process_benchmark,
-    scored_problems,
-    selection,
-    sibling_accuracy,
-    synthetic_errors,
-)
-from experiments.real_text.language_model import PackedText, perplexity
-from experiments.real_text.pipeline import run
-from experiments.real_text.scoring import likelihood_scores, reward_scores
-from experiments.real_text.settings import LanguageModelSettings, RewardModelSettings, Settings
-from experiments.real_text.stages import stage
+from experiments.real_text.prepare import Sizes
 from experiments.real_text.tables import tables
 from experiments.real_text.tokenizer import train_tokenizer
-from experiments.real_text.trees import outcome_labels, process_labels, solution_trees
+from experiments.real_text.trees import solution_trees
 
-from gradatim.errors import GradatimError
-from gradatim.evaluation.step_records import StepRecord
-from gradatim.scorers.process_reward import ProcessRewardScorer
+from gradatim.store.published.base import LABEL
 from gradatim.tasks.calculator import check_annotations
 from gradatim.tasks.gsm8k import Gsm8k, extract_answer
 
-TINY = Settings(
-    language_model=LanguageModelSettings(
-        vocabulary=300, hidden=32, layers=2, heads=2, feed_forward=48, positions=512, tokens=4096, window=64, batch=4
-    ),
-    reward_model=RewardModelSettings(tokens=3000, row=512, longest=512),
-    seeds=2,
-    synthetic_problems=6,
-    resamples=10,
-)
+SIZES = Sizes(tokens=3000, longest=512, synthetic_problems=6)
+PRETRAINING = [
+    "task.vocabulary=300",
+    "size={hidden: 32, layers: 2, heads: 2, feed_forward: 48, positions: 512}",
+    "training={updates: 16, window: 64, batch_size: 4, learning_rate: 2.0e-3, held_out: 12, save_dtype: float32}",
+]
 
 
 def word_problem(random: Random) -> tuple[str, list[str], int]:
@@ -187,14 +165,12 @@ class TestTrees:
         assert [[node.step.text for node in end.path()[1:]] for end in ends] == [
             ["a\n", x] for x in ("b\n", "c\n", "d\n")
         ]
-        labels = {term.ends[0].step.text: term.targets[0] for term in process_labels(trees)}
-        assert labels == {
-            "a\n": pytest.approx(2 / 3), "b\n": 1.0, "c\n": 0.0, "d\n": 0.0,
+        labels = {node.step.text: node.scores[LABEL] for node in trees[0].nodes[1:]}
+        assert labels == {"a\n": pytest.approx(2 / 3), "b\n": 1.0, "c\n": 0.0, "d\n": 0.0}
+        [tree], _ = solution_trees(solutions, train_tokenizer(["abcd\n"], 270), outcomes=True)
+        assert {node.step.text: node.scores[LABEL] for node in tree.nodes if LABEL in node.scores} == {
+            "b\n": 1.0, "c\n": 0.0,
         }  # fmt: skip
-        assert {label.ends[0].step.text: label.targets[0] for label in outcome_labels(trees)} == {
-            "b\n": 1.0,
-            "c\n": 0.0,
-        }
 
     @given(st.lists(st.text(alphabet="ab 19<=>*$.é\t'", max_size=12), min_size=1, max_size=5))
     def test_the_tokens_of_the_steps_are_those_of_the_text(self, lines: list[str]) -> None:
@@ -211,116 +187,6 @@ class TestTrees:
 TOKENIZER = train_tokenizer([reference(seed).text for seed in range(20)], 300)
 
 
-class TestScores:
-    def test_packed_scores_are_the_scorer_s(self, tmp_path: Path) -> None:
-        model = _tiny_reward_model()
-        solutions = [solution for seed in range(3) for solution in (reference(seed), *_errors(seed))]
-        packed = reward_scores(model, TOKENIZER, solutions)
-        trees, ends = solution_trees(solutions, TOKENIZER)
-        scorer = ProcessRewardScorer(model)
-        for tree in trees:
-            asyncio.run(scorer.score(tree.nodes[1:]))
-        for values, end in zip(packed, ends, strict=True):
-            expected = [node.scores[scorer.name] for node in end.path()[1:]]
-            assert values == pytest.approx(expected, abs=0.02)  # packed scoring computes in bfloat16
-
-    def test_likelihood_and_perplexity_agree(self) -> None:
-        model = _tiny_language_model()
-        solutions = [reference(seed) for seed in range(4)]
-        scores = likelihood_scores(model, TOKENIZER, solutions)
-        total, count = 0.0, 0
-        for solution, values in zip(solutions, scores, strict=True):
-            for text, value in zip(solution.steps, values, strict=True):
-                tokens = len(TOKENIZER(text)["input_ids"])
-                total += tokens * float(torch.tensor(value).log())
-                count += tokens
-        measured = perplexity(model, TOKENIZER, solutions)
-        assert measured["tokens"] == count
-        assert measured["perplexity"] == pytest.approx(float(torch.tensor(-total / count).exp()), rel=0.01)
-
-
-class TestEvaluation:
-    def test_wrong_calculations_by_hand(self) -> None:
-        """Four calculating steps, one of them wrong and scored lowest of its solution but not of all."""
-        problem = ModelSolutions(
-            "Q", "A: 4",
-            {
-                "a": Solution("Q", ("<<1+1=2>>2 a\n", "<<2+2=5>>5 b\n", "#### 5\n"), outcome=0.0),
-                "b": Solution("Q", ("<<1+1=2>>2 a\n", "<<2+2=4>>4 b\n", "#### 4\n"), outcome=1.0),
-            },
-        )  # fmt: skip
-        scored = scored_problems([problem], [[0.8, 0.4, 0.1], [0.3, 0.9, 0.9]])
-        result = arithmetic_errors(scored, threshold=0.5, resamples=5)
-        assert (result["steps"], result["wrong_steps"]) == (4, 1)
-        assert result["auc"]["value"] == pytest.approx(2 / 3)
-        assert (result["precision"], result["recall"], result["f1"]) == (0.5, 1.0, pytest.approx(2 / 3))
-        assert result["lowest_step_is_first_error"]["value"] == 1.0
-        assert result["lowest_step_by_chance"] == 0.5
-        chosen = selection(scored, "last")
-        assert chosen["best by score"]["value"] == 1.0
-        assert chosen["best by score minus a"]["value"] == 1.0
-        assert selection(scored, "min")["best by score"]["value"] == 1.0
-        assert selection(scored, "product")["best by score"]["value"] == 1.0
-        assert outcome_auc(scored, "last", 5)["all four"]["value"] == 1.0
-
-    def test_synthetic_errors_by_hand(self) -> None:
-        right = Solution("Q", ("a\n", "b\n"), (1.0, 1.0), 1.0, "reference")
-        wrong = Solution("Q", ("a\n", "c\n"), (1.0, 0.0), 0.0, "wrong answer")
-        result = synthetic_errors([right, wrong], [[0.9, 0.8], [0.9, 0.7]], threshold=0.75, resamples=5)
-        assert result["auc"]["all"]["value"] == result["auc"]["wrong answer"]["value"] == 1.0
-        assert result["first_error"]["f1"] == 1.0
-        assert (result["lowest_step_is_first_error"], result["lowest_step_by_chance"]) == (1.0, 0.5)
-
-    def test_siblings_are_compared_at_the_first_error_alone(self) -> None:
-        right = Solution("Q", ("a\n", "b\n", "#### 1\n"), (1.0, 1.0, 1.0), 1.0, "reference")
-        wrong = Solution("Q", ("a\n", "x\n", "#### 2\n"), (1.0, 0.0, 0.0), 0.0, "wrong result")
-        tied = Solution("Q", ("y\n", "b\n", "#### 1\n"), (0.0, 1.0, 1.0), 1.0, "miscopied")
-        early = Solution("Q", ("a\n", "#### 2\n"), (1.0, 0.0), 0.0, "stopped early")
-        scores = [[0.5, 0.6, 0.1], [0.5, 0.4, 0.9], [0.5, 0.6, 0.1], [0.5, 0.1]]
-        result = sibling_accuracy([right, wrong, tied, early], scores)
-        assert {name: (part["value"], part["pairs"]) for name, part in result.items()} == {
-            "all": (0.75, 2), "wrong result": (1.0, 1), "miscopied": (0.5, 1),
-        }  # fmt: skip
-
-    def test_the_first_error_threshold_parts_right_from_wrong(self) -> None:
-        right = Solution("Q", ("a\n", "b\n"), (1.0, 1.0))
-        wrong = Solution("Q", ("a\n", "c\n"), (1.0, 0.0))
-        scores = [[0.9, 0.8 + i / 1000] for i in range(20)] + [[0.9, 0.5 + i / 1000] for i in range(20)]
-        threshold = first_error_threshold([right] * 20 + [wrong] * 20, scores)
-        assert 0.519 < threshold <= 0.8
-
-    def test_the_benchmark_threshold_is_the_best_one(self) -> None:
-        records = [
-            StepRecord(str(i), "Q", ("a", "b"), (True, False), "deception", str(i)) for i in range(20)
-        ]  # fmt: skip
-        scores = [[0.5 + i / 100, 0.4 + i / 200] for i in range(20)]
-        threshold = benchmark_threshold(records, scores)
-        assert 0.49 <= threshold < 0.5
-        result = process_benchmark(records, scores, threshold, 5)
-        assert result["prm_score"] == result["auc"]["all"]["value"] == 1.0
-        assert result["prm_score_of_calling_all_right"] == pytest.approx(1 / 3)  # half of the F1 of the right steps
-
-
-def test_windows_hold_every_document_once_an_epoch() -> None:
-    documents = [[i] * 3 for i in range(8)]
-    windows = PackedText(documents, window=12, count=4, seed=0)
-    ids = torch.cat([windows[i]["input_ids"] for i in range(len(windows))])
-    assert Counter(ids[:24].tolist()) == Counter(ids[24:].tolist()) == Counter(dict.fromkeys(range(8), 3))
-
-
-def test_a_stage_runs_once(tmp_path: Path) -> None:
-    calls: list[Path] = []
-
-    def make(folder: Path) -> dict[str, Any]:
-        calls.append(folder)
-        return {"value": 1}
-
-    assert stage(tmp_path / "a", {"x": (1, 2)}, make) == stage(tmp_path / "a", {"x": (1, 2)}, make) == {"value": 1}
-    assert len(calls) == 1
-    with pytest.raises(GradatimError, match="other settings"):
-        stage(tmp_path / "a", {"x": (1, 3)}, make)
-
-
 def test_held_out_questions_are_in_no_training_set(tmp_path: Path) -> None:
     write_data(tmp_path)
     train, validation = (gsm8k_solutions(tmp_path, part) for part in ("train", "validation"))
@@ -334,37 +200,43 @@ def test_held_out_questions_are_in_no_training_set(tmp_path: Path) -> None:
 def test_a_held_out_wording_of_a_learned_question_is_not_evaluated(tmp_path: Path) -> None:
     (tmp_path / "prmbench").mkdir()
     for name in PRMBENCH_CLASSES:
-        rows = [_benchmark_row(name, i) for i in range(200)]
+        rows = [_benchmark_row(name, i) for i in range(2000)]
         for row in rows:
             row["modified_question"] += " Hurry."
         _write(tmp_path / "prmbench" / f"train_{name}.jsonl", rows)
-    records = prmbench_records(tmp_path, "validation")
+    rows = prmbench_validation_rows(tmp_path)
     learned = {solution.question for solution in prmbench_solutions(tmp_path, "train")}
-    assert records
-    assert not learned & {record.problem for record in records}
+    assert rows
+    assert not learned & {row["modified_question"] for row in rows}
 
 
-def test_the_whole_pipeline(tmp_path: Path) -> None:
-    """Every stage on made-up files; a second run does nothing and gives the same."""
+def test_the_whole_experiment(tmp_path: Path) -> None:
+    """Every command on made-up files; a second call trains and scores nothing and gives the same."""
     write_data(tmp_path / "data")
-    results = run(tmp_path / "data", tmp_path / "output", TINY)
-    assert [(run["name"], run["seed"]) for run in results["runs"]] == [
-        *((name, 0) for name in TINY.variants()), ("main setting", 1),
-    ]  # fmt: skip
-    for result in results["runs"]:
-        tokens = sum(result["training"]["tokens"].values())
-        assert 3000 <= tokens < 4000
-        assert 0 <= result["outcome_auc"]["min"]["all four"]["value"] <= 1
-    assert results["without_scores"]["oracle"]["value"] == 1.0
-    assert results["without_scores"]["right"]["value"] == 1.0
-    assert results["without_scores"]["slip"]["value"] == 0.0
-    assert results["runs"][0]["arithmetic"]["wrong_steps"] == 12
-    trained = (tmp_path / "output" / "reward_models" / "main-setting-0" / "model" / "model.safetensors").stat()
-    again = run(tmp_path / "data", tmp_path / "output", TINY)
-    assert json.loads(json.dumps(again)) == json.loads((tmp_path / "output" / "results.json").read_text())
-    path = tmp_path / "output" / "reward_models" / "main-setting-0" / "model" / "model.safetensors"
+
+    def run() -> dict[str, Any]:
+        return experiment(
+            tmp_path / "data", tmp_path / "output", SIZES, pretraining=PRETRAINING,
+            learning=["policy.device=cpu", "learn.0.training.tokens_per_batch=512"],
+        )  # fmt: skip
+
+    results = run()
+    assert {name: len(runs) for name, runs in results["runs"].items()} == {
+        name: 2 if name == MAIN else 1 for name in SETTINGS
+    }
+    for each in (run for runs in results["runs"].values() for run in runs):
+        assert 3000 <= each["prepared"]["tokens"] < 4000
+    first = {benchmark["title"]: benchmark for benchmark in results["runs"][MAIN][0]["benchmarks"]}
+    assert first["Labelled steps"]["results"]["process_reward"]["wrong_steps"] == 12
+    chosen = first["Best-of-n selection"]["results"]["process_reward"]
+    assert chosen["any_right"]["value"] == 1.0
+    assert {author: each["value"] for author, each in chosen["authors"].items()} == {"right": 1, "slip": 0, "guess": 0}
+    assert 0 <= chosen["outcome_auc"]["all"]["value"] <= 1
+    trained = (tmp_path / "output" / "reward_models" / "main-setting-0" / "scorer" / "model.safetensors").stat()
+    assert json.loads(json.dumps(run())) == json.loads(json.dumps(results))
+    path = tmp_path / "output" / "reward_models" / "main-setting-0" / "scorer" / "model.safetensors"
     assert path.stat().st_mtime_ns == trained.st_mtime_ns
-    text = tables(again)
+    text = tables(results)
     assert "| main setting | 2 |" in text
     assert "| fewer steps |" in text
     assert "undefined" not in text.split("## PRMBench")[1]
@@ -415,22 +287,3 @@ def _benchmark_row(name: str, number: int) -> dict[str, Any]:
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def _errors(seed: int) -> list[Solution]:
-    return corrupted_solutions(reference(seed), 2, Random(seed))
-
-
-def _tiny_language_model() -> Any:
-    from experiments.real_text.language_model import new_language_model
-
-    return new_language_model(TOKENIZER, TINY.language_model).eval()
-
-
-def _tiny_reward_model() -> Any:
-    from transformers import AutoModelForTokenClassification
-
-    torch.manual_seed(0)
-    config = _tiny_language_model().config
-    config.num_labels, config.classifier_dropout = 1, 0.0
-    return AutoModelForTokenClassification.from_config(config).eval()

@@ -45,7 +45,13 @@ def test_a_reward_model_is_trained_and_measured_without_a_policy(tmp_path: Path)
     assert "2 of 2 solutions" in seen
     [measured] = report["benchmarks"]
     assert measured["solutions"] == 2
-    assert set(measured["results"]) == {"process_reward", "random scores", "constant scores", "length scores"}
+    assert set(measured["results"]) == {
+        "process_reward",
+        "random scores",
+        "constant scores",
+        "length scores",
+        "fewer steps",
+    }
     assert report["finding"][0].startswith("ProcessBench: gsm8k, error accuracy ")
     assert "| average F1 |" in (folder / "report.md").read_text(encoding="utf-8")
     assert json.loads((folder / "report.json").read_text())["benchmarks"][0]["title"] == "ProcessBench"

@@ -12,11 +12,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from gradatim.errors import GradatimError
-from gradatim.evaluation.benchmarks.prmbench import Prmbench
-from gradatim.evaluation.step_records import StepRecord
 from gradatim.tasks.gsm8k import TEMPLATE, Gsm8k
 
 Part = Literal["train", "validation", "test"]
@@ -73,6 +71,19 @@ class ModelSolutions:
     solutions: dict[str, Solution]
 
 
+def part_named(split: str) -> Part:
+    """A part by its name.
+
+    Raises:
+        GradatimError: if there is none of that name.
+    """
+    for part in get_args(Part):
+        if part == split:
+            found: Part = part
+            return found
+    raise GradatimError(f"the text has no part {split!r}; it has {', '.join(get_args(Part))}")
+
+
 def gsm8k_solutions(data: Path, part: Part) -> list[Solution]:
     """The reference solutions: every step is right."""
     task = Gsm8k(source=str(data / "gsm8k"))
@@ -106,21 +117,15 @@ def prmbench_solutions(data: Path, part: Literal["train", "validation"]) -> list
     return solutions
 
 
-def prmbench_records(data: Path, part: Literal["validation", "test"]) -> list[StepRecord]:
-    """What the benchmark judges; of the training files, the held-out questions."""
-    if part == "test":
-        files = [f"test_{name}.jsonl" for name in PRMBENCH_CLASSES] + ["multi_solutions.jsonl"]
-        return Prmbench(data=tuple(str(data / "prmbench" / file) for file in files)).records()
-    train = tuple(str(data / "prmbench" / f"train_{name}.jsonl") for name in PRMBENCH_CLASSES)
-    records = Prmbench(data=train).records()
-    # A modified question may be held out by its hash while its original is learned from.
+def prmbench_validation_rows(data: Path) -> list[dict[str, Any]]:
+    """The rows of the training files whose questions are held out, for the benchmark to choose its threshold on.
+
+    A modified question may be held out by its hash while its original is learned from; such rows are left out.
+    """
     learned = {solution.question for solution in prmbench_solutions(data, "train")}
-    return [record for record in records if is_held_out(record.problem) and record.problem not in learned]
-
-
-def record_solution(record: StepRecord) -> Solution:
-    """A benchmark's record as a solution whose steps are lines."""
-    return Solution(record.problem, tuple(map(one_line, record.steps)), source=record.group)
+    rows = (row for name in PRMBENCH_CLASSES for row in _rows(data / "prmbench" / f"train_{name}.jsonl"))
+    asked = ((row, row["modified_question"]) for row in rows)
+    return [row for row, question in asked if is_held_out(question) and question not in learned]
 
 
 def model_solutions(data: Path) -> list[ModelSolutions]:

@@ -5,175 +5,166 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.real_text.settings import MAIN
 from gradatim.evaluation.page import markdown_table
 
 _AGGREGATE = {"outcome, synthetic errors only": "last", "language model likelihood": "mean"}
-WITHOUT_STEP_SCORES = "fewer steps"
 _DEFAULT_AGGREGATE = "min"  # chosen before any result was seen
+_PRMBENCH, _SYNTHETIC, _CALCULATIONS, _SOLUTIONS = range(4)  # the recipe's benchmarks, the last one by aggregate
 
 Result = Mapping[str, Any]
 
 
 def tables(results: Result) -> str:
     """All tables, with headings, as markdown."""
-    settings: dict[str, list[Result]] = {}
-    for run in results["runs"]:
-        settings.setdefault(run["name"], []).append(run)
-    rows = settings | {name: [result] for name, result in results["baselines"].items()}
-    step_rows = {name: runs for name, runs in rows.items() if name != WITHOUT_STEP_SCORES}
+    settings: dict[str, Sequence[Result]] = results["runs"]
+    rows = {name: [_scorers(run) for run in runs] for name, runs in settings.items()}
+    rows["language model likelihood"] = [_scorers(results["likelihood"])]
+    main = next(iter(settings.values()))[0]
+    for name in ("random scores", "fewer steps"):
+        rows[name] = [[benchmark["results"][name] for benchmark in main["benchmarks"]]]
+    steps = {name: runs for name, runs in rows.items() if name != "fewer steps"}
+    right = [benchmark["results"]["constant scores"] for benchmark in main["benchmarks"]]
     sections = {
-        "Training": _training_table(results, settings),
-        "Right and wrong final answers of real models (AUC)": _outcome_table(rows),
-        "Aggregation of the main setting's step scores": _aggregation_table(settings[MAIN]),
-        "Choosing among the four models' solutions (accuracy, %)": _selection_table(results, rows),
-        "Wrong calculations in real models' solutions": _arithmetic_table(step_rows),
-        "Synthetic errors in test problems": _synthetic_table(step_rows),
-        "Synthetic errors by kind: the first wrong step below the right one at its place, %": _kind_table(step_rows),
-        "PRMBench": _benchmark_table(step_rows),
-        "PRMBench by class (PRMScore)": _class_table(step_rows),
+        "Training": _training(results["language_model"], settings),
+        "Right and wrong final answers of real models (AUC)": _outcomes(rows),
+        "Aggregation of the main setting's step scores": _aggregation(next(iter(rows.values()))),
+        "Choosing among the four models' solutions (accuracy, %)": _selection(rows),
+        "Wrong calculations in real models' solutions": _labelled(steps, _CALCULATIONS),
+        "Synthetic errors in test problems": _labelled(steps, _SYNTHETIC),
+        "Synthetic errors by kind: the first wrong step below the right one at its place, %": _kinds(steps),
+        "PRMBench": f"Calling every step right has PRMScore {right[_PRMBENCH]['prm_score']:.3f}.\n\n{_prmbench(steps)}",
+        "PRMBench by class (PRMScore)": _classes(steps),
     }
     return "\n\n".join(f"## {title}\n\n{table}" for title, table in sections.items()) + "\n"
 
 
-def _training_table(results: Result, settings: Mapping[str, Sequence[Result]]) -> str:
-    model = results["language_model"]
-    rows = [
-        [
-            name,
-            str(len(runs)),
-            f"{sum(runs[0]['training']['tokens'].values()):,}",
-            f"{runs[0]['training']['labels']:,}",
-            f"{runs[0]['training']['right_labels']:.0%}",
-            str(runs[0]["training"]["updates"]),
-        ]
+def _scorers(run: Result) -> list[Result]:
+    """What the run's own scorer reached on each benchmark."""
+    return [next(iter(benchmark["results"].values())) for benchmark in run["benchmarks"]]
+
+
+def _training(model: Result, settings: Mapping[str, Sequence[Result]]) -> str:
+    body = [
+        [name, str(len(runs)), f"{told['tokens']:,}", f"{told['labels']:,}", f"{told['right']:.0%}",
+         str(runs[0]["training"]["updates"])]
         for name, runs in settings.items()
-    ]
-    table = markdown_table(["reward model", "seeds", "tokens", "labels", "labelled right", "updates"], rows)
+        for told in [runs[0]["prepared"]]
+    ]  # fmt: skip
+    header = ["reward model", "seeds", "tokens", "labels", "labelled right", "updates"]
+    held_out = model["held_out"]
     line = (
-        f"Language model: {model['parameters']:,} parameters, {results['settings']['language_model']['tokens']:,} "
-        f"tokens; on the reference solutions of the test problems perplexity {model['perplexity']:.2f} per token, "
-        f"{model['bits_per_byte']:.3f} bits per byte."
+        f"Language model: {model['parameters']:,} parameters, {model['steps']:,} updates; on the reference solutions "
+        f"of the test problems perplexity {held_out['perplexity']:.2f} per token, {held_out['bits_per_byte']:.3f} bits "
+        "per byte."
     )
-    return f"{line}\n\n{table}"
+    return f"{line}\n\n{markdown_table(header, body)}"
 
 
-def _outcome_table(rows: Mapping[str, Sequence[Result]]) -> str:
-    columns = list(next(iter(rows.values()))[0]["outcome_auc"][_DEFAULT_AGGREGATE])
+def _outcomes(rows: Mapping[str, Sequence[Any]]) -> str:
+    columns = list(next(iter(rows.values()))[0][_SOLUTIONS]["outcome_auc"])
     body = []
     for name, runs in rows.items():
-        cells = [_cell(runs, "outcome_auc", _aggregate(name), column) for column in columns]
-        body.append([name, _by_seed(runs, "outcome_auc", _aggregate(name), columns[0], "value"), *cells])
-    return markdown_table(["", f"{columns[0]}, by seed", *columns], body)
+        found = [run[_place(name)]["outcome_auc"] for run in runs]
+        body.append([name, _by_seed(found, "all", "value"), *(_cell(found, column) for column in columns)])
+    return markdown_table(["", "all, by seed", *columns], body)
 
 
-def _aggregation_table(runs: Sequence[Result]) -> str:
-    body = [
-        [
-            aggregate,
-            _cell(runs, "outcome_auc", aggregate, "all four"),
-            _cell(runs, "selection", aggregate, "best by score", percent=True),
-        ]
-        for aggregate in runs[0]["outcome_auc"]
-    ]
+def _aggregation(runs: Sequence[Any]) -> str:
+    body = []
+    for aggregate in _AGGREGATES:
+        found = [run[_SOLUTIONS + _AGGREGATES.index(aggregate)] for run in runs]
+        best = _cell([_best(each) for each in found], percent=True)
+        body.append([aggregate, _cell(found, "outcome_auc", "all"), best])
     return markdown_table(["aggregate", "AUC", "best of 4"], body)
 
 
-def _selection_table(results: Result, rows: Mapping[str, Sequence[Result]]) -> str:
-    without = [[name, _estimate(value, percent=True)] for name, value in results["without_scores"].items()]
-    models = list(results["runs"][0]["outcome_auc"][_DEFAULT_AGGREGATE])[1:]
-    best = max(models, key=lambda model: float(results["without_scores"][model]["value"]))
-    names = [
-        "best by score",
-        "best by score minus random choice",
-        f"best by score minus {best}",
-        "score-weighted majority",
-        "score-weighted minus majority",
-    ]
-    body = [
-        [name, *(_cell(runs, "selection", _aggregate(name), choice, percent=True) for choice in names)]
-        for name, runs in rows.items()
-    ]
-    return markdown_table(["without scores", "accuracy"], without) + "\n\n" + markdown_table(["", *names], body)
-
-
-def _arithmetic_table(rows: Mapping[str, Sequence[Result]]) -> str:
-    first = next(iter(rows.values()))[0]["arithmetic"]
-    body = [
-        [
-            name,
-            _cell(runs, "arithmetic", "auc"),
-            *(_mean(runs, "arithmetic", measure) for measure in ("f1", "precision", "recall")),
-            _cell(runs, "arithmetic", "lowest_step_is_first_error", percent=True),
-        ]
-        for name, runs in rows.items()
-    ]
-    line = (
-        f"{first['wrong_steps']} of {first['steps']:,} annotated steps are wrong; calling every step wrong has F1 "
-        f"{first['f1_of_calling_all_wrong']:.3f}. Of the annotated steps of a solution with an error, one drawn by lot "
-        f"is the first wrong one in {100 * first['lowest_step_by_chance']:.1f} %."
+def _selection(rows: Mapping[str, Sequence[Any]]) -> str:
+    first = next(iter(rows.values()))[0][_SOLUTIONS]
+    without = {**first["authors"], "one by lot": first["best_of"]["1"], "majority": first["majority"]}
+    without["oracle"] = first["any_right"]
+    strongest = max(first["authors"], key=lambda author: float(first["authors"][author]["value"]))
+    names = [name for name in first["differences"] if name.endswith((" one by lot", strongest, " majority"))]
+    body = []
+    for name, runs in rows.items():
+        found = [run[_place(name)] for run in runs]
+        best = [_cell([_best(each) for each in found], percent=True)]
+        best += [_cell(found, "differences", each, percent=True) for each in names]
+        body.append([name, *best, _cell(found, "weighted_majority", percent=True)])
+    header = ["", f"best of {max(map(int, first['best_of']))}", *names, "score-weighted majority"]
+    plain = markdown_table(
+        ["without scores", "accuracy"], [[name, _cell([value], percent=True)] for name, value in without.items()]
     )
-    header = ["", "AUC", "F1", "precision", "recall", "lowest step is the first error, %"]
-    return f"{line}\n\n{markdown_table(header, body)}"
+    return f"{plain}\n\n{markdown_table(header, body)}"
 
 
-def _synthetic_table(rows: Mapping[str, Sequence[Result]]) -> str:
-    first = next(iter(rows.values()))[0]["synthetic"]
-    body = [
-        [
-            name,
-            _cell(runs, "synthetic", "sibling_accuracy", "all", percent=True),
-            _cell(runs, "synthetic", "auc", "all"),
-            _mean(runs, "synthetic", "first_error", "f1"),
-            _mean(runs, "synthetic", "lowest_step_is_first_error"),
-        ]
-        for name, runs in rows.items()
-    ]
+def _labelled(rows: Mapping[str, Sequence[Any]], place: int) -> str:
+    first = next(iter(rows.values()))[0][place]
+    body = []
+    for name, runs in rows.items():
+        found = [run[place] for run in runs]
+        body.append(
+            [
+                name,
+                _cell(found, "siblings", "all", percent=True) if "all" in first["siblings"] else "undefined",
+                _cell(found, "auc", "all"),
+                *(_mean(found, measure) for measure in ("f1", "precision", "recall")),
+                _mean(found, "first_error", "f1"),
+                _cell(found, "lowest_is_first_error", percent=True),
+            ]
+        )
+    chance = 100 * (first["lowest_by_chance"] or 0.0)
     line = (
-        f"{first['solutions']:,} solutions, about a quarter of them without an error. A step drawn by lot is the first "
-        f"wrong one of a solution with an error in {100 * first['lowest_step_by_chance']:.1f} %."
+        f"{first['solutions']:,} solutions; {first['wrong_steps']:,} of {first['steps']:,} labelled steps are wrong, "
+        f"and calling every step wrong has F1 {first['f1_of_calling_all_wrong']:.3f}. Of the labelled steps of a "
+        f"solution with an error, one drawn by lot is the first wrong one in {chance:.1f} %."
     )
-    header = ["", "wrong below right, %", "AUC of steps", "first-error F1", "lowest step is the first error (share)"]
-    return f"{line}\n\n{markdown_table(header, body)}"
+    header = ["", "wrong below right, %", "AUC of steps", "F1", "precision", "recall", "first-error F1"]
+    return f"{line}\n\n{markdown_table([*header, 'lowest step is the first error, %'], body)}"
 
 
-def _kind_table(rows: Mapping[str, Sequence[Result]]) -> str:
-    first = next(iter(rows.values()))[0]["synthetic"]["sibling_accuracy"]
+def _kinds(rows: Mapping[str, Sequence[Any]]) -> str:
+    first = next(iter(rows.values()))[0][_SYNTHETIC]
     body = [
-        [f"{kind} ({first[kind]['pairs']} pairs)"]
-        + [_cell(runs, "synthetic", "sibling_accuracy", kind, percent=True) for runs in rows.values()]
-        for kind in first
+        [f"{kind} ({pairs} pairs)"]
+        + [_cell([run[_SYNTHETIC] for run in runs], "siblings", kind, percent=True) for runs in rows.values()]
+        for kind, pairs in first["pairs"].items()
     ]
     return markdown_table(["kind", *rows], body)
 
 
-def _benchmark_table(rows: Mapping[str, Sequence[Result]]) -> str:
-    body = [
-        [
-            name,
-            _mean(runs, "benchmark", "prm_score"),
-            _by_seed(runs, "benchmark", "prm_score"),
-            *(_mean(runs, "benchmark", "total", measure) for measure in ("f1", "negative_f1", "total_step_acc")),
-            _cell(runs, "benchmark", "auc", "all"),
-        ]
-        for name, runs in rows.items()
-    ]
-    all_right = next(iter(rows.values()))[0]["benchmark"]["prm_score_of_calling_all_right"]
+def _prmbench(rows: Mapping[str, Sequence[Any]]) -> str:
+    body = []
+    for name, runs in rows.items():
+        found = [run[_PRMBENCH] for run in runs]
+        measures = [_mean(found, "total", measure) for measure in ("f1", "negative_f1", "total_step_acc")]
+        score = [_mean(found, "prm_score"), _by_seed(found, "prm_score")]
+        body.append([name, *score, *measures, _cell(found, "auc")])
     header = ["", "PRMScore", "by seed", "F1", "negative F1", "step accuracy", "AUC of steps"]
-    return f"Calling every step right has PRMScore {all_right:.3f}.\n\n{markdown_table(header, body)}"
+    return markdown_table(header, body)
 
 
-def _class_table(rows: Mapping[str, Sequence[Result]]) -> str:
-    classes = [name for name in next(iter(rows.values()))[0]["benchmark"]["class_scores"] if name != "correct"]
-    body = [[name, *(_mean(runs, "benchmark", "class_scores", name) for runs in rows.values())] for name in classes]
+def _classes(rows: Mapping[str, Sequence[Any]]) -> str:
+    classes = [name for name in next(iter(rows.values()))[0][_PRMBENCH]["classes"] if name != "correct"]
+    body = [
+        [name, *(_mean([run[_PRMBENCH] for run in runs], "classes", name, "prm_score") for runs in rows.values())]
+        for name in classes
+    ]
     return markdown_table(["class", *rows], body)
 
 
-def _aggregate(name: str) -> str:
-    return _AGGREGATE.get(name, _DEFAULT_AGGREGATE)
+_AGGREGATES = ("min", "last", "product", "mean")
 
 
-def _values(runs: Sequence[Result], keys: Sequence[str]) -> list[Any]:
+def _place(name: str) -> int:
+    return _SOLUTIONS + _AGGREGATES.index(_AGGREGATE.get(name, _DEFAULT_AGGREGATE))
+
+
+def _best(result: Result) -> Any:
+    """What the highest-scored of all solutions reaches."""
+    return result["best_of"][max(result["best_of"], key=int)]
+
+
+def _values(runs: Sequence[Any], keys: Sequence[str]) -> list[Any]:
     """What stands under the keys in the results of each seed, undefined values left out."""
     values: list[Any] = list(runs)
     for key in keys:
@@ -181,27 +172,21 @@ def _values(runs: Sequence[Result], keys: Sequence[str]) -> list[Any]:
     return [value for value in values if value is not None]
 
 
-def _cell(runs: Sequence[Result], *keys: str, percent: bool = False) -> str:
+def _cell(runs: Sequence[Any], *keys: str, percent: bool = False) -> str:
+    """A figure with its interval; what rests on a single problem has none."""
     values = _values(runs, keys)
     if not values:
         return "undefined"
-    ends = ("value", "low", "high") if all(value["low"] is not None for value in values) else ("value",)
-    return _estimate({end: sum(value[end] for value in values) / len(values) for end in ends}, percent=percent)
-
-
-def _estimate(value: Mapping[str, float], *, percent: bool = False) -> str:
-    """A figure with its interval; what rests on a single problem has none."""
     scale, spec = (100, ".1f") if percent else (1, ".3f")
-    figures = [
-        format(scale * figure, spec) for figure in map(value.get, ("value", "low", "high")) if figure is not None
-    ]
+    ends = ("value", "low", "high") if all(value["low"] is not None for value in values) else ("value",)
+    figures = [format(scale * sum(value[end] for value in values) / len(values), spec) for end in ends]
     return figures[0] if len(figures) < 3 else f"{figures[0]} [{figures[1]}, {figures[2]}]"
 
 
-def _mean(runs: Sequence[Result], *keys: str) -> str:
+def _mean(runs: Sequence[Any], *keys: str) -> str:
     values = _values(runs, keys)
     return f"{sum(values) / len(values):.3f}" if values else "undefined"
 
 
-def _by_seed(runs: Sequence[Result], *keys: str) -> str:
+def _by_seed(runs: Sequence[Any], *keys: str) -> str:
     return " ".join(f"{value:.3f}" for value in _values(runs, keys))

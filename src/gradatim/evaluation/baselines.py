@@ -20,6 +20,11 @@ def constant_scores(records: Sequence[StepRecord]) -> list[list[float]]:
     return [[1.0] * len(record.steps) for record in records]
 
 
+def fewer_steps_scores(records: Sequence[StepRecord]) -> list[list[float]]:
+    """The same for every step of a solution, lower the more steps it has: short solutions are trusted."""
+    return [[1 / (1 + len(record.steps))] * len(record.steps) for record in records]
+
+
 def length_scores(records: Sequence[StepRecord]) -> list[list[float]]:
     """The share of all steps of the benchmark that are at least as long (in characters): shorter steps are trusted.
 

@@ -5,8 +5,9 @@ This is how the policies that ship with the package were made: ``gradatim pretra
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -25,7 +26,7 @@ from transformers import (
 
 from gradatim.part import content_of
 from gradatim.store.files import write_json
-from gradatim.tasks.demonstrations import Demonstrator
+from gradatim.tasks.demonstrations import Demonstration, Demonstrator
 from gradatim.training.checkpoints import CheckpointTrainer, last_checkpoint
 from gradatim.training.saving import save_model
 from gradatim.training.settings import ModelSize, PretrainingSettings
@@ -85,6 +86,30 @@ def collate(rows: Sequence[dict[str, list[int]]], pad_token_id: int) -> dict[str
         return torch.tensor([row[key] + [fill] * (width - len(row[key])) for row in rows])
 
     return {"input_ids": padded("input_ids", pad_token_id), "labels": padded("labels", -100)}
+
+
+def perplexity(
+    model: Any, tokenizer: PreTrainedTokenizerBase, pairs: Iterable[Demonstration], batch: int = 16
+) -> dict[str, float]:
+    """How well a model predicts solutions (neither their problems nor their ends).
+
+    Returns:
+        ``perplexity`` per token, ``bits_per_byte`` (which other tokenizers compare with), and the ``tokens`` that it
+        rests on.
+    """
+    found = sorted(pairs, key=lambda pair: len(pair[1]))
+    rows = SolutionDataset(tokenizer, [problem.prompt for problem, _ in found], [text for _, text in found])
+    loss, tokens = 0.0, 0
+    for start in range(0, len(rows), batch):
+        part = [rows[index] for index in range(start, min(start + batch, len(rows)))]
+        packed = collate([{**row, "labels": [*row["labels"][:-1], -100]} for row in part], tokenizer.pad_token_id)
+        with torch.no_grad():
+            logits = model(input_ids=packed["input_ids"].to(model.device)).logits[:, :-1].flatten(0, 1).float()
+        labels = packed["labels"][:, 1:].flatten().to(logits.device)
+        loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+        tokens += int((labels != -100).sum())
+    size = sum(len(text.encode()) for _, text in found)
+    return {"perplexity": math.exp(loss / tokens), "bits_per_byte": loss / math.log(2) / size, "tokens": tokens}
 
 
 class _Pretrainer(CheckpointTrainer):
@@ -177,6 +202,9 @@ def pretrain(
             if "loss" in entry
         ],
     }
+
+    if settings.held_out:
+        log["held_out"] = perplexity(model.eval(), tokenizer, islice(task.demonstrations("test"), settings.held_out))
 
     def write_log(folder: Path) -> None:
         write_json(folder / "training_log.json", log)

@@ -118,6 +118,8 @@ class PretrainingSettings:
     """Its peak; a warm-up over the first 3 % of the updates, then a cosine to a tenth."""
     weight_decay: NonNegativeFloat = 0.05
     """How strongly weights are drawn to zero."""
+    held_out: NonNegativeInt = 0
+    """Problems of the test split whose solutions' perplexity is measured in the end; 0 for none."""
     seed: int = 0
     """Of the initial weights and of the order."""
     save_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"

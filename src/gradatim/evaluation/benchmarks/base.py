@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import FiniteFloat, PositiveInt
 
 from gradatim.errors import GradatimError
-from gradatim.evaluation.baselines import constant_scores, length_scores, random_scores
+from gradatim.evaluation.baselines import constant_scores, fewer_steps_scores, length_scores, random_scores
 from gradatim.evaluation.benchmarks.benchmark_rows import Row, read_rows
 from gradatim.evaluation.page import Section, Table, markdown_page
 from gradatim.evaluation.step_records import StepRecord, check_scores, sampled_questions
@@ -104,6 +104,7 @@ class StepBenchmark(ABC):
             "random scores": self.measure(records, random_scores(records, self.seed)),
             "constant scores": self.measure(records, constant_scores(records)),
             "length scores": self.measure(records, length_scores(records)),
+            "fewer steps": self.measure(records, fewer_steps_scores(records)),
         }
 
     def _records_of(self, sources: Sources) -> list[StepRecord]:
