@@ -107,6 +107,12 @@ def test_trees_folders_and_patterns_are_sources(tmp_path: Path) -> None:
             store.append(tree)
     assert len(list(read_labelled_trees([run, run / "trees" / "round-1.jsonl"], RowOptions()))) == 4
     assert len(list(read_labelled_trees([run, data], RowOptions(limit=3)))) == 3
+    for neutral, kept in (("good", 1.0), ("drop", None)):
+        options = RowOptions({"prm800k": {"neutral": neutral}}, limit=1)
+        (tree,) = read_labelled_trees([GOLDEN / "prm800k.jsonl"], options)
+        assert {node.scores.get("label") for node in tree.nodes if node.scores.get("rating") == 0} == {kept}
+    with pytest.raises(GradatimError, match="has no option 'netural'; did you mean 'neutral'"):
+        RowOptions({"prm800k": {"netural": "drop"}})
     with pytest.raises(GradatimError, match="no trees called 'round-2'"):
         list(read_labelled_trees([run], RowOptions(trees="round-2")))
     with pytest.raises(GradatimError, match="no file matches"):
@@ -223,7 +229,7 @@ def test_the_command_prints_figures_and_what_comes_next(model: str, tmp_path: Pa
                  "--learning-rate", "0.01", "--device", "cpu"]  # fmt: skip
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    for part in ("first-error F1", "AUC", "one score for all", "gradatim evaluate-scorer", "scorer.init="):
+    for part in ("first-error F1", "AUC", "one score for all", "gradatim evaluate-scorer", "models.scorer.model="):
         assert part in result.stdout
     assert "trained before" in CliRunner().invoke(app, arguments).stdout
     changed = CliRunner().invoke(app, [*arguments, "--seed", "1"])
