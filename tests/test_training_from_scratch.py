@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import statistics
 from collections import Counter
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from gradatim import Tree
 from gradatim.models import resolve_model
@@ -22,7 +25,7 @@ from gradatim.policies.transformers import TransformersPolicy
 from gradatim.recipes import PretrainRecipe, load_recipe
 from gradatim.tasks.countdown import Countdown
 from gradatim.tasks.word_problems import WordProblems
-from gradatim.training.from_scratch import SolutionDataset, TextDataset, collate, pretrain
+from gradatim.training.from_scratch import SolutionDataset, TextDataset, collate, perplexity, pretrain
 from gradatim.training.settings import ModelSize, PretrainingSettings
 from gradatim.training.similar_lengths import SimilarLengthSampler
 
@@ -118,3 +121,21 @@ def test_whole_texts_are_learned_in_windows(tmp_path: Path) -> None:
         task, task.tokenizer(), SIZE, PretrainingSettings(demonstrations=8, updates=0), tmp_path / "untrained"
     )
     assert (untrained["steps"], untrained["loss"]) == (0, [])
+
+
+def test_perplexity_is_that_of_each_solution_alone() -> None:
+    task = Countdown(numbers=3)
+    tokenizer, pairs = task.tokenizer(), list(islice(task.demonstrations("test"), 5))
+    model = AutoModelForCausalLM.from_pretrained(resolve_model("shipped:countdown")).float()
+    loss, tokens = 0.0, 0
+    for problem, solution in pairs:
+        prompt, own = (tokenizer.encode(text, add_special_tokens=False) for text in (problem.prompt, solution))
+        with torch.no_grad():
+            predicted = model(input_ids=torch.tensor([prompt + own])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        loss -= float(predicted.gather(1, torch.tensor(own)[:, None]).sum())
+        tokens += len(own)
+    found = perplexity(model, tokenizer, pairs, batch=2)
+    assert found["tokens"] == tokens
+    assert found["perplexity"] == pytest.approx(math.exp(loss / tokens), rel=1e-4)
+    size = sum(len(solution.encode()) for _, solution in pairs)
+    assert found["bits_per_byte"] == pytest.approx(loss / math.log(2) / size, rel=1e-4)

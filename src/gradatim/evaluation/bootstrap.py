@@ -10,7 +10,7 @@ fewer than ten problems that differ has the interval of Agresti and Min (2005) f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -216,6 +216,22 @@ def clustered_auc(
     if not groups:
         return None
     return bootstrap_statistic(of, len(groups), resamples=resamples, seed=seed, confidence=confidence)
+
+
+def named_aucs(
+    judged: Iterable[tuple[str, str, bool, float]], *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Estimate | None]:
+    """The AUC of everything that has a name, for each name; see :func:`clustered_auc`.
+
+    Args:
+        judged: name, problem, label and score of each item; an item that counts for several names comes several times.
+    """
+    found: dict[str, dict[str, tuple[list[bool], list[float]]]] = {}
+    for name, problem, label, score in judged:
+        labels, scores = found.setdefault(name, {}).setdefault(problem, ([], []))
+        labels.append(label)
+        scores.append(score)
+    return {name: clustered_auc(list(part.values()), resamples=resamples, seed=seed) for name, part in found.items()}
 
 
 def _are_shares(values: npt.NDArray[np.float64]) -> bool:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gradatim.evaluation.benchmarks.process_bench import best_f1_threshold
-from gradatim.evaluation.bootstrap import Estimate, bootstrap_ratio, bootstrap_share, bootstrap_statistic
-from gradatim.evaluation.metrics import auc, best_threshold, first_below, first_error_f1
+from gradatim.evaluation.bootstrap import Estimate, bootstrap_ratio, bootstrap_share, bootstrap_statistic, clustered_auc
+from gradatim.evaluation.metrics import best_threshold, first_below, first_error_f1
 
 _SMALLEST = 1e-12  # a score of exactly 0 or 1 that is wrong would make the loss infinite
 _UNDECIDED = 0.5  # the threshold where nothing tells of a better one
@@ -115,14 +115,11 @@ def label_quality(questions: Sequence[JudgedQuestion], *, resamples: int = 1000,
     ]
     errors = [error for question in questions for error in question.first_errors()]
 
-    def auc_of(indices: npt.NDArray[np.intp]) -> float | None:
-        drawn = [questions[index] for index in indices]
-        truth, values = _joined(drawn)
-        return auc(truth > 0.5, values)
-
     return LabelQuality(
         loss=bootstrap_ratio([_loss(question) for question in questions], counts, seed=seed),
-        auc=bootstrap_statistic(auc_of, len(questions), resamples=resamples, seed=seed),
+        auc=clustered_auc(
+            [(np.asarray(each.labels) > 0.5, each.scores) for each in questions], resamples=resamples, seed=seed
+        ),
         accuracy=bootstrap_share(right, counts, seed=seed),
         first_error_f1=f1,
         threshold=threshold if _tells_apart(threshold, scores) else None,

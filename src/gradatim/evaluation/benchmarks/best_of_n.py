@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from gradatim.evaluation.benchmarks.base import AREA_RESAMPLES, Scores, StepBenchmark
 from gradatim.evaluation.benchmarks.benchmark_rows import Row
-from gradatim.evaluation.bootstrap import Estimate, bootstrap_difference, bootstrap_mean, clustered_auc
+from gradatim.evaluation.bootstrap import Estimate, bootstrap_difference, bootstrap_mean, named_aucs
 from gradatim.evaluation.metrics import Sample, best_of_n, majority, weighted_majority
 from gradatim.evaluation.step_records import StepRecord, check_scores
 from gradatim.part import part
@@ -178,7 +178,16 @@ def best_of_n_selection(
         any_right=mean([float(any(sample.correct for sample in samples)) for samples in questions]),
         authors={author: mean(right) for author, right in by_author.items()},
         differences=differences if whole > 1 else {},
-        outcome_auc=_outcome_auc(records, scores, aggregate, list(by_author), seed),
+        outcome_auc=named_aucs(
+            (
+                (name, record.question, bool(record.correct), solution_score(values, aggregate))
+                for record, values in zip(records, scores, strict=True)
+                for name in ("all", record.author)
+                if name == "all" or name in by_author
+            ),
+            resamples=AREA_RESAMPLES,
+            seed=seed,
+        ),
     )
 
 
@@ -195,20 +204,6 @@ def _by_author(records: Sequence[StepRecord]) -> dict[str, list[float]]:
         author: [part[place] for place in range(len(questions))]
         for author, part in found.items()
         if len(part) == len(questions)
-    }
-
-
-def _outcome_auc(
-    records: Sequence[StepRecord], scores: Scores, aggregate: Aggregate, authors: Sequence[str], seed: int
-) -> dict[str, Estimate | None]:
-    found: dict[str, dict[str, tuple[list[bool], list[float]]]] = {name: {} for name in ("all", *authors)}
-    for record, values in zip(records, scores, strict=True):
-        for name in ("all", *([record.author] if record.author in authors else [])):
-            labels, totals = found[str(name)].setdefault(record.question, ([], []))
-            labels.append(bool(record.correct))
-            totals.append(solution_score(values, aggregate))
-    return {
-        name: clustered_auc(list(part.values()), resamples=AREA_RESAMPLES, seed=seed) for name, part in found.items()
     }
 
 

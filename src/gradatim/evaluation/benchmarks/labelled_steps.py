@@ -10,7 +10,7 @@ import numpy as np
 
 from gradatim.evaluation.benchmarks.base import AREA_RESAMPLES, Scores, ThresholdBenchmark, best_quantile
 from gradatim.evaluation.benchmarks.benchmark_rows import Row
-from gradatim.evaluation.bootstrap import Cluster, Estimate, bootstrap_mean, bootstrap_ratio, clustered_auc
+from gradatim.evaluation.bootstrap import Estimate, bootstrap_mean, bootstrap_ratio, named_aucs
 from gradatim.evaluation.metrics import FirstErrorScore, first_below, first_error_f1
 from gradatim.evaluation.step_records import StepRecord
 from gradatim.part import part
@@ -57,7 +57,7 @@ class LabelledStepsResult:
     def figures(self) -> dict[str, float | None]:
         """What tables show, in percent; the threshold as it is."""
         shares: dict[str, Estimate | float | None] = {
-            "AUC of steps": self.auc[ALL],
+            "AUC of steps": self.auc.get(ALL),
             "wrong step below right": self.siblings.get(ALL),
             **{f"  {kind}": share for kind, share in self.siblings.items() if kind != ALL},
             "first-error F1": self.first_error.f1,
@@ -123,48 +123,43 @@ def labelled_steps(
         threshold: a step is called wrong when its score is below it.
         seed: of the intervals.
     """
-    clusters: dict[str, dict[str, tuple[list[bool], list[float]]]] = {ALL: {}}
+    judged: list[tuple[str, str, bool, float]] = []  # kind, question, label and score of each step
     predicted, truth, lowest, chance = [], [], [], []
     for record, values in zip(records, scores, strict=True):
         known = [(label, score) for label, score in zip(record.labels, values, strict=True) if label is not None]
-        labels, judged = [label for label, _ in known], [score for _, score in known]
-        for name in (ALL, *([] if record.author is None else [record.author])):
-            of_question = clusters.setdefault(name, {}).setdefault(record.question, ([], []))
-            of_question[0].extend(labels)
-            of_question[1].extend(judged)
-        predicted.append(first_below(judged, threshold))
-        truth.append(labels.index(False) if False in labels else None)
+        judged += [(name, record.question, label, score) for name in _kinds(record) for label, score in known]
+        predicted.append(first_below([score for _, score in known], threshold))
+        truth.append(next((place for place, (label, _) in enumerate(known) if not label), None))
         if truth[-1] is not None:
-            lowest.append(float(np.argmin(judged) == truth[-1]))
-            chance.append(1 / len(judged))
-    right = np.concatenate([np.asarray(labels, bool) for labels, _ in clusters[ALL].values()])
-    called = np.concatenate([np.asarray(values, float) for _, values in clusters[ALL].values()]) < threshold
-    wrong = int((~right).sum())
-    hits = int((~right & called).sum())
+            lowest.append(float(np.argmin([score for _, score in known]) == truth[-1]))
+            chance.append(1 / len(known))
+    steps = [(label, score < threshold) for name, _, label, score in judged if name == ALL]
+    wrong, called = sum(not label for label, _ in steps), sum(below for _, below in steps)
+    hits = sum(below and not label for label, below in steps)
     wins = _sibling_wins(records, scores)
     return LabelledStepsResult(
         threshold=threshold,
         solutions=len(records),
-        steps=len(right),
+        steps=len(steps),
         wrong_steps=wrong,
-        auc={name: _auc(list(part.values()), seed) for name, part in clusters.items()},
+        auc=named_aucs(judged, resamples=AREA_RESAMPLES, seed=seed),
         siblings={
             name: bootstrap_ratio([sum(won) for won in part.values()], [len(won) for won in part.values()], seed=seed)
             for name, part in wins.items()
         },
         pairs={name: sum(map(len, part.values())) for name, part in wins.items()},
         first_error=first_error_f1(predicted, truth),
-        precision=hits / max(1, int(called.sum())),
+        precision=hits / max(1, called),
         recall=hits / max(1, wrong),
-        f1=2 * hits / max(1, int(called.sum()) + wrong),
-        f1_of_calling_all_wrong=2 * wrong / max(1, len(right) + wrong),
+        f1=2 * hits / max(1, called + wrong),
+        f1_of_calling_all_wrong=2 * wrong / max(1, len(steps) + wrong),
         lowest_is_first_error=bootstrap_mean(lowest, seed=seed) if lowest else None,
         lowest_by_chance=float(np.mean(chance)) if chance else None,
     )
 
 
-def _auc(clusters: Sequence[Cluster], seed: int) -> Estimate | None:
-    return clustered_auc(clusters, resamples=AREA_RESAMPLES, seed=seed)
+def _kinds(record: StepRecord) -> list[str]:
+    return [ALL] if record.author is None else [ALL, record.author]
 
 
 def _sibling_wins(records: Sequence[StepRecord], scores: Scores) -> dict[str, dict[str, list[float]]]:
@@ -182,6 +177,6 @@ def _sibling_wins(records: Sequence[StepRecord], scores: Scores) -> dict[str, di
             alike = record.steps[:place] == reference.steps[:place] and place < len(reference.steps)
             if alike and (place + 1 == len(record.steps)) is (place + 1 == len(reference.steps)):
                 win = 0.5 if values[place] == right[place] else float(values[place] < right[place])
-                for name in (ALL, *([] if record.author is None else [record.author])):
+                for name in _kinds(record):
                     wins.setdefault(name, {}).setdefault(record.question, []).append(win)
     return wins

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from gradatim.evaluation.benchmarks.base import AREA_RESAMPLES, Scores, ThresholdBenchmark, best_quantile
 from gradatim.evaluation.benchmarks.benchmark_rows import Row
-from gradatim.evaluation.bootstrap import Estimate, clustered_auc
+from gradatim.evaluation.bootstrap import Estimate, named_aucs
 from gradatim.evaluation.step_records import StepRecord, check_scores
 from gradatim.part import part
 
@@ -169,13 +169,13 @@ class Prmbench(ThresholdBenchmark):
         return list(records.values())
 
     def judge(self, records: Sequence[StepRecord], scores: Scores, threshold: float) -> PrmBenchResult:
-        clusters: dict[str, tuple[list[Any], list[float]]] = {}
-        for record, values in zip(records, scores, strict=True):
-            if record.group != CORRECT:
-                labels, judged = clusters.setdefault(record.question, ([], []))
-                labels.extend(record.labels)
-                judged.extend(values)
-        area = clustered_auc(list(clusters.values()), resamples=AREA_RESAMPLES, seed=self.seed)
+        steps = (
+            ("steps", record.question, bool(label), score)
+            for record, values in zip(records, scores, strict=True)
+            for label, score in zip(record.labels, values, strict=True)
+            if record.group != CORRECT
+        )
+        area = named_aucs(steps, resamples=AREA_RESAMPLES, seed=self.seed).get("steps")
         return replace(prmbench(records, scores, threshold), auc=area)
 
     def choose(self, records: Sequence[StepRecord], scores: Scores) -> float:
