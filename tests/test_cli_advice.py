@@ -15,6 +15,7 @@ import gradatim
 from gradatim.cli.advice import RECIPE_KEYS, in_words_of
 from gradatim.cli.main import app
 from gradatim.errors import GradatimError
+from gradatim.part import pages
 from gradatim.recipes.reference import recipe_keys
 
 SOURCE = Path(gradatim.__file__).parent
@@ -82,6 +83,8 @@ def test_errors_declare_the_python_that_they_advise() -> None:
 
 def test_recipe_keys_are_those_of_recipes() -> None:
     known = {f"{section.path}.{key.name}" for section in recipe_keys() for key in section.keys}
+    for key, kind in {"task": "tasks", "scorer": "scorers"}.items():
+        known |= {f"{key}.{option.name}" for page in pages(kind) for option in page.options}
     for argument, key in RECIPE_KEYS.items():
         assert key.rpartition(".")[2] == argument
         assert key in known

@@ -85,7 +85,7 @@ def test_a_model_is_measured_on_held_out_questions_and_told_again(model: str, tm
     again = train(rows, model, tmp_path / "prm")
     assert again.before
     assert again.trained == first.trained
-    with pytest.raises(GradatimError, match=r"other options \(epochs was 2 and is now 3\)"):
+    with pytest.raises(GradatimError, match=r"other options \(epochs was 2\.0 and is now 3\.0\)"):
         train(rows, model, tmp_path / "prm", options=ScorerOptions(validation=0.25, epochs=3, learning_rate=1e-2,
               tokens_per_batch=512))  # fmt: skip
     write_lines(rows, example_rows(13))
@@ -108,11 +108,11 @@ def test_trees_folders_and_patterns_are_sources(tmp_path: Path) -> None:
     assert len(list(read_labelled_trees([run, run / "trees" / "round-1.jsonl"], RowOptions()))) == 4
     assert len(list(read_labelled_trees([run, data], RowOptions(limit=3)))) == 3
     for neutral, kept in (("good", 1.0), ("drop", None)):
-        options = RowOptions({"prm800k": {"neutral": neutral}}, limit=1)
+        options = RowOptions(format={"prm800k": {"neutral": neutral}}, limit=1)
         (tree,) = read_labelled_trees([GOLDEN / "prm800k.jsonl"], options)
         assert {node.scores.get("label") for node in tree.nodes if node.scores.get("rating") == 0} == {kept}
     with pytest.raises(GradatimError, match="has no option 'netural'; did you mean 'neutral'"):
-        RowOptions({"prm800k": {"netural": "drop"}})
+        RowOptions(format={"prm800k": {"netural": "drop"}})
     with pytest.raises(GradatimError, match="no trees called 'round-2'"):
         list(read_labelled_trees([run], RowOptions(trees="round-2")))
     with pytest.raises(GradatimError, match="no file matches"):
@@ -219,7 +219,7 @@ def test_bad_input_is_one_sentence(model: str, tmp_path: Path) -> None:
         assert not prm.exists()
         assert not (tmp_path / "prm.training").exists(), message
     assert (tmp_path / "other" / "notes.txt").read_text() == "mine"
-    with pytest.raises(GradatimError, match="validation is a share"):
+    with pytest.raises(GradatimError, match=r"validation must be less than 1, got 1\.0"):
         ScorerOptions(validation=1.0)
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from glob import glob
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import PositiveInt
+
 from gradatim.errors import GradatimError
-from gradatim.part import make
+from gradatim.part import make, options
 from gradatim.store.published import read_published
 from gradatim.store.published.base import KIND, LABEL, VALUE
 from gradatim.store.trees import TreeStore
@@ -24,31 +25,24 @@ _STORE_BEGINS = b'{"crc32":'
 _SUFFIXES = (".jsonl", ".json")
 
 
-@dataclass(frozen=True, slots=True)
+@options
 class RowOptions:
-    """How sources of labelled steps are read.
+    """How sources of labelled steps are read."""
 
-    Attributes:
-        format: a published format, by its name and perhaps its options; ``"auto"`` tells it from each source's first
-            row.
-        split: which split of a hub data set.
-        limit: so many trees at most, of all sources together.
-        malformed: ``"refuse"`` a source at a malformed row, or ``"skip"`` the row with a warning.
-        trees: which trees of a run folder.
-        value: the score of trees that says what a step is worth; ``None`` takes ``label``, and ``value`` where a step
-            has none.
-    """
-
-    format: str | Mapping[str, Any] = "auto"
+    format: str | dict[str, Any] = "auto"
+    """A published format, by its name and perhaps its options; `auto` tells it from each source's first row."""
     split: str = "train"
-    limit: int | None = None
+    """Which split of a hub data set."""
+    limit: PositiveInt | None = None
+    """So many trees at most, of all sources together."""
     malformed: Literal["refuse", "skip"] = "refuse"
+    """`refuse` a source at a malformed row, or `skip` the row with a warning."""
     trees: str = "round-1"
+    """Which trees of a run folder."""
     value: str | None = None
+    """The score of trees that says what a step is worth; `None` takes `label`, and `value` where a step has none."""
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise GradatimError(f"the limit must be 1 tree or more, got {self.limit}")
         if self.format != "auto":
             make(KIND, self.format)
 

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from transformers import set_seed
 
 from gradatim.engine.loading import load_config, load_tokenizer
@@ -19,6 +20,7 @@ from gradatim.errors import GradatimError
 from gradatim.evaluation.label_quality import JudgedQuestion, LabelQuality, constant_quality, label_quality
 from gradatim.models import resolve_model
 from gradatim.objectives import ProcessReward
+from gradatim.part import options
 from gradatim.run.fitting import curve, fit, outcome, reported
 from gradatim.run.held_out import HeldOutLoss, step_scores
 from gradatim.run.labelled_data import LabelledData, collect, held_out_questions, judged_paths
@@ -35,6 +37,7 @@ from gradatim.training import LoraSettings, TrainingResult, TrainingSettings, pl
 from gradatim.training.model_card import write_model_card
 from gradatim.training.process_reward_model import load_process_reward_model
 from gradatim.training.saving import save_process_reward_model
+from gradatim.training.settings import Share
 
 _MEASUREMENTS = 10  # of the held-out loss in one training, where it is not said how often
 _FEW_UPDATES = 20
@@ -43,56 +46,42 @@ _LEARNING_RATES = ((50_000_000, 1e-3), (400_000_000, 5e-5))  # for models of few
 _LORA_RATE, _RATE = 1e-4, 1e-5
 
 
-@dataclass(frozen=True, slots=True)
+@options
 class ScorerOptions:
-    """How a process reward model is trained from rows.
-
-    Attributes:
-        labels: ``"soft"`` learns labels as they are, ``"hard"`` makes them 1 above ``threshold`` and 0 elsewhere.
-        threshold: of hard labels.
-        validation: the share of questions that are held out to measure by and to keep the best state by.
-        epochs: passes over the labels.
-        learning_rate: ``None`` for 1e-4 with adapters; without, 1e-3 for a model of fewer than 50 million parameters,
-            5e-5 for one of fewer than 400 million, else 1e-5.
-        tokens_per_batch: packed tokens in one forward pass; a solution that is longer is left out.
-        gradient_accumulation: forward passes per update.
-        lora: train low-rank adapters, which are merged into the weights in the end.
-        bf16: compute in bfloat16 mixed precision; ``None`` does so on an accelerator that can.
-        chat: put problems as conversations in the model's chat template; ``None`` does as the model was trained where
-            it is a reward model of ours, else does so if it has a template.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
-        seed: of the new head, the order of the rows and what is held out.
-        evaluate_every: updates between two measurements of the held-out loss; ``None`` measures ten times in all.
-        save_every: updates between two checkpoints; ``None`` saves as often as is measured.
-        patience: stop after so many measurements without a better one; ``None`` never stops early.
-    """
+    """How a process reward model is trained from rows."""
 
     labels: Literal["soft", "hard"] = "soft"
-    threshold: float = 0.0
-    validation: float = 0.05
-    epochs: float = 2.0
-    learning_rate: float | None = None
-    tokens_per_batch: int = 4096
-    gradient_accumulation: int = 1
+    """`soft` learns labels as they are, `hard` makes them 1 above `threshold` and 0 elsewhere."""
+    threshold: Share = 0.0
+    """Of hard labels."""
+    validation: Share = 0.05
+    """The share of questions that are held out to measure by and to keep the best state by."""
+    epochs: PositiveFloat = 2.0
+    """Passes over the labels."""
+    learning_rate: PositiveFloat | None = None
+    """`None` for 1e-4 with adapters; without, 1e-3 for a model of fewer than 50 million parameters, 5e-5 for one of
+    fewer than 400 million, else 1e-5."""
+    tokens_per_batch: PositiveInt = 4096
+    """Packed tokens in one forward pass; a solution that is longer is left out."""
+    gradient_accumulation: PositiveInt = 1
+    """Forward passes per update."""
     lora: bool = False
+    """Train low-rank adapters, which are merged into the weights in the end."""
     bf16: bool | None = None
+    """Compute in bfloat16 mixed precision; `None` does so on an accelerator that can."""
     chat: bool | None = None
+    """Put problems as conversations in the model's chat template; `None` does as the model was trained where it is a
+    reward model of ours, else does so if it has a template."""
     device: str = "auto"
+    """`auto`, `cpu`, `cuda`, ..."""
     seed: int = 0
-    evaluate_every: int | None = None
-    save_every: int | None = None
-    patience: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.validation < 1:
-            raise GradatimError(f"validation is a share from 0 to below 1, got {self.validation}")
-        if not 0 <= self.threshold < 1:
-            raise GradatimError(f"the threshold of hard labels is from 0 to below 1, got {self.threshold}")
-        positive = ("epochs", "learning_rate", "tokens_per_batch", "gradient_accumulation", "evaluate_every")
-        for name in (*positive, "save_every", "patience"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise GradatimError(f"{name} must be above 0, got {value}")
+    """Of the new head, the order of the rows and what is held out."""
+    evaluate_every: PositiveInt | None = None
+    """Updates between two measurements of the held-out loss; `None` measures ten times in all."""
+    save_every: PositiveInt | None = None
+    """Updates between two checkpoints; `None` saves as often as is measured."""
+    patience: PositiveInt | None = None
+    """Stop after so many measurements without a better one; `None` never stops early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +120,7 @@ def train_scorer_from_rows(
     output: str | os.PathLike[str],
     *,
     rows: RowOptions = RowOptions(),  # noqa: B008 (frozen)
-    options: ScorerOptions = ScorerOptions(),
+    options: ScorerOptions = ScorerOptions(),  # noqa: B008 (frozen)
     fresh: bool = False,
     progress: Progress | None = None,
 ) -> TrainedScorer:

@@ -13,7 +13,8 @@ from gradatim.part import options
 if TYPE_CHECKING:
     from transformers import TrainingArguments
 
-_Share = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""A share of something, but never all of it."""
 
 
 @options
@@ -24,7 +25,7 @@ class LoraSettings:
     """Of the update of each weight matrix."""
     alpha: PositiveFloat = 32.0
     """The update is scaled by `alpha / rank`."""
-    dropout: _Share = 0.0
+    dropout: Share = 0.0
     """On the adapters' input."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """The names of the modules to adapt, or `all-linear`."""
@@ -42,7 +43,7 @@ class TrainingOptions:
     """Packed tokens in one forward pass at most; larger trees are divided."""
     gradient_accumulation_steps: PositiveInt = 1
     """Forward passes for each update; its loss does not depend on how its terms are divided among them."""
-    warmup_ratio: _Share = 0.05
+    warmup_ratio: Share = 0.05
     """Share of the updates in which the learning rate rises."""
     weight_decay: NonNegativeFloat = 0.0
     """How strongly weights are drawn to zero."""
