@@ -118,9 +118,9 @@ def test_greedy_steps_are_those_of_the_engine_and_tokens_are_counted_alike(polic
             assert [(node.step.text, node.step.end) for node in leaf.path()[1:]] == [
                 (node.step.text, node.step.end) for node in engine_leaf.path()[1:]
             ]
-        assert whole.budget == here.budget
-        assert there.budget.read("policy") == here.budget.read("policy")
-        assert there.budget.written("policy") == here.budget.written("policy")
+        for budget in (there.budget, whole.budget):  # of a server's model nobody here knows the size
+            assert budget.read("policy") == here.budget.read("policy")
+            assert budget.written("policy") == here.budget.written("policy")
 
 
 def test_sampled_steps_are_the_tasks_within_the_budget(policy: ServerPolicy) -> None:
