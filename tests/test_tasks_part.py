@@ -16,7 +16,6 @@ from gradatim.cli.main import app
 from gradatim.errors import GradatimError
 from gradatim.part import content_of, find, make, names, pages
 from gradatim.recipes import PretrainRecipe, Recipe, parse_recipe
-from gradatim.recipes.reference import find_sections
 from gradatim.tasks import Countdown, Gsm8k, Math, Records, Task, WordProblems
 from gradatim.tasks.from_records import RecordTask
 from gradatim.tasks.generated import GeneratedTask
@@ -114,14 +113,6 @@ def test_every_task_is_listed_with_the_options_that_it_shares() -> None:
             assert {each.name for each in fields(shared)} <= {option.name for option in page.options}
     result = CliRunner().invoke(app, ["parts", "tasks"])
     assert "Share of the training problems that is held out" in " ".join(result.output.split())
-
-
-def test_the_keys_of_recipes_say_what_every_option_of_a_task_means() -> None:
-    sections = {section.kind: section for section in find_sections("task")}
-    assert set(sections) == {f"name: {name}" for name in names("tasks")}
-    for section in sections.values():
-        assert all(key.meaning for key in section.keys), section.kind
-    assert {key.name for key in find_sections("task.limits")[0].keys} >= {"cpu_seconds", "memory_bytes"}
 
 
 @pytest.mark.parametrize("name", sorted(names("tasks")))
