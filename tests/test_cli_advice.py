@@ -83,7 +83,7 @@ def test_errors_declare_the_python_that_they_advise() -> None:
 
 def test_recipe_keys_are_those_of_recipes() -> None:
     known = {f"{section.path}.{key.name}" for section in recipe_keys() for key in section.keys}
-    for key, kind in {"task": "tasks", "scorer": "scorers"}.items():
+    for key, kind in {"task": "tasks", "evaluation.scorer": "scorers"}.items():
         known |= {f"{key}.{option.name}" for page in pages(kind) for option in page.options}
     for argument, key in RECIPE_KEYS.items():
         assert key.rpartition(".")[2] == argument

@@ -74,7 +74,12 @@ def run(folder: Path, **changes: Any) -> str:
         ({"policy": {"model": "shipped:countdown", "chat": {}}}, "has no chat template"),
         ({"policy": {"model": "shipped:countdown", "device": "cuda:99"}}, "the device 'cuda:99' cannot be used here"),
         (
-            {"policy": {"model": "shipped:countdown", "adapter": "./nowhere"}, "objective": None},
+            {
+                "policy": {"model": "shipped:countdown", "adapter": "./nowhere"},
+                "objective": None,
+                "judge": None,
+                "search": None,
+            },
             "no folder './nowhere'",
         ),
         ({"task": {"name": "word_problems"}}, "tokenizer has no tokens for part of problem"),

@@ -190,7 +190,7 @@ def test_fewer_solutions_than_asked_for_are_an_error_with_their_number(tmp_path:
         demonstrations={"demonstrations": 50},
         task={"name": "gsm8k", "source": gsm8k_source(tmp_path, 20), "validation_fraction": 0.1},
     )
-    with pytest.raises(GradatimError, match=r"has 16 worked solutions .* lower learn.demonstrations to 16"):
+    with pytest.raises(GradatimError, match=r"has 16 worked solutions .* lower demonstrations in learn to 16"):
         run(recipe, tmp_path / "run")
 
 

@@ -85,8 +85,28 @@ def test_what_runs_on_is_what_was_saved(tmp_path: Path, monkeypatch: pytest.Monk
     run(tmp_path, judge=None, objective=SFT)
     saved = load_model(AutoModelForCausalLM, tmp_path / "policy", dtype=torch.float32)
     (model,) = kept
+    fresh = dict(saved.named_buffers())
+    for name, buffer in model.named_buffers():  # those of positions would be rounded for good
+        assert buffer.equal(fresh[name]), name
     for (name, ours), (_, theirs) in zip(model.named_parameters(), saved.named_parameters(), strict=True):
         assert ours.equal(theirs), name
+
+
+def test_a_reward_model_learns_from_the_search_that_it_guides(tmp_path: Path) -> None:
+    """Its weights run while trees are grown and are trained in place, round by round."""
+    learn = [
+        {
+            "model": "scorer", "objective": "process_reward", "data": ["step_labels"], "stop_by": "nothing",
+            "training": {"learning_rate": 1e-3, "tokens_per_batch": 256},
+        }
+    ]  # fmt: skip
+    judge = {"model": "shipped:countdown-reward"}
+    run(tmp_path, judge=judge, objective=None, search="beam", scorer="process_reward", learn=learn, rounds=2)
+    assert (tmp_path / "scorer" / "model.safetensors").is_file()
+    assert (tmp_path / "checkpoints" / "scorer-1" / "scorer" / "model.safetensors").is_file()
+    grown = [list(TreeStore(tmp_path / "trees" / f"round-{number}.jsonl")) for number in (1, 2)]
+    scores = [node.scores["process_reward"] for trees in grown for node in trees[0].root.children]
+    assert len(scores) == len(set(scores)), "each round is guided by other weights"
 
 
 def _is_whole(model: PreTrainedModel) -> bool:

@@ -166,8 +166,8 @@ def test_an_untrained_reward_model_is_used_as_it_is(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"judge": {"model": "a/b"}}, "learn.1 trains policy, but policy.model is a server's"),
-        ({"objective": None}, "learn.0 trains scorer, but models.scorer begins as the policy, which is a server's"),
-        ({"policy": {"model": "a/b", "adapter": "c"}}, "policy.adapter is not part of its weights"),
+        ({"objective": None}, "models.scorer begins as the policy, which is a server's"),
+        ({"policy": {"model": "a/b", "adapter": "c"}, "judge": None}, "policy.adapter is not part of its weights"),
         ({"policy": {"model": "a/b", "quantization": "4bit"}}, "quantization keeps it in few bits"),
     ],
 )

@@ -434,3 +434,4 @@ def test_a_search_in_a_file_of_ones_own_grows_trees_and_is_evaluated(tmp_path: P
     assert "The stage round-1 is done anew" in seen
     grown = list(TreeStore(tmp_path / "run" / "trees" / "round-1.jsonl"))
     assert [sum(leaf.multiplicity for leaf in tree.leaves()) for tree in grown] == [9, 9, 9]
+    assert "search-" in seen, "what evaluates by it is done anew too"

@@ -53,7 +53,7 @@ def test_the_trained_policy_is_searched_by_its_own_values(finished: Path) -> Non
     report = json.loads((finished / "report.json").read_text(encoding="utf-8"))
     assert report["searched"] == "svpo"
     for tree in TreeStore(finished / "trees" / "search-beam-2-2-last.jsonl"):
-        assert all("value" in node.scores for node in tree.nodes[1:] if not node.step.end.cuts_off)
+        assert all("value_head" in node.scores for node in tree.nodes[1:] if not node.step.end.cuts_off)
         assert list(tree.budget.accounts) == ["policy"], "what the policy wrote is not read again by the head on it"
 
 

@@ -25,7 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar, dataclass_transform, get_type_hints
+from typing import Any, TypeVar, dataclass_transform, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.annotated_handlers import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -306,9 +306,18 @@ def models_of(value: Any) -> set[str]:
     hints = get_type_hints(type(value), include_extras=True)
     for field in fields(value):
         option = getattr(value, field.name)
-        marked = any(isinstance(mark, NamesModel) for mark in getattr(hints[field.name], "__metadata__", ()))
-        found |= {option} if marked and isinstance(option, str) else models_of(option)
+        if _names_models(hints[field.name]):
+            named = [option] if isinstance(option, str) else option or ()
+            found |= {str(each) for each in named}
+        else:
+            found |= models_of(option)
     return found
+
+
+def _names_models(hint: Any) -> bool:
+    """Whether an option is marked by :class:`NamesModel`, itself or what it holds."""
+    marks = getattr(hint, "__metadata__", ())
+    return any(isinstance(mark, NamesModel) for mark in marks) or any(map(_names_models, get_args(hint)))
 
 
 # Parts as fields of recipes and of other parts

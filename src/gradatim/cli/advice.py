@@ -18,7 +18,7 @@ RECIPE_KEYS = {
     "damaged": "trees.damaged",
     "dtype": "policy.dtype",
     "engine": "policy.engine",
-    "layout": "scorer.layout",
+    "layout": "evaluation.scorer.layout",
     "max_step_tokens": "policy.sampling.max_step_tokens",
     "max_steps": "policy.sampling.max_steps",
     "model": "policy.server.model",

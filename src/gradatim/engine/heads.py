@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -108,6 +109,14 @@ def save_heads(model: Any, folder: Path) -> None:
     heads = heads_of(model)
     if heads:
         save_file(nn.ModuleDict(heads).state_dict(), folder / HEADS_FILE)
+
+
+def saved_heads(folder: Path) -> list[str]:
+    """The names of the heads that a model's folder holds."""
+    if not (folder / HEADS_FILE).is_file():
+        return []
+    with safe_open(folder / HEADS_FILE, framework="pt") as file:
+        return sorted({name.rpartition(".")[0] for name in file.keys()})  # noqa: SIM118 (it is no mapping)
 
 
 def load_heads(model: Any, folder: Path) -> None:

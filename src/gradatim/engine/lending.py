@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -70,6 +71,14 @@ def trainable(*runners: RunsModel) -> Iterator[Any]:
     finally:
         for runner in runners:
             runner.refresh()
+
+
+def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give a model's weights another type, and nothing else: buffers such as the frequencies of positions are computed
+    in float32, and would be rounded for good."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 def _attention(model: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -34,7 +34,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """One sentence about the first thing that is wrong with a recipe of type ``model``."""
     details = error.errors()
     # A misspelt key also makes a required one missing: the misspelt one says more.
-    first = min(details, key=lambda detail: detail["type"] not in {*_UNKNOWN, "union_tag_invalid"})
+    first = min(details, key=lambda detail: detail["type"] not in _UNKNOWN)
     sentence = _sentence(first, model)
     others = len(details) - 1
     return (
@@ -54,14 +54,6 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel]) -> str:
     if kind in {"missing", "missing_keyword_only_argument"}:
         return f"the key {path[-1]!r} is missing in {_named(path[:-1])}"
     context = detail.get("ctx", {})
-    if kind == "union_tag_invalid":
-        valid = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
-        tag = str(context["tag"])
-        key = str(context["discriminator"]).strip("'")
-        return f"there is no {'.'.join(path)} with the {key} {tag!r}; {suggestion(tag, valid)}"
-    if kind == "union_tag_not_found":
-        key = str(context["discriminator"]).strip("'")
-        return f"the key {key!r} is missing in {_named(path)}"
     if kind == "literal_error":
         valid = [value.strip(" '") for value in str(context["expected"]).replace(" or ", ",").split(",")]
         return f"{'.'.join(path)} cannot be {detail['input']!r}; {suggestion(str(detail['input']), valid)}"
@@ -78,7 +70,7 @@ def _named(path: Sequence[str]) -> str:
 
 
 def _walk(model: type[BaseModel], location: Sequence[int | str]) -> tuple[Any, list[str]]:
-    """The model at ``location``, and the keys that a person wrote to get there (without the tags of unions)."""
+    """The model at ``location``, and the keys that a person wrote to get there."""
     annotation: Any = model
     path: list[str] = []
     rest = list(location)
@@ -88,11 +80,7 @@ def _walk(model: type[BaseModel], location: Sequence[int | str]) -> tuple[Any, l
             return (annotation if _is_model(annotation) else None), path
         if get_origin(annotation) in (Union, types.UnionType):
             members = [_stripped(member) for member in get_args(annotation)]
-            tagged = [member for member in members if _is_model(member) and str(rest[0]) in _tags(member)]
-            if tagged:
-                rest.pop(0)
-            chosen = tagged or [m for m in members if _is_model(m) and rest[0] in _fields(m)] or members
-            annotation = chosen[0]
+            annotation = next((each for each in members if _is_model(each) and rest[0] in _fields(each)), members[0])
             continue
         key = rest.pop(0)
         path.append(str(key))
@@ -123,13 +111,3 @@ def _fields(model: Any) -> dict[str, Any]:
     """The fields of a section or of a dataclass of options."""
     found: dict[str, Any] = model.__pydantic_fields__
     return found
-
-
-def _tags(model: Any) -> set[str]:
-    """The values of a model's discriminating field."""
-    return {
-        str(value)
-        for name in ("name", "method")
-        if name in _fields(model) and get_origin(_fields(model)[name].annotation) is Literal
-        for value in get_args(_fields(model)[name].annotation)
-    }

@@ -17,7 +17,7 @@ from pydantic import (
 
 from gradatim.errors import GradatimError
 from gradatim.objectives.base import Objective
-from gradatim.part import PartOf, make, models_of
+from gradatim.part import PartOf, make, models_of, name_of
 from gradatim.policies.base import SamplingOptions
 from gradatim.policies.server.options import ServerOptions, is_server_url
 from gradatim.recipes.section import Section
@@ -48,6 +48,8 @@ RESERVED = {
     "superseded",
 }
 """What no model may be called, since folders and stages of a run are."""
+MODEL_NAME = r"^[A-Za-z0-9_]+(-[A-Za-z_][A-Za-z0-9_]*)*$"
+"""Names of models: no dots, which divide keys, and no number behind a hyphen, which stages have."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -127,7 +129,7 @@ class Learn(Section):
     before this training, or of the base under its adapters. Trees that another model wrote have none of `tree`."""
     stop_by: Literal["accuracy", "loss", "nothing"] | None = None
     """What is measured on the validation problems to keep the best state: the share of right solutions that the policy
-    samples, or the loss on their trees; `null` is the accuracy for the policy and the loss for others."""
+    samples, or the loss on their trees; `null` is the accuracy for a policy without further heads, else the loss."""
     validation_samples: PositiveInt = 4
     """Solutions for each validation problem that measure the accuracy."""
     training: TrainingOptions = TrainingOptions()
@@ -138,7 +140,7 @@ class Learn(Section):
     @property
     def measure(self) -> str:
         """What it is stopped by, decided."""
-        return self.stop_by or ("accuracy" if self.model == POLICY else "loss")
+        return self.stop_by or ("accuracy" if self.model == POLICY and not self.objective.heads else "loss")
 
     @model_validator(mode="after")
     def _learns_from_something(self) -> Learn:
@@ -155,6 +157,11 @@ class Learn(Section):
                 raise ValueError(str(error)) from error
         if self.measure == "accuracy" and self.model != POLICY:
             raise ValueError("stop_by: accuracy measures the policy; leave it out, or set it to loss")
+        if self.reference == "base" and self.training.lora is None:
+            raise ValueError("reference: base is the model without its adapters, and training.lora gives it none")
+        recorded = self.reference == "tree" and self.model == POLICY
+        if self.measure == "loss" and "reference" in self.objective.needs and not recorded:
+            raise ValueError("stop_by: loss needs the reference that the policy's trees recorded; set it to nothing")
         return self
 
 
@@ -221,7 +228,7 @@ class Recipe(Section):
     """Where problems come from and how answers are verified."""
     policy: ModelOptions
     """The model that proposes steps, and how it runs."""
-    models: dict[Annotated[str, Field(pattern=NAME)], ModelOptions] = Field(default={})
+    models: dict[Annotated[str, Field(pattern=MODEL_NAME)], ModelOptions] = Field(default={})
     """Further models by their names: reward models, provers, judges. Where one runs is as of the policy, unless it
     says otherwise."""
     problems: ProblemCounts
@@ -245,7 +252,8 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _fit_defaults(cls, content: Any) -> Any:
-        """A model runs where and as the policy does unless it says otherwise; stored trees are worth what they say."""
+        """A model runs where the policy does, and one that begins as the policy runs as it does in all, unless it says
+        otherwise; stored trees are worth what they say."""
         if not isinstance(content, dict):
             return content
         trees = content.get("trees")
@@ -254,8 +262,11 @@ class Recipe(Section):
         policy, models = content.get("policy"), content.get("models")
         if not isinstance(policy, dict) or not isinstance(models, dict):
             return content
-        placed = {key: policy[key] for key in PLACEMENT if key in policy}
-        given = {name: {**placed, **each} if isinstance(each, dict) else each for name, each in models.items()}
+        given = {}
+        for name, each in models.items():
+            of_policy = policy if isinstance(each, dict) and each.get("model") == POLICY else PLACEMENT
+            inherited = {key: policy[key] for key in of_policy if key in policy}
+            given[name] = {**inherited, **each} if isinstance(each, dict) else each
         return {**content, "models": given}
 
     def model(self, name: str) -> ModelOptions:
@@ -282,9 +293,35 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
-        for check in (self._check_models, self._check_trees, self._check_search, self._check_policy, self._check_learn):
+        for check in (
+            self._check_models,
+            self._check_keys,
+            self._check_trees,
+            self._check_search,
+            self._check_policy,
+            self._check_learn,
+        ):
             check()
         return self
+
+    def _check_keys(self) -> None:
+        """See that nothing writes over what another writes to the trees, and that what is learned from is written."""
+        written = [values.key for values in self.values]
+        if self.scorer is not None:
+            written.append(self.scorer.name)
+        for key in written:
+            if written.count(key) > 1:
+                raise ValueError(f"values and scorer write {key!r} more than once: give one of them another key")
+        if self.search is not None:
+            written.append(name_of(self.search))
+        for place, learn in enumerate(self.learn if self.trees.stored is None else ()):
+            for number, part in enumerate(learn.data):
+                value = getattr(part, "value", None)
+                if value is not None and value not in written:
+                    raise ValueError(
+                        f"learn.{place}.data.{number} learns from {value!r}, which nothing writes to the trees; "
+                        f"{suggestion(value, written)}"
+                    )
 
     def _check_models(self) -> None:
         """See that every model that is named is there, and that none has the policy's name."""
@@ -310,6 +347,24 @@ class Recipe(Section):
         for name, options in self.models.items():
             if options.model in self.models:
                 raise ValueError(f"models.{name} starts from another of models: name the policy, or weights of its own")
+            if options.model == POLICY and self.policy.is_server:
+                raise ValueError(f"models.{name} begins as the policy, which is a server's: name weights of its own")
+            if options.model == POLICY and self.policy.adapter is not None:
+                raise ValueError(
+                    f"models.{name} begins as the policy, whose adapter is not part of its weights: merge it into a "
+                    "folder and name that"
+                )
+            if all(name not in names for names in used.values()):
+                raise ValueError(
+                    f"models.{name} is used by nothing: name it in scorer, values, learn or evaluation.scorer"
+                )
+        judges = {learn.model: "score" in learn.objective.heads for learn in self.learn}
+        for index, learn in enumerate(self.learn):
+            judging = "score" in learn.objective.heads
+            if judging and learn.model == POLICY:
+                raise ValueError(f"learn.{index} makes the policy a judge of steps: name one of models as its model")
+            if judging != judges[learn.model]:
+                raise ValueError(f"learn trains {learn.model} to write and to judge: give each its own model")
 
     def _check_trees(self) -> None:
         """See that there are trees for what learns from them."""
@@ -333,6 +388,12 @@ class Recipe(Section):
 
     def _check_search(self) -> None:
         """See that a search has the scorer that it needs."""
+        if self.scorer is not None and self.search is None:
+            raise ValueError("scorer guides the search that grows trees, and there is none: name evaluation.scorer")
+        if self.evaluation.scorer is not None and self.evaluation.scorer.verifies:
+            raise ValueError(
+                "evaluation.scorer knows the truth about solutions, so that choosing by it measures nothing"
+            )
         if self.search is not None and self.scorer is None:
             if self.search.is_guided:
                 raise ValueError("search needs a scorer to guide it: add one, such as scorer: {name: rollouts}")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from gradatim.engine.heads import saved_heads
 from gradatim.engine.loading import load_config, load_tokenizer
 from gradatim.engine.path_length import longest_path
 from gradatim.engine.self_check import RUN, TRAINED, check_configuration
@@ -30,6 +31,7 @@ from gradatim.run.models import pick_device
 from gradatim.run.trees import no_stored_trees, stored_path
 from gradatim.scorers.loading import detect_layout
 from gradatim.scorers.process_reward import ProcessRewardPart
+from gradatim.scorers.value_head import ValueHeadPart
 from gradatim.store.trees import TreeStore
 from gradatim.text.prompts import prompt_tokens
 from gradatim.text.transcript import in_tokens_of
@@ -72,6 +74,9 @@ def check(run: Run) -> None:
             _check_policy(run, name, problems)
     for name, layout in rewards.items():
         _check_reward_model(run, name, layout)
+    for part in (recipe.scorer, recipe.evaluation.scorer):
+        if isinstance(part, ValueHeadPart):
+            _check_head(run, part, grows=part is recipe.scorer)
     for learn in recipe.learn:
         _check_lora(_named(run, learn.model), learn.training)
     if recipe.trees.stored is not None:
@@ -151,7 +156,12 @@ def _check_policy(run: Run, name: str, problems: Sequence[Problem]) -> None:
 def _check_reward_model(run: Run, name: str, layout: str) -> None:
     """Whether the model of a name is there, and can judge steps or learn to."""
     path, trained = _named(run, name), run.last_training(name) is not None
-    if run.recipe.model(name).model != POLICY:
+    guides = run.recipe.scorer
+    if isinstance(guides, ProcessRewardPart) and guides.model == name:
+        trained = False  # it guides the first round before it learns
+    if name == POLICY:
+        raise GradatimError("the policy judges no steps: name a reward model in models, and that in the scorer")
+    if run.recipe.model(name).model != POLICY or run.recipe.demonstrated is None:
         refuse_adapter(path)
     elif not trained:
         raise GradatimError(
@@ -164,6 +174,18 @@ def _check_reward_model(run: Run, name: str, layout: str) -> None:
     if source.is_folder and not any(any(Path(source.name).glob(pattern)) for pattern in _WEIGHTS):
         raise GradatimError(f"the folder {source.name!r} holds no weights; name a folder made by save_pretrained")
     check_configuration(config, TRAINED if trained else RUN)
+
+
+def _check_head(run: Run, part: ValueHeadPart, *, grows: bool) -> None:
+    """Whether a model has the head that a scorer reads, or gets it before the scorer is used."""
+    trained = any(learn.model == part.model and part.head in learn.objective.heads for learn in run.recipe.learn)
+    source = find_source(_named(run, part.model))
+    has = source.is_folder and part.head in saved_heads(Path(source.name))
+    if not has and (grows or not trained):
+        raise GradatimError(
+            f"the model {part.model!r} has no head {part.head!r} when it is read; train one by an objective that has "
+            "such a head, or name a model that was saved with it"
+        )
 
 
 def _check_stored_trees(run: Run, options: TreeOptions) -> None:
@@ -194,6 +216,8 @@ def _load_models(run: Run, policies: Sequence[str], rewards: Mapping[str, str]) 
         for name, layout in rewards.items():
             if run.last_training(name) is None:
                 lent.reward_model(name, "process_reward", layout)
+                if recipe.search is not None and name not in models_of(recipe.scorer):
+                    run.models.forget(name)  # it is run in the end
             elif recipe.model(name).model != POLICY:
                 options = recipe.model(name)
                 check_training(run.models.check_trainable(name, _named(run, name), options, as_reward=True))

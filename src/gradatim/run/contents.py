@@ -9,6 +9,7 @@ from typing import Any
 
 from gradatim.part import name_of
 from gradatim.recipes.recipe import POLICY, Recipe
+from gradatim.run.stages import OWN_SEARCHES
 
 _IN_MODELS = {".bin", ".gguf", ".jinja", ".json", ".model", ".safetensors", ".txt"}
 _IN_DATA = {".jsonl", ".json", ".parquet", ".arrow", ".csv"}
@@ -46,6 +47,7 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, Path, set[str]]]:
         "scorer": [recipe.scorer],
         "values": list(recipe.values),
         "evaluation.scorer": [recipe.evaluation.scorer],
+        OWN_SEARCHES: list(recipe.evaluation.search),
         **{f"learn.{place}": [each.objective, *each.data] for place, each in enumerate(recipe.learn)},
     }
     for key, chosen in parts.items():

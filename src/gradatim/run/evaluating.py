@@ -39,7 +39,7 @@ def sample_solutions(run: Run, key: str, training: str | None) -> tuple[list[Tre
     problems = run.problems("test")
 
     def sampler() -> Searcher:
-        policy, scorer = Lent(run, {POLICY.name: training}).policy(), run.judge()
+        policy, scorer = Lent(run, {POLICY.name: training}).policy(), run.judge(training)
         sample = IndependentSampling(n=options.samples, score="steps")
         return Searcher(lambda tree: sample(tree, policy, scorer), policy, scorer)
 
@@ -125,7 +125,8 @@ def searched(run: Run, search: Search) -> MethodResult:
     name = scorer_name(run)
 
     def make_searcher() -> Searcher:
-        policy, scorer = Lent(run, run.stages[stage].uses or {}).policy(), run.judge()
+        trained = run.stages[stage].uses or {}
+        policy, scorer = Lent(run, trained).policy(), run.judge(trained.get(POLICY.name))
         return Searcher(lambda tree: search(tree, policy, scorer, answer=run.task.answer), policy, scorer)
 
     stage, label = search_name(search), search.title

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
+from gradatim.engine.lending import cast_parameters
 from gradatim.engine.loading import load_tokenizer
 from gradatim.errors import GradatimError
 from gradatim.evaluation.steps import Thresholds
@@ -179,7 +180,7 @@ def _fit(
                 thresholds = None
             _save(training, trained, result, f"{len(terms):,} {what}", thresholds, target)
             # what runs on is what was saved, to the last bit, as in a run that was stopped here and goes on
-            trained.to(training.dtype or stored_dtype(trained))
+            cast_parameters(trained, training.dtype or stored_dtype(trained))
             stage.note(outcome(result, *training.measure))
         known.update(curve(result))
 
@@ -249,7 +250,7 @@ def find_demonstrations(recipe: Recipe, task: Task) -> list[Demonstration]:
     if len(found) < wanted:
         raise GradatimError(
             f"the task {task.name} has {len(found):,} worked solutions to train on, fewer than the {wanted:,} asked "
-            f"for; lower learn.demonstrations to {len(found)} or below"
+            f"for; lower demonstrations in learn to {len(found)} or below"
         )
     return found
 

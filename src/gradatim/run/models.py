@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from gradatim.budget import Account
-from gradatim.engine.lending import trainable
-from gradatim.engine.loading import load_merged_model, load_tokenizer, placed
+from gradatim.engine.lending import cast_parameters, trainable
+from gradatim.engine.loading import load_config, load_merged_model, load_tokenizer, placed
 from gradatim.engine.reader import Reader
 from gradatim.engine.sources import base_of, find_source
 from gradatim.errors import GradatimError
@@ -98,8 +98,12 @@ class Models:
         policy: Policy = held.engines[""]
         return policy
 
-    def reader(self, name: str, path: str, options: ModelOptions) -> Reader:
+    def reader(self, name: str, path: str, options: ModelOptions, account: Account | None = None) -> Reader:
         """What reads steps with the model ``name``; it shares the weights and the cache of the policy that runs it.
+
+        Args:
+            name, path, options: the model.
+            account: what is read is charged to; by default the policy's, so that what it wrote costs nothing.
 
         Raises:
             GradatimError: if the model does not run in this process.
@@ -107,10 +111,10 @@ class Models:
         policy = self.policy(name, path, options)
         if not isinstance(policy, TransformersPolicy):
             raise GradatimError(f"the model {name!r} is run elsewhere, so nothing can be read off it; name a folder")
-        engines = self._held[name, "policy"].engines
-        if "reader" not in engines:
-            engines["reader"] = policy.reader()
-        reader: Reader = engines["reader"]
+        engines, key = self._held[name, "policy"].engines, f"reader {account}"
+        if key not in engines:
+            engines[key] = policy.reader(**({} if account is None else {"account": account}))
+        reader: Reader = engines[key]
         return reader
 
     def reward_model(
@@ -170,9 +174,17 @@ class Models:
         held.path = ""  # until it is whole
         lent: Any = trainable(*held.engines.values()) if held.engines else nullcontext(held.model)
         with lent as model:
-            work(model.float().requires_grad_(True))
-            model.to(getattr(torch, options.dtype)).zero_grad(set_to_none=True)
+            cast_parameters(model, torch.float32)
+            work(model.requires_grad_(True))
+            cast_parameters(model, getattr(torch, options.dtype))
+            model.zero_grad(set_to_none=True)
         held.path, held.layout = becomes, own_layout(becomes) if as_reward else None
+        if options.engine != "transformers":  # another program runs it, from the folder
+            self._held.clear()
+
+    def forget(self, name: str) -> None:
+        """Let a model go."""
+        self._held.pop((name, "reward"), None)
 
     def _to_train(self, name: str, path: str, options: ModelOptions, *, as_reward: bool) -> _Held:
         kind = "reward auto" if as_reward else "policy"
@@ -227,9 +239,12 @@ class Models:
 
 
 def _trains_in_place(path: str, options: ModelOptions) -> bool:
-    """Whether the weights that run are those that training changes: all of them, whole, and in one place."""
-    whole = options.quantization is None and options.device_map is None
-    return whole and base_of(find_source(resolve_model(path))) is None
+    """Whether the weights that run are those that training changes: all of them, as precise as their file, in one
+    place."""
+    whole = options.quantization is None and options.device_map is None and options.engine == "transformers"
+    if not whole or base_of(find_source(resolve_model(path))) is not None:
+        return False
+    return options.dtype == "float32" or load_config(resolve_model(path)).dtype == getattr(torch, options.dtype)
 
 
 def placement(options: ModelOptions) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def label_agreement(run: Run, trees: Sequence[Tree]) -> dict[str, Any] | None:
 
 
 def step_score_quality(run: Run, sampled: Sequence[Tree]) -> tuple[StepScoreResult, StepScoreResult] | None:
-    """The scorer against the oracle over what the first policy wrote for test problems: over partial solutions, and
+    """The scorer against the oracle over what the searched policy wrote for test problems: over partial solutions, and
     over all steps, final ones included. ``None`` without a scorer or an oracle, or where nothing was scored."""
     name, truth = scorer_name(run), state_truth(run.task)
     if name is None or truth is None:

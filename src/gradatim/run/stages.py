@@ -17,6 +17,9 @@ from gradatim.part import content_of, models_of
 from gradatim.recipes.recipe import POLICY, Learn, Recipe
 from gradatim.search import Search
 
+OWN_SEARCHES = "evaluation.search in files"
+"""The key of the content of searches of one's own; the stage of each search is called by its options already."""
+
 NO_RESULT = re.compile(
     r"kind|name|summary|paper"
     r"|(policy|models\.[^.]+)\.(device|device_map|max_branches|cache_gigabytes"
@@ -113,7 +116,7 @@ def dependencies(recipe: Recipe, name: str, contents: Mapping[str, Mapping[str, 
     trained = sorted(each for each in needed[1:] if stages[each].learn is not None)
     if trained:
         found["trained before"] = trained
-    if stages[name].learn is not None:
+    if stages[name].learn is not None and name != FINE_TUNING:
         found["the last training of its model"] = stages[name].last  # it decides where the model lies
     return found
 
@@ -218,7 +221,7 @@ def _evaluations(recipe: Recipe, plan: _Plan) -> Iterator[Stage]:
     if not recipe.problems.test:
         return
     searched = plan.uses([POLICY], plan.first if evaluation.searched == "first" else None)
-    own = ("seed", "task", "evaluation.budget", "evaluation.scorer", "evaluation.searched")
+    own = ("seed", "task", "evaluation.budget", "evaluation.scorer", "evaluation.searched", OWN_SEARCHES)
     for method in evaluation.search:
         keys = (*own, *searched["keys"], *judges["keys"])
         yield Stage(search_name(method), keys, (*searched["after"], *judges["after"]), searched["uses"])

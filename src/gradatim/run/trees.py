@@ -24,7 +24,7 @@ def training_trees(run: Run, number: int) -> list[Tree]:
     recipe = run.recipe
     if recipe.search is None and recipe.trees.stored is None:
         return []
-    if not recipe.learns_from_trees:
+    if not recipe.learns_from_trees and number == 1 and recipe.search is not None:
         run.progress.line("Nothing in this recipe learns from trees; they are grown since it has a search section")
     if recipe.trees.stored is not None:
         return stored_trees(run)
@@ -40,6 +40,8 @@ def stored_trees(run: Run) -> list[Tree]:
         GradatimError: if there are no trees, none that can be used, or a line is damaged that is not to be skipped.
     """
     path = stored_path(run.recipe.trees)
+    if path.resolve().is_relative_to(run.folder.path.resolve()):
+        raise GradatimError(f"trees.stored names {str(path)!r}, which this run writes itself; choose another --output")
     name, held_out = "round-1", {problem.prompt for problem in run.problems("test")}
     run.begin(name, run.folder.trees(name))
     started = time.perf_counter()

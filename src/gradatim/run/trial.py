@@ -102,6 +102,8 @@ async def _timed(
     trees = [Tree(problem) for problem in problems]
     started = time.perf_counter()
     await asyncio.gather(*map(work, trees))
+    if not trees:
+        return trees
     seconds = (time.perf_counter() - started) / len(trees)
     parts.append(Part(name, sum(tree.budget.total for tree in trees) / len(trees), seconds, count, scale))
     return trees

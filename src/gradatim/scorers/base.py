@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, runtime_checkable
 
 from gradatim.part import NamesModel, name_of, options
 from gradatim.policies.base import Policy
@@ -68,7 +68,12 @@ class ScorerPart(ABC):
     """A scorer's options; a subclass is a part (:func:`gradatim.part.part`) in a file of its own.
 
     Options that name one of the recipe's models are of the type :data:`ModelName`.
+
+    Attributes:
+        verifies: whether it knows the truth about solutions, so that no evaluation may choose by it.
     """
+
+    verifies: ClassVar[bool] = False
 
     key: str | None = None
     """The name of its scores in trees; by default its own."""

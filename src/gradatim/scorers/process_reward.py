@@ -116,6 +116,10 @@ class ProcessRewardScorer:
         return cls(model, layout=made, **options)
 
     @property
+    def model(self) -> PreTrainedModel:
+        return self.reader.model
+
+    @property
     def tree_model(self) -> TreeModel:
         return self.reader.tree_model
 

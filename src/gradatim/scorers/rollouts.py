@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import PositiveInt
 
@@ -19,6 +20,8 @@ from gradatim.tree import EndReason, Node, Tree
 @part
 class RolloutsPart(ScorerPart):
     """Monte-Carlo values: the share of right solutions among those completed from a step (arXiv:2312.08935)."""
+
+    verifies: ClassVar[bool] = True
 
     rollouts: PositiveInt = 8
     """Solutions behind each score, those already in the tree included."""

@@ -1,4 +1,4 @@
-"""Training in one call: what the pipeline and scripts use."""
+"""Training in one call: what runs and scripts use."""
 
 from __future__ import annotations
 

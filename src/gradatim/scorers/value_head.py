@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -57,7 +58,10 @@ class ValueHeadScorer:
         readings = await self.reader.read(unscored, heads=(self.head,))
         for node, reading in zip(unscored, readings, strict=True):
             if reading is not None:
-                node.scores[self.name] = float(torch.sigmoid(reading.heads[self.head]))
+                value = float(torch.sigmoid(reading.heads[self.head]))
+                if not math.isfinite(value):
+                    raise GradatimError(f"the head {self.head!r} gave a value that is not a number; it has diverged")
+                node.scores[self.name] = value
 
     def release(self, tree: Tree) -> None:
         """Drop what is cached of a tree that is done."""
