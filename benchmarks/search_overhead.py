@@ -26,7 +26,7 @@ IN_FLIGHT = 64
 WIDTH, BRANCH, DEPTH = 4, 4, 3
 PROMPT, STEP = 64, 32
 STEP_END = (" 10",)  # about every fortieth token of a random model
-TARGET = 0.05
+TARGET = 0.04
 
 
 def run(quick: bool = False) -> list[dict[str, object]]:
