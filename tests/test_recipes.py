@@ -105,7 +105,6 @@ def test_resolved_recipe_reads_back_the_same(name: str) -> None:
             "stop_by: loss needs",
         ),
         ("learn.0.model=policy", "learn.0 makes the policy a judge of steps"),
-        ("models.judge={model: a/b}", "models.judge is used by nothing"),
         ("models.a-1={model: a/b}", "models.a-1"),
         ("models.a.b={model: x}", "unknown key 'b' in 'models.a'"),
         ("policy.adapter=x", "models.scorer begins as the policy, whose adapter is not part of its weights"),

@@ -354,10 +354,6 @@ class Recipe(Section):
                     f"models.{name} begins as the policy, whose adapter is not part of its weights: merge it into a "
                     "folder and name that"
                 )
-            if all(name not in names for names in used.values()):
-                raise ValueError(
-                    f"models.{name} is used by nothing: name it in scorer, values, learn or evaluation.scorer"
-                )
         judges = {learn.model: "score" in learn.objective.heads for learn in self.learn}
         for index, learn in enumerate(self.learn):
             judging = "score" in learn.objective.heads

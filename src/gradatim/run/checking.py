@@ -67,6 +67,8 @@ def check(run: Run) -> None:
         stored_path(recipe.trees)
     check_benchmarks(run)
     policies, rewards = _used(recipe)
+    for name in recipe.models.keys() - {*policies, *rewards}:
+        run.progress.line(f"Nothing uses models.{name}: scorer, values, learn or evaluation.scorer may name it")
     for name in policies:
         if recipe.model(name).is_server:
             _check_server(run, name)
