@@ -153,8 +153,10 @@ class ThresholdBenchmark(StepBenchmark):
         check_scores(records, scores)
         pairs = list(zip(records, scores, strict=True))
         deciding, judged = ([pair for pair in pairs if pair[0].decides is part] for part in (True, False))
-        threshold = self.choose(*_apart(deciding or self._deciding(judged))) if self.threshold == "auto" else None
-        return self.judge(*_apart(judged), self.threshold if threshold is None else threshold)  # type: ignore[arg-type]
+        threshold = self.threshold
+        if isinstance(threshold, str):
+            threshold = self.choose(*_apart(deciding or self._deciding(judged)))
+        return self.judge(*_apart(judged), threshold)
 
     def _deciding(self, judged: list[tuple[StepRecord, Sequence[float]]]) -> list[tuple[StepRecord, Sequence[float]]]:
         """The records to choose the threshold on, where there are no validation data."""
