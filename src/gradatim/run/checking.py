@@ -67,7 +67,7 @@ def check(run: Run) -> None:
         stored_path(recipe.trees)
     check_benchmarks(run)
     policies, rewards = _used(recipe)
-    for name in recipe.models.keys() - {*policies, *rewards}:
+    for name in sorted(recipe.models.keys() - {*policies, *rewards}):
         run.progress.line(f"Nothing uses models.{name}: scorer, values, learn or evaluation.scorer may name it")
     for name in policies:
         if recipe.model(name).is_server:
