@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -49,21 +49,26 @@ def pick_device(name: str) -> str:
     return name
 
 
+Role = Literal["policy", "reward"]
+
+
 @dataclass(slots=True)
 class _Held:
     """A model in memory.
 
     Attributes:
         path: the folder or hub id that its weights are those of.
-        kind: ``"policy"``, or ``"reward"`` and the layout it is read in.
+        role: what it is in memory as.
+        asked: the layout that was asked for, of a reward model.
         model: the model itself, where it runs in this process.
         layout: of a reward model.
         engines: what runs it, by their names.
     """
 
     path: str
-    kind: str
+    role: Role
     model: PreTrainedModel | None
+    asked: str = "auto"
     layout: Any = None
     engines: dict[str, Any] = field(default_factory=dict)
 
@@ -82,7 +87,7 @@ class Models:
     def __init__(self, task: Task, note: Callable[..., None]) -> None:
         self._task = task
         self._note = note
-        self._held: dict[tuple[str, str], _Held] = {}  # by name, and whether it is a policy or a reward model
+        self._held: dict[tuple[str, Role], _Held] = {}
 
     def policy(self, name: str, path: str, options: ModelOptions) -> Policy:
         """The policy that runs the model ``name`` as it is in ``path``.
@@ -90,7 +95,7 @@ class Models:
         Raises:
             GradatimError: if the model or its tokenizer cannot be loaded or used.
         """
-        held = self._find(name, path, "policy") or self._load_policy(name, path, options)
+        held = self._find(name, "policy", path) or self._load_policy(name, path, options)
         if "" not in held.engines:
             held.engines[""] = self._engine(name, held.model, path, options)
             if isinstance(held.engines[""], TransformersPolicy):  # of others, nobody here knows the size
@@ -125,11 +130,10 @@ class Models:
         Raises:
             GradatimError: if it cannot be loaded, or its layout cannot be told.
         """
-        kind = f"reward {layout}"
-        held = self._find(name, path, kind)
+        held = self._find(name, "reward", path, layout)
         if held is None or held.layout is None:
             model, made = load_scoring_model(resolve_model(path), layout, **placement(options))
-            held = self._hold(name, _Held(path, kind, model, made))
+            held = self._hold(name, _Held(path, "reward", model, layout, made))
         if key not in held.engines:
             assert held.model is not None, "reward models run in this process"
             memory = int(options.cache_gigabytes * 2**30)
@@ -170,7 +174,7 @@ class Models:
             becomes: the folder that it is saved in.
         """
         held = self._to_train(name, path, options, as_reward=as_reward)
-        self._held = {(name, "reward" if as_reward else "policy"): held}
+        self._held = {(name, held.role): held}
         held.path = ""  # until it is whole
         lent: Any = trainable(*held.engines.values()) if held.engines else nullcontext(held.model)
         with lent as model:
@@ -183,30 +187,31 @@ class Models:
             self._held.clear()
 
     def forget(self, name: str) -> None:
-        """Let a model go."""
+        """Let a reward model go."""
         self._held.pop((name, "reward"), None)
 
     def _to_train(self, name: str, path: str, options: ModelOptions, *, as_reward: bool) -> _Held:
-        kind = "reward auto" if as_reward else "policy"
-        held = self._find(name, path, kind)
+        role: Role = "reward" if as_reward else "policy"
+        held = self._find(name, role, path)
         if held is not None and held.model is not None and _trains_in_place(path, options):
             return held
-        self._held.pop((name, kind.partition(" ")[0]), None)
+        self._held.pop((name, role), None)
         if as_reward:
             model: PreTrainedModel = load_process_reward_model(resolve_model(path))
         else:
             model = load_merged_model(AutoModelForCausalLM, resolve_model(path), dtype=torch.float32)
-        return self._hold(name, _Held(path, kind, model.to(pick_device(options.device))))
+        return self._hold(name, _Held(path, role, model.to(pick_device(options.device))))
 
-    def _find(self, name: str, path: str, kind: str) -> _Held | None:
-        held = self._held.get((name, kind.partition(" ")[0]))
-        if held is not None and (held.path, held.kind) != (path, kind):
-            del self._held[name, kind.partition(" ")[0]]
+    def _find(self, name: str, role: Role, path: str, layout: str = "auto") -> _Held | None:
+        """What is in memory of a model; another state of it is let go."""
+        held = self._held.get((name, role))
+        if held is not None and (held.path, held.asked) != (path, layout):
+            del self._held[name, role]
             return None
         return held
 
     def _hold(self, name: str, held: _Held) -> _Held:
-        self._held[name, held.kind.partition(" ")[0]] = held
+        self._held[name, held.role] = held
         return held
 
     def _load_policy(self, name: str, path: str, options: ModelOptions) -> _Held:
