@@ -18,7 +18,7 @@ TREE_STORES = {
     "evaluate-base-greedy": 4,
     "evaluate-step-dpo": 4,
     "evaluate-step-dpo-greedy": 4,
-    "search-beam-2-2-last": 4,
+    "search-beam-width-2-branch-2": 4,
 }
 _JUDGE_TRAINING = {"learning_rate": 1.0e-3, "tokens_per_batch": 256, "evaluate_every": 2, "save_every": 2}
 _POLICY_TRAINING = {"learning_rate": 1.0e-4, "tokens_per_batch": 256, "evaluate_every": 2, "save_every": 2}

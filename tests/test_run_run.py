@@ -94,7 +94,7 @@ def test_figures_follow_from_the_trees(whole: Path) -> None:
     if sum(right):
         assert report["base"]["tokens_per_solved"] == pytest.approx(sum(tokens) / sum(right))
     beam = next(entry for entry in report["search"] if entry["method"] == "beam search")
-    searched = stored(whole, "search-beam-2-2-last")
+    searched = stored(whole, "search-beam-width-2-branch-2")
     assert beam["tokens"] == pytest.approx(sum(tree.budget.total for tree in searched) / len(searched))
     best = [max(tree.solutions(), key=lambda leaf: leaf.scores["process_reward"], default=None) for tree in searched]
     assert beam["accuracy"] == pytest.approx(sum(leaf.reward or 0.0 for leaf in best if leaf) / len(searched))

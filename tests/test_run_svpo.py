@@ -52,7 +52,7 @@ def test_both_parts_are_trained_and_saved(finished: Path) -> None:
 def test_the_trained_policy_is_searched_by_its_own_values(finished: Path) -> None:
     report = json.loads((finished / "report.json").read_text(encoding="utf-8"))
     assert report["searched"] == "svpo"
-    for tree in TreeStore(finished / "trees" / "search-beam-2-2-last.jsonl"):
+    for tree in TreeStore(finished / "trees" / "search-beam-width-2-branch-2.jsonl"):
         assert all("value_head" in node.scores for node in tree.nodes[1:] if not node.step.end.cuts_off)
         assert list(tree.budget.accounts) == ["policy"], "what the policy wrote is not read again by the head on it"
 

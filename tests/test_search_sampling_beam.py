@@ -7,14 +7,17 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Sampling
+from gradatim.scorers.aggregation import Aggregate
 from gradatim.search import Beam, IndependentSampling, best_of_n, path_score
-from gradatim.search.beam import best
-from gradatim.search.selection import Aggregate
+from gradatim.search.decisions import DECISION
+from gradatim.search.ranking import best
 from gradatim.tasks.base import grade
 from gradatim.tree import EndReason, Problem, Tree
+from gradatim.view import render
 from scripted_countdown import (
     TASK,
     ListingPolicy,
@@ -162,3 +165,22 @@ def _check_spending(tree: Tree, limit: int) -> None:
     assert budget.total <= limit
     assert budget.written("policy") == sum(len(node.step.tokens) * node.multiplicity for node in tree.nodes[1:])
     assert budget.read("scorer") == sum(len(node.step.tokens) for node in tree.nodes if "arbitrary" in node.scores)
+
+
+def test_a_beam_says_of_every_open_step_whether_it_was_expanded_or_pruned_and_why() -> None:
+    tree = new_tree()
+    asyncio.run(Beam(width=2, branch=3)(tree, random_policy(), arbitrary_scorer()))
+    for node in tree.nodes[1:]:
+        if node.open:
+            note = node.notes[DECISION]
+            assert note["decision"] == ("expanded" if node.children else "pruned")
+            assert "by arbitrary" in note["why"]
+            assert _shown(tree, why=True).count(note["why"])
+    assert "pruned" not in _shown(tree, why=False)
+
+
+def _shown(tree: Tree, *, why: bool) -> str:
+    console = Console(width=1000)
+    with console.capture() as shown:
+        console.print(render(tree, why=why))
+    return shown.get()

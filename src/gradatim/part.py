@@ -22,7 +22,7 @@ import importlib.util
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform, get_args, get_type_hints
@@ -167,6 +167,17 @@ def name_of(value: Any) -> str:
 def content_of(value: Any) -> dict[str, Any]:
     """A part as a recipe writes it: its name and all its options, as JSON has them."""
     return {"name": name_of(value), **TypeAdapter(type(value)).dump_python(value, mode="json")}
+
+
+def chosen_options(value: Any) -> dict[str, Any]:
+    """The options of a part that are not their defaults, as JSON has them: what tells it from others of its name."""
+    content = content_of(value)
+    chosen = {}
+    for field in fields(value):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if default is MISSING or getattr(value, field.name) != default:
+            chosen[field.name] = content[field.name]
+    return chosen
 
 
 def is_part(value: Any) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gradatim.policies.base import Policy, SamplingOptions
     from gradatim.scorers.base import Scorer
     from gradatim.search import Search
-    from gradatim.search.selection import AnswerOf
+    from gradatim.search.choosing import AnswerOf
     from gradatim.tree import Node, Tree
 
 

@@ -43,6 +43,7 @@ def show(
     trees: TreesOption = "round-1",
     by: Annotated[str | None, typer.Option(help="The score to show.")] = None,
     limit: Annotated[int, typer.Option(help="Show at most so many steps.")] = 60,
+    why: Annotated[bool, typer.Option("--why", help="Say why the search went on from a step, or did not.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw the tree into this file instead (.png, .svg).")] = None,
     skip_damaged: SkipDamagedOption = False,
 ) -> None:
@@ -58,7 +59,7 @@ def show(
     from gradatim.view import render
 
     console = Console()
-    console.print(render(tree, by=by, limit=limit))
+    console.print(render(tree, by=by, limit=limit, why=why))
     console.print(
         f"problem {tree.problem.id}, one of {len(store):,} in {store.path}: {len(tree):,} nodes, "
         f"{tree.budget.total:,} tokens",

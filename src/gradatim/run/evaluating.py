@@ -20,7 +20,7 @@ from gradatim.evaluation import (
     spending_of,
     weighted_majority,
 )
-from gradatim.part import content_of
+from gradatim.part import chosen_options, content_of
 from gradatim.run.context import Lent, Run, Searcher
 from gradatim.run.outcomes import note_outcomes
 from gradatim.run.stages import search_name
@@ -153,10 +153,9 @@ def searched(run: Run, search: Search) -> MethodResult:
 
 
 def _telling(search: Search) -> dict[str, Any]:
-    """The options of a search that are worth showing: its numbers, and words that are not the defaults."""
-    defaults = content_of(type(search)())
-    content = content_of(search).items()
-    return {key: value for key, value in content if not isinstance(value, str | None) or value != defaults[key]}
+    """The options of a search that are worth showing: those that were chosen, and its numbers."""
+    numbers = {key: value for key, value in content_of(search).items() if not isinstance(value, str | None)}
+    return numbers | chosen_options(search)
 
 
 def subset_spending(tree: Tree, n: int, of: int, *, scored: bool) -> dict[str, Cost]:

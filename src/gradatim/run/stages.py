@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradatim.part import content_of, models_of
+from gradatim.part import chosen_options, content_of, models_of, name_of
 from gradatim.recipes.recipe import POLICY, Learn, Recipe
 from gradatim.search import Search
 
@@ -148,10 +148,9 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def search_name(search: Search) -> str:
-    """The name of the stage of one search: its own name and its options."""
-    content = content_of(search)
-    settings = (re.sub(r"\W+", "x", str(value)).strip("x") for key, value in content.items() if key != "name")
-    return "-".join(["search", re.sub(r"\W+", "x", content["name"]), *settings])
+    """The name of the stage of one search: its own name, and those of its options that are not the defaults."""
+    settings = [f"{key} {value}" for key, value in chosen_options(search).items()]
+    return "-".join(re.sub(r"\W+", "-", each).strip("-") for each in ["search", name_of(search), *settings])
 
 
 class _Plan:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, runtime_checkable
 
+from gradatim.errors import GradatimError
 from gradatim.part import NamesModel, name_of, options
 from gradatim.policies.base import Policy
 from gradatim.tree import Node, Tree
@@ -40,6 +42,50 @@ class Scorer(Protocol):
     def release(self, tree: Tree) -> None:
         """Forget what is kept of a tree that is done."""
         ...
+
+
+class StepScorer(ABC):
+    """A scorer that says what each of some nodes is worth; what all such scorers share is here.
+
+    Args:
+        name: the key in ``node.scores``.
+
+    Attributes:
+        missing: how many nodes it was asked for and has no score of: the budget could not pay, they are longer than a
+            model reads, or a judge's answer could not be read.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.missing = 0
+
+    @abstractmethod
+    async def judged(self, nodes: Sequence[Node]) -> Sequence[float | None]:
+        """What each of different nodes without a score is worth; ``None`` where that cannot be said."""
+
+    async def score(self, nodes: Sequence[Node]) -> None:
+        """Write ``node.scores[name]`` for every node that has none yet; see :class:`Scorer`.
+
+        Raises:
+            GradatimError: if a score is not a finite number.
+        """
+        asked = [node for node in dict.fromkeys(nodes) if self.name not in node.scores]
+        if not asked:
+            return
+        for node, score in zip(asked, await self.judged(asked), strict=True):
+            if score is None:
+                self.missing += 1
+            elif math.isfinite(score):
+                node.scores[self.name] = score
+            else:
+                raise GradatimError(
+                    f"the scorer {self.name!r} gave a score that is not a number; its model has diverged, or its "
+                    "number format is too narrow: try dtype='float32'",
+                    options=("dtype='float32'",),
+                )
+
+    def release(self, tree: Tree) -> None:  # noqa: B027 - most have nothing to forget
+        """Forget what is kept of a tree that is done."""
 
 
 class Context(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gradatim.engine.reader import Reader
 from gradatim.part import part
-from gradatim.scorers.base import Context, ModelName, ScorerPart
+from gradatim.scorers.base import Context, ModelName, ScorerPart, StepScorer
 from gradatim.tree import Node, Tree
 
 
@@ -22,7 +22,7 @@ class LikelihoodPart(ScorerPart):
         return LikelihoodScorer(context.reader(self.model), self.name)
 
 
-class LikelihoodScorer:
+class LikelihoodScorer(StepScorer):
     """Scores a step by the geometric mean of its tokens' probabilities; a step without tokens has 1.
 
     Args:
@@ -31,17 +31,13 @@ class LikelihoodScorer:
     """
 
     def __init__(self, reader: Reader, name: str = "likelihood") -> None:
+        super().__init__(name)
         self.reader = reader
-        self.name = name
 
-    async def score(self, nodes: Sequence[Node]) -> None:
-        """Write the likelihood of each step; see :class:`gradatim.scorers.base.Scorer`."""
-        unscored = [node for node in dict.fromkeys(nodes) if self.name not in node.scores]
-        readings = await self.reader.read(unscored, log_probabilities=True)
-        for node, reading in zip(unscored, readings, strict=True):
-            if reading is not None and reading.log_probabilities is not None:
-                found = reading.log_probabilities
-                node.scores[self.name] = math.exp(sum(found) / max(1, len(found)))
+    async def judged(self, nodes: Sequence[Node]) -> list[float | None]:
+        readings = await self.reader.read(nodes, log_probabilities=True)
+        found = [None if reading is None else reading.log_probabilities for reading in readings]
+        return [None if each is None else math.exp(sum(each) / max(1, len(each))) for each in found]
 
     def release(self, tree: Tree) -> None:
         """Drop what is cached of a tree that is done."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from gradatim.engine.too_long import TooLong
 from gradatim.engine.tree_model import ModelStatistics, TreeModel
 from gradatim.errors import GradatimError
 from gradatim.part import part
-from gradatim.scorers.base import Context, ModelName, ScorerPart
+from gradatim.scorers.base import Context, ModelName, ScorerPart, StepScorer
 from gradatim.scorers.layouts import Layout, OwnLayout, label_probability
 from gradatim.scorers.loading import load_scoring_model
 from gradatim.tree import Node, Tree
@@ -36,7 +35,7 @@ class ProcessRewardPart(ScorerPart):
         return context.reward_model(self.model, self.name, self.layout)
 
 
-class ProcessRewardScorer:
+class ProcessRewardScorer(StepScorer):
     """Scores a step by the probability that it is right (Lightman et al., *Let's Verify Step by Step*, 2023).
 
     A step is scored from the cached state of its parent, so each token of a tree is read once, and all steps that wait
@@ -73,7 +72,7 @@ class ProcessRewardScorer:
                 f"a process reward model has one label or two, but this one has {model.config.num_labels}; "
                 "name a model that was trained to judge steps"
             )
-        self.name = name
+        super().__init__(name)
         self.layout = layout
         self.reader = Reader(
             model,
@@ -139,17 +138,9 @@ class ProcessRewardScorer:
         """Forget all that is cached and set the model up again, after its weights were trained."""
         self.reader.refresh()
 
-    async def score(self, nodes: Sequence[Node]) -> None:
-        """Write the probability that each step is right; see :class:`gradatim.scorers.base.Scorer`."""
-        unscored = [node for node in dict.fromkeys(nodes) if self.name not in node.scores]
-        readings = await self.reader.read(unscored, heads=(self._head,))
-        read = [(node, each.heads[self._head]) for node, each in zip(unscored, readings, strict=True) if each]
-        scores = torch.stack([score for _, score in read]).tolist() if read else []
-        if not all(map(math.isfinite, scores)):
-            raise GradatimError(
-                f"the reward model {self.name!r} gave a score that is not a number; it has diverged, or its number "
-                "format is too narrow: try dtype='float32'",
-                options=("dtype='float32'",),
-            )
-        for (node, _), score in zip(read, scores, strict=True):
-            node.scores[self.name] = score
+    async def judged(self, nodes: Sequence[Node]) -> list[float | None]:
+        """The probability that each step is right."""
+        readings = await self.reader.read(nodes, heads=(self._head,))
+        read = [each.heads[self._head] for each in readings if each is not None]
+        scores = iter(torch.stack(read).tolist() if read else [])
+        return [None if each is None else next(scores) for each in readings]

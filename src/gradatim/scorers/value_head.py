@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from gradatim.engine.reader import Reader
 from gradatim.errors import GradatimError
 from gradatim.part import part
-from gradatim.scorers.base import Context, ModelName, ScorerPart
+from gradatim.scorers.base import Context, ModelName, ScorerPart, StepScorer
 from gradatim.tree import Node, Tree
 
 
@@ -31,7 +30,7 @@ class ValueHeadPart(ScorerPart):
         return ValueHeadScorer(context.reader(self.model), self.name, self.head)
 
 
-class ValueHeadScorer:
+class ValueHeadScorer(StepScorer):
     """Scores a step by the sigmoid of what a head of one output says at its end.
 
     Args:
@@ -48,20 +47,13 @@ class ValueHeadScorer:
             raise GradatimError(
                 f"the model has no head {head!r}; train one with it, by an objective that has such a head (value, svpo)"
             )
+        super().__init__(name)
         self.reader = reader
-        self.name = name
         self.head = head
 
-    async def score(self, nodes: Sequence[Node]) -> None:
-        """Write the value of each step; see :class:`gradatim.scorers.base.Scorer`."""
-        unscored = [node for node in dict.fromkeys(nodes) if self.name not in node.scores]
-        readings = await self.reader.read(unscored, heads=(self.head,))
-        for node, reading in zip(unscored, readings, strict=True):
-            if reading is not None:
-                value = float(torch.sigmoid(reading.heads[self.head]))
-                if not math.isfinite(value):
-                    raise GradatimError(f"the head {self.head!r} gave a value that is not a number; it has diverged")
-                node.scores[self.name] = value
+    async def judged(self, nodes: Sequence[Node]) -> list[float | None]:
+        readings = await self.reader.read(nodes, heads=(self.head,))
+        return [None if each is None else float(torch.sigmoid(each.heads[self.head])) for each in readings]
 
     def release(self, tree: Tree) -> None:
         """Drop what is cached of a tree that is done."""

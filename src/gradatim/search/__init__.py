@@ -2,11 +2,12 @@
 
 from gradatim.search.base import Search
 from gradatim.search.beam import Beam
+from gradatim.search.choosing import best_of_majority, best_of_n, by_answer, give_answers, majority, weighted_majority
 from gradatim.search.grow import Grow
 from gradatim.search.many import search_many
 from gradatim.search.mcts import Mcts
+from gradatim.search.ranking import path_score
 from gradatim.search.sampling import IndependentSampling
-from gradatim.search.selection import best_of_n, by_answer, give_answers, majority, path_score, weighted_majority
 
 __all__ = [
     "Beam",
@@ -14,6 +15,7 @@ __all__ = [
     "IndependentSampling",
     "Mcts",
     "Search",
+    "best_of_majority",
     "best_of_n",
     "by_answer",
     "give_answers",

@@ -6,12 +6,15 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from gradatim.errors import GradatimError
+from gradatim.part import options
 from gradatim.policies.base import Policy, Sampling
+from gradatim.scorers.aggregation import Aggregate
 from gradatim.scorers.base import Scorer
-from gradatim.search.selection import AnswerOf, best_of_n, majority
+from gradatim.search.choosing import AnswerOf, ChoiceRule, choose
 from gradatim.tree import Node, Tree
 
 
+@options
 class Search(ABC):
     """One search algorithm with its options; a subclass is a part (:func:`gradatim.part.part`) in a file of its own.
 
@@ -26,12 +29,17 @@ class Search(ABC):
         grows_with: the options that make more solutions when they are raised.
     """
 
-    __slots__ = ()
-
     title: ClassVar[str]
     is_guided: ClassVar[bool] = False
     scores_steps: ClassVar[bool] = False
     grows_with: ClassVar[tuple[str, ...]] = ()
+
+    choose_by: ChoiceRule | None = None
+    """How the answer is chosen among the finished solutions: by `score`, by `majority`, by `weighted_majority` or by
+    `best_of_majority`; `null` is by score where there is a scorer and by majority where there is none."""
+    aggregate: Aggregate = "last"
+    """How a path's score is made of its steps': the `last` one's, their `min`, `product`, `mean`, sum of `log_odds` or
+    `softmin`."""
 
     @abstractmethod
     async def __call__(
@@ -51,7 +59,7 @@ class Search(ABC):
             scorer: scores steps, higher is better; it charges what it reads. What the budget left unscored ranks below
                 all that is scored, and equal scores in the order in which the steps were proposed.
             sampling: how steps are sampled; the policy's own way by default.
-            answer: what a solution answers, for a search that votes (:func:`gradatim.search.selection.give_answers`).
+            answer: what a solution answers, for a search that votes (:func:`gradatim.search.choosing.give_answers`).
                 Whether it is right no search asks.
 
         Raises:
@@ -59,7 +67,7 @@ class Search(ABC):
         """
 
     def choose(self, tree: Tree, scorer: str | None) -> Node | None:
-        """The solution that the search gives as its answer: by the scorer's scores, or by vote without a scorer.
+        """The solution that the search gives as its answer, as ``choose_by`` says.
 
         Args:
             tree: a tree that was searched.
@@ -68,7 +76,8 @@ class Search(ABC):
         Returns:
             ``None`` if no solution was finished.
         """
-        return majority(tree) if scorer is None else best_of_n(tree, scorer)
+        rule = self.choose_by or ("majority" if scorer is None else "score")
+        return choose(tree, rule, scorer, aggregate=self.aggregate)
 
     def _guide(self, scorer: Scorer | None) -> Scorer:
         if scorer is None:

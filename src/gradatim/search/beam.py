@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
@@ -12,8 +11,10 @@ from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
-from gradatim.search.selection import Aggregate, AnswerOf, best_of_n, path_score
-from gradatim.tree import Node, Tree
+from gradatim.search.choosing import AnswerOf, give_answers
+from gradatim.search.decisions import keep_and_prune
+from gradatim.search.ranking import best
+from gradatim.tree import Tree
 
 ByRound = PositiveInt | Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
@@ -40,8 +41,6 @@ class Beam(Search):
     """Partial solutions that are kept in each round: a number, or one for each round."""
     branch: ByRound = 4
     """Steps that are proposed for each of them: a number, or one for each round."""
-    aggregate: Aggregate = "last"
-    """Rank by the last step's score, or by the least, the product or the mean of the path's."""
 
     async def __call__(
         self,
@@ -60,22 +59,13 @@ class Beam(Search):
             drawn = await policy.extend(frontier, max(1, keep * each // len(frontier)), sampling=sampling)
             children = list(dict.fromkeys(drawn))
             await guide.score([child for child in children if not child.step.end.cuts_off])
-            frontier = best([child for child in children if child.open], keep, guide.name, self.aggregate)
+            open_children = [child for child in children if child.open]
+            frontier = best(open_children, keep, guide.name, self.aggregate)
+            keep_and_prune(open_children, frontier, guide.name)
             depth += 1
-
-    def choose(self, tree: Tree, scorer: str | None) -> Node | None:
-        return super().choose(tree, None) if scorer is None else best_of_n(tree, scorer, aggregate=self.aggregate)
+        if answer is not None:
+            await give_answers(tree, answer)
 
 
 def _in_round(value: int | Sequence[int], depth: int) -> int:
     return value if isinstance(value, int) else value[min(depth, len(value) - 1)]
-
-
-def best(nodes: Sequence[Node], count: int, name: str, aggregate: Aggregate = "last") -> list[Node]:
-    """The ``count`` nodes of the highest score, best first; unscored ones come last, equals in the given order."""
-
-    def descending(node: Node) -> float:
-        score = path_score(node, name, aggregate)
-        return math.inf if score is None else -score
-
-    return sorted(nodes, key=descending)[:count]

@@ -10,7 +10,7 @@ from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
-from gradatim.search.selection import AnswerOf
+from gradatim.search.choosing import AnswerOf
 from gradatim.tree import Tree
 
 

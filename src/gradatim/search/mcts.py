@@ -22,7 +22,8 @@ from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
-from gradatim.search.selection import AnswerOf, checked_score
+from gradatim.search.choosing import AnswerOf
+from gradatim.search.ranking import checked_score
 from gradatim.tree import Node, Tree
 
 Rule = Literal["uct", "puct", "puct_uniform"]

@@ -11,7 +11,7 @@ from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
-from gradatim.search.selection import AnswerOf, give_answers
+from gradatim.search.choosing import AnswerOf, give_answers
 from gradatim.tree import Node, Tree
 
 

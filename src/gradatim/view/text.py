@@ -8,13 +8,14 @@ from rich.text import Text
 from rich.tree import Tree as RichTree
 
 from gradatim.evaluation.page import printable
+from gradatim.search.decisions import DECISION
 from gradatim.tree import Node, Tree
 from gradatim.view.selection import check_score, default_score, hidden_below, select_nodes
 
 _LONG_RUN = 4  # only children one after the other that are not set in
 
 
-def render(tree: Tree, *, by: str | None = None, limit: int = 200) -> RichTree:
+def render(tree: Tree, *, by: str | None = None, limit: int = 200, why: bool = False) -> RichTree:
     """A ``rich`` rendering of ``tree``: one line a step with its score, ends marked ✓ (right), ✗ (wrong), ✂ (cut off).
 
     A step is set in below the one before it, but not in a long run of steps that are only children: there it stands
@@ -25,6 +26,7 @@ def render(tree: Tree, *, by: str | None = None, limit: int = 200) -> RichTree:
         by: the score to show; by default the one that most nodes have.
         limit: show at most this many nodes (see :func:`gradatim.view.selection.select_nodes`); what is left out is
             counted in its place.
+        why: say of each step what the search decided of it (:mod:`gradatim.search.decisions`).
 
     Raises:
         GradatimError: if ``limit`` is below 1, or no step has the score ``by``.
@@ -42,9 +44,9 @@ def render(tree: Tree, *, by: str | None = None, limit: int = 200) -> RichTree:
             branches[id] = branches[node.parent.id]
             label = branches[id].label
             assert isinstance(label, Text)
-            label.append("\n").append(_line(node, by))
+            label.append("\n").append(_line(node, by, why))
         else:
-            branches[id] = branches[node.parent.id].add(_line(node, by))
+            branches[id] = branches[node.parent.id].add(_line(node, by, why))
     for id, count in hidden.items():
         if count:
             branches[id].add(Text(f"… {count:,} more", style="dim italic"))
@@ -82,7 +84,7 @@ def mark(node: Node) -> str:
     return "✓" if node.correct else "✗"
 
 
-def _line(node: Node, by: str | None) -> Text:
+def _line(node: Node, by: str | None, why: bool) -> Text:
     line = Text()
     score = None if by is None else node.scores.get(by)
     if score is not None:
@@ -99,7 +101,10 @@ def _line(node: Node, by: str | None) -> Text:
     if node.multiplicity > 1:
         line.append(f" x{node.multiplicity}", style="dim")
     for name, note in node.notes.items():
-        if name != "verdict":  # of which the sign is enough
+        if name == DECISION:
+            if why:
+                line.append(f" ({note['decision']}: {note['why']})", style="dim")
+        elif name != "verdict":  # of which the sign is enough
             line.append(f" ({name}: {one_line(str(note))})", style="dim")
     return line
 

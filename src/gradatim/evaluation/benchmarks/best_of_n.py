@@ -12,7 +12,7 @@ from gradatim.evaluation.bootstrap import Estimate, bootstrap_difference, bootst
 from gradatim.evaluation.metrics import Sample, best_of_n, majority, weighted_majority
 from gradatim.evaluation.step_records import StepRecord, check_scores
 from gradatim.part import part
-from gradatim.search.selection import Aggregate, solution_score
+from gradatim.scorers.aggregation import Aggregate, solution_score
 from gradatim.tasks.number_answers import extract_answer
 
 
@@ -143,7 +143,7 @@ def best_of_n_selection(
         records: see :class:`BestOfN`.
         scores: for each record the scores of its steps.
         aggregate: how a solution's score is made from its steps' (see
-            :func:`gradatim.search.selection.solution_score`).
+            :func:`gradatim.scorers.aggregation.solution_score`).
         resamples: of the intervals.
         seed: of the intervals.
 

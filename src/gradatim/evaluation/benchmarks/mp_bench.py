@@ -22,7 +22,7 @@ from gradatim.evaluation.benchmarks.prmbench import StepTally
 from gradatim.evaluation.metrics import best_of_n, first_below, weighted_majority
 from gradatim.evaluation.step_records import StepRecord, check_scores
 from gradatim.part import part
-from gradatim.search.selection import Aggregate
+from gradatim.scorers.aggregation import Aggregate
 
 STEP_CORRECTNESS = "step correctness"
 ANSWER_AGGREGATION = "answer aggregation"
@@ -189,7 +189,7 @@ def mp_bench(
         scores: for each record the scores of its steps.
         threshold: a step is wrong when its score is below it.
         aggregate: how a solution's score is made from its steps' (see
-            :func:`gradatim.search.selection.solution_score`).
+            :func:`gradatim.scorers.aggregation.solution_score`).
 
     Raises:
         GradatimError: if a step has no score, or a vote is to be weighted by a negative one.

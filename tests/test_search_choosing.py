@@ -8,7 +8,9 @@ import pytest
 
 from gradatim.errors import GradatimError
 from gradatim.search import (
+    Beam,
     IndependentSampling,
+    best_of_majority,
     best_of_n,
     by_answer,
     give_answers,
@@ -148,3 +150,25 @@ def test_a_vote_needs_answers_and_no_truth() -> None:
     voted.reward = None
     assert majority(asked) is voted
     assert weighted_majority(asked, "s") is voted
+
+
+def test_best_of_majority_asks_the_scorer_among_frequent_answers_alone(tree: Tree) -> None:
+    add_solution(tree, 1, "rare", (0.9, 0.9))
+    add_solution(tree, 2, "a", (0.2, 0.3), votes=2)
+    better = add_solution(tree, 3, "a", (0.2, 0.5), votes=1)
+    add_solution(tree, 4, "b", (0.2, 0.4), votes=3)
+    assert best_of_majority(tree, "s", frequent=0.4) is better
+    assert best_of_majority(tree, "s", frequent=0.0) is best_of_n(tree, "s")
+    assert best_of_majority(tree, "s", frequent=1.0) is better  # no answer is that frequent: the most frequent ones
+
+
+def test_every_search_chooses_by_the_rule_that_it_is_given(tree: Tree) -> None:
+    lone = add_solution(tree, 1, "1", (0.6, 0.9))
+    frequent = add_solution(tree, 2, "2", (0.6, 0.3), votes=2)
+    assert Beam().choose(tree, "s") is lone
+    assert Beam(choose_by="majority").choose(tree, "s") is frequent
+    assert Beam(choose_by="weighted_majority").choose(tree, "s") is lone
+    assert Beam(choose_by="best_of_majority").choose(tree, "s") is lone
+    assert IndependentSampling().choose(tree, None) is frequent
+    with pytest.raises(GradatimError, match="needs a scorer"):
+        IndependentSampling(choose_by="score").choose(tree, None)

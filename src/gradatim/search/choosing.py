@@ -8,59 +8,43 @@ with several votes.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 from gradatim.errors import GradatimError
 from gradatim.event_loop import without_blocking
+from gradatim.scorers.aggregation import Aggregate
+from gradatim.search.ranking import path_score
 from gradatim.tree import Node, Problem, Tree
 
-Aggregate = Literal["last", "min", "product", "mean"]
+ChoiceRule = Literal["score", "majority", "weighted_majority", "best_of_majority"]
+"""How the answer is chosen among the finished solutions of a tree; see :func:`choose`."""
 AnswerOf = Callable[[Problem, str], str | None]
 """The final answer of a solution's text: a task's :meth:`~gradatim.tasks.base.Task.answer`."""
 
 
-def solution_score(scores: Sequence[float], aggregate: Aggregate = "last") -> float:
-    """The score of a partial or whole solution from those of its steps, at least one.
+def choose(tree: Tree, rule: ChoiceRule, name: str | None, *, aggregate: Aggregate = "last") -> Node | None:
+    """The solution that a rule chooses: the best score, the most votes, the most votes weighted by score, or the best
+    score among frequent answers.
 
-    ``"last"`` takes the last step's; ``"min"``, ``"product"`` and ``"mean"`` combine all steps' (Lightman et al.,
-    *Let's Verify Step by Step*, 2023, arXiv:2305.20050).
-    """
-    if aggregate == "last":
-        return scores[-1]
-    if aggregate == "min":
-        return min(scores)
-    if aggregate == "product":
-        return math.prod(scores)
-    return sum(scores) / len(scores)
+    Args:
+        tree: a tree with finished solutions; for all but ``"score"`` with their answers.
+        rule: the rule.
+        name: the scorer's name; ``"majority"`` needs none.
+        aggregate: how a solution's score is made from its steps'.
 
-
-def path_score(node: Node, name: str, aggregate: Aggregate = "last") -> float | None:
-    """The score of the solution that ends with ``node``, from what the scorer ``name`` gave its steps.
-
-    See :func:`solution_score`. ``None`` if a score that is needed is missing.
+    Returns:
+        ``None`` if there is nothing to choose from.
 
     Raises:
-        GradatimError: if a score is not a finite number, so that nothing can be ranked by it.
+        GradatimError: if the rule needs scores and there is no scorer.
     """
-    steps = [node] if aggregate == "last" else node.path()[1:]
-    scores = [checked_score(step, name) for step in steps if name in step.scores]
-    return solution_score(scores, aggregate) if scores and len(scores) == len(steps) else None
-
-
-def checked_score(node: Node, name: str) -> float:
-    """The score that ``name`` gave a node.
-
-    Raises:
-        GradatimError: if it is not a finite number.
-    """
-    score = node.scores[name]
-    if not math.isfinite(score):
-        raise GradatimError(
-            f"the scorer {name!r} gave a step of problem {node.tree.problem.id!r} the score {score}, which is not a "
-            "finite number; use a scorer that gives one, or leave the step unscored"
-        )
-    return score
+    if rule == "majority":
+        return majority(tree)
+    if name is None:
+        raise GradatimError(f"choosing by {rule} needs a scorer; give one, or choose by majority")
+    rules = {"score": best_of_n, "weighted_majority": weighted_majority, "best_of_majority": best_of_majority}
+    return rules[rule](tree, name, aggregate=aggregate)
 
 
 def best_of_n(tree: Tree, name: str, *, aggregate: Aggregate = "last") -> Node | None:
@@ -69,7 +53,8 @@ def best_of_n(tree: Tree, name: str, *, aggregate: Aggregate = "last") -> Node |
     Args:
         tree: a tree with finished solutions.
         name: the scorer's name.
-        aggregate: how a solution's score is made from its steps' (see :func:`solution_score`).
+        aggregate: how a solution's score is made from its steps' (see
+            :func:`gradatim.scorers.aggregation.solution_score`).
 
     Returns:
         ``None`` if no solution was finished.
@@ -102,7 +87,8 @@ def weighted_majority(tree: Tree, name: str, *, aggregate: Aggregate = "last") -
     Args:
         tree: a tree whose solutions have their answers.
         name: the scorer's name; scores must not be negative.
-        aggregate: how a solution's score is made from its steps' (see :func:`solution_score`).
+        aggregate: how a solution's score is made from its steps' (see
+            :func:`gradatim.scorers.aggregation.solution_score`).
 
     Returns:
         ``None`` if no solution has an answer.
@@ -123,6 +109,33 @@ def weighted_majority(tree: Tree, name: str, *, aggregate: Aggregate = "last") -
     groups = _known_answers(tree)
     winner = max(groups, key=lambda group: math.fsum(votes(leaf) for leaf in group), default=[])
     return max(winner, key=lambda leaf: _rank(leaf, name, aggregate), default=None)
+
+
+def best_of_majority(tree: Tree, name: str, *, frequent: float = 0.1, aggregate: Aggregate = "last") -> Node | None:
+    """The highest-scored solution among those whose answer is frequent (Di et al., *Best-of-Majority*, 2025,
+    arXiv:2510.03199).
+
+    A solution that the scorer overrates is rarely one that is often found, so a weak scorer is held to what the policy
+    itself finds likely.
+
+    Args:
+        tree: a tree whose solutions have their answers.
+        name: the scorer's name.
+        frequent: the share of all votes that an answer needs; where none has so many, the most frequent ones are taken.
+        aggregate: how a solution's score is made from its steps' (see
+            :func:`gradatim.scorers.aggregation.solution_score`).
+
+    Returns:
+        ``None`` if no solution has an answer.
+
+    Raises:
+        GradatimError: if the solutions' answers are not known.
+    """
+    groups = _known_answers(tree)
+    votes = [sum(leaf.multiplicity for leaf in group) for group in groups]
+    needed = min(frequent * sum(votes), max(votes, default=0))
+    candidates = [leaf for group, found in zip(groups, votes, strict=True) if found >= needed for leaf in group]
+    return max(candidates, key=lambda leaf: _rank(leaf, name, aggregate), default=None)
 
 
 def _rank(leaf: Node, name: str, aggregate: Aggregate) -> float:
