@@ -26,6 +26,7 @@ from gradatim.policies.transformers import TransformersPolicy
 from gradatim.policies.vllm import VllmPolicy
 from gradatim.text.boundaries.base import Boundary, TextBoundary
 from gradatim.text.boundaries.delimiter import Delimiter
+from gradatim.text.boundaries.merged import Merged
 from gradatim.text.boundaries.regular_expression import RegularExpression
 from gradatim.text.boundaries.sentence import Sentence
 from gradatim.text.boundaries.tokens import Tokens
@@ -40,6 +41,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "delimiter": [{}, {"at": ["\n\n", "so"]}, {"at": ["語", "x"]}],
     "regular_expression": [{"pattern": r"\n+|;"}, {"pattern": r"(?=\nso)"}],
     "tokens": [{"count": 10}],
+    "merged": [{"inner": "sentence"}, {"inner": {"tokens": {"count": 3}}, "count": 4}],
+    "confidence": [],  # ends no step of text alone: test_text_confidence.py
 }
 BOUNDARIES: list[Boundary] = [make(KIND, {name: each}) for name in names(KIND) for each in OPTIONS.get(name, [{}])]
 OF_TEXT = [boundary for boundary in BOUNDARIES if isinstance(boundary, TextBoundary)]
@@ -69,6 +72,9 @@ class Characters:
 
     def at_token(self, count: int) -> int | None:
         return count if count <= len(self.text) else None
+
+    def behind(self, place: int) -> Characters:
+        return Characters(self.text[place:])
 
 
 def steps_as_written(boundary: Boundary, text: str) -> list[str]:
@@ -168,17 +174,20 @@ def test_steps_of_tokens_end_with_the_token_in_which_the_text_does(
             found.append(start)
 
     places = [len(tokenizer.decode(tokens[:count]).rstrip("\ufffd")) for count in range(len(tokens) + 1)]
-    expected, start = [], 0
-    while start < len(tokens):  # the same, from the text alone
-        if isinstance(boundary, Tokens):
-            start += boundary.count
-        else:
-            end = boundary.end(Characters(text[places[start] :]))
-            if end is None:
-                break
-            start = next(count for count, place in enumerate(places) if place >= places[start] + end)
-        expected += [start] if start <= len(tokens) else []
-    assert found == expected
+    assert found == ends_in_tokens(boundary, text, places)
+
+
+def ends_in_tokens(boundary: Boundary, text: str, places: list[int]) -> list[int]:
+    """Where the steps of a text end, found from the text alone: tokens. So many characters are there behind each."""
+    if isinstance(boundary, Merged):
+        return ends_in_tokens(boundary.inner, text, places)[boundary.count - 1 :: boundary.count]
+    if isinstance(boundary, Tokens):
+        return list(range(boundary.count, len(places), boundary.count))
+    ends, start = [], 0
+    while (end := boundary.end(Characters(text[places[start] :]))) is not None:
+        start = next(count for count, place in enumerate(places) if place >= places[start] + end)
+        ends.append(start)
+    return ends
 
 
 # Policies

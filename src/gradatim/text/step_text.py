@@ -149,6 +149,10 @@ class WrittenTokens:
     def at_token(self, count: int) -> int | None:
         return count if count <= len(self.tokens) else None
 
+    def behind(self, place: int) -> WrittenTokens:
+        before = [*self.before, *self.tokens[:place]][-CONTEXT_TOKENS:]
+        return WrittenTokens(self.reader, before, self.tokens[place:], self.log_probabilities[place:])
+
 
 def _may_hold(piece: str, character: str) -> bool:
     return character in piece or ("\ufffd" in piece and not character.isascii())

@@ -134,13 +134,7 @@ class Division:
     def _end_step(self, end: int) -> None:
         """Complete the step that ends at a place in the text; what is behind it begins the next one."""
         rest = self._text[end:]
-        pieces = [piece for piece in self._pieces if piece.begin < end]
-        behind = [piece._replace(begin=piece.begin - end) for piece in self._pieces[len(pieces) :]]
-        if (behind[0].begin if behind else len(rest)) > 0:  # the last piece lies on both sides
-            last = pieces[-1]
-            if last.tokens > 1:
-                pieces[-1] = last = last._replace(log_probabilities=None)
-            behind.insert(0, _Place(0, 0, () if last.tokens == 1 else last.log_probabilities))
+        pieces, behind = _divided(self._pieces, end, len(self._text))
         self._text, self._pieces, self._tokens = self._text[:end], pieces, sum(piece.tokens for piece in pieces)
         self.room -= 1
         self.done = self.room <= 0
@@ -194,6 +188,21 @@ class _WrittenText:
         ends = [*(piece.begin for piece in self.pieces[1:]), len(self.text)]
         written = accumulate(piece.tokens for piece in self.pieces)
         return next((end for end, tokens in zip(ends, written, strict=False) if tokens >= count), None)
+
+    def behind(self, place: int) -> _WrittenText:
+        return _WrittenText(self.text[place:], _divided(self.pieces, place, len(self.text))[1])
+
+
+def _divided(pieces: Sequence[_Place], end: int, length: int) -> tuple[list[_Place], list[_Place]]:
+    """The pieces of a text of a length before and behind a place in it, these with places counted from there."""
+    before = [piece for piece in pieces if piece.begin < end]
+    behind = [piece._replace(begin=piece.begin - end) for piece in pieces[len(before) :]]
+    if (behind[0].begin if behind else length - end) > 0:  # the last piece lies on both sides
+        last = before[-1]
+        if last.tokens > 1:
+            before[-1] = last = last._replace(log_probabilities=None)
+        behind.insert(0, _Place(0, 0, () if last.tokens == 1 else last.log_probabilities))
+    return before, behind
 
 
 def _joined(pieces: Sequence[_Place]) -> tuple[float, ...] | None:

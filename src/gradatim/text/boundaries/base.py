@@ -43,6 +43,10 @@ class Written(Protocol):
         """The place behind so many tokens; ``None`` if fewer are written."""
         ...
 
+    def behind(self, place: int) -> Written:
+        """What is written behind a place, where a step ends."""
+        ...
+
 
 class Boundary(ABC):
     """What ends a step; a subclass is a part (:func:`gradatim.part.part`) in a file of its own.
@@ -131,3 +135,6 @@ class _WholeText:
     def at_token(self, count: int) -> int | None:
         word = next(islice(re.finditer(r"\S+", self.text), count - 1, None), None)
         return None if word is None else word.end()
+
+    def behind(self, place: int) -> _WholeText:
+        return _WholeText(self.text[place:])
