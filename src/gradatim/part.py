@@ -170,13 +170,16 @@ def content_of(value: Any) -> dict[str, Any]:
 
 
 def chosen_options(value: Any) -> dict[str, Any]:
-    """The options of a part that are not their defaults, as JSON has them: what tells it from others of its name."""
+    """The options of a part that are not their defaults, as JSON has them: what tells it from others of its name. So of
+    a part within it too."""
     content = content_of(value)
     chosen = {}
     for field in fields(value):
         default = field.default if field.default_factory is MISSING else field.default_factory()
-        if default is MISSING or getattr(value, field.name) != default:
-            chosen[field.name] = content[field.name]
+        option = getattr(value, field.name)
+        if default is MISSING or option != default:
+            within = {"name": name_of(option), **chosen_options(option)} if is_part(option) else None
+            chosen[field.name] = within or content[field.name]
     return chosen
 
 

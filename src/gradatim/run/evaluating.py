@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -154,8 +154,14 @@ def searched(run: Run, search: Search) -> MethodResult:
 
 def _telling(search: Search) -> dict[str, Any]:
     """The options of a search that are worth showing: those that were chosen, and its numbers."""
-    numbers = {key: value for key, value in content_of(search).items() if not isinstance(value, str | None)}
-    return numbers | chosen_options(search)
+    numbers = {key: value for key, value in content_of(search).items() if not isinstance(value, str | Mapping | None)}
+    told = numbers | chosen_options(search)
+    return {key: _in_words(value) if isinstance(value, Mapping) else value for key, value in told.items()}
+
+
+def _in_words(part: Mapping[str, Any]) -> str:
+    """A part within another as a table shows it: its name and its options."""
+    return " ".join([str(part["name"]), *(f"{key} {value}" for key, value in part.items() if key != "name")])
 
 
 def subset_spending(tree: Tree, n: int, of: int, *, scored: bool) -> dict[str, Cost]:

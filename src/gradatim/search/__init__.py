@@ -2,20 +2,37 @@
 
 from gradatim.search.base import Search
 from gradatim.search.beam import Beam
-from gradatim.search.choosing import best_of_majority, best_of_n, by_answer, give_answers, majority, weighted_majority
+from gradatim.search.choosing import (
+    best_of_majority,
+    best_of_majority_k,
+    best_of_n,
+    by_answer,
+    give_answers,
+    majority,
+    weighted_majority,
+)
+from gradatim.search.deepconf import DeepConf
+from gradatim.search.early_stopping import EarlyStopping
 from gradatim.search.grow import Grow
 from gradatim.search.many import search_many
 from gradatim.search.mcts import Mcts
+from gradatim.search.momentum import Momentum
+from gradatim.search.pool import Pool
 from gradatim.search.ranking import path_score
 from gradatim.search.sampling import IndependentSampling
 
 __all__ = [
     "Beam",
+    "DeepConf",
+    "EarlyStopping",
     "Grow",
     "IndependentSampling",
     "Mcts",
+    "Momentum",
+    "Pool",
     "Search",
     "best_of_majority",
+    "best_of_majority_k",
     "best_of_n",
     "by_answer",
     "give_answers",

@@ -131,11 +131,36 @@ def best_of_majority(tree: Tree, name: str, *, frequent: float = 0.1, aggregate:
     Raises:
         GradatimError: if the solutions' answers are not known.
     """
+    return next(iter(best_of_majority_k(tree, name, 1, frequent=frequent, aggregate=aggregate)), None)
+
+
+def best_of_majority_k(
+    tree: Tree, name: str, k: int, *, frequent: float = 0.1, aggregate: Aggregate = "last"
+) -> list[Node]:
+    """The solutions to hand in where ``k`` may be: of the frequent answers, the ``k`` whose best solutions have the
+    highest scores (Di et al., *Best-of-Majority*, 2025, arXiv:2510.03199).
+
+    Args:
+        tree, name, frequent, aggregate: see :func:`best_of_majority`.
+        k: how many solutions, at least 1.
+
+    Returns:
+        At most ``k`` solutions of different answers, best first; fewer where fewer answers are frequent.
+
+    Raises:
+        GradatimError: if the solutions' answers are not known, or ``k`` is below 1.
+    """
+    if k < 1:
+        raise GradatimError(f"at least one solution must be chosen, got k={k}")
     groups = _known_answers(tree)
     votes = [sum(leaf.multiplicity for leaf in group) for group in groups]
     needed = min(frequent * sum(votes), max(votes, default=0))
-    candidates = [leaf for group, found in zip(groups, votes, strict=True) if found >= needed for leaf in group]
-    return max(candidates, key=lambda leaf: _rank(leaf, name, aggregate), default=None)
+
+    def rank(leaf: Node) -> float:
+        return _rank(leaf, name, aggregate)
+
+    chosen = [max(group, key=rank) for group, found in zip(groups, votes, strict=True) if found >= needed]
+    return sorted(chosen, key=rank, reverse=True)[:k]
 
 
 def _rank(leaf: Node, name: str, aggregate: Aggregate) -> float:

@@ -39,12 +39,13 @@ def render(tree: Tree, *, by: str | None = None, limit: int = 200, why: bool = F
     for id in sorted(shown):  # parents first
         node = tree.nodes[id]
         if node.parent is None:
-            branches[id] = RichTree(Text(one_line(node.step.text), style="bold"), guide_style="dim")
+            label = Text(one_line(node.step.text), style="bold").append_text(_decision(node, why))
+            branches[id] = RichTree(label, guide_style="dim")
         elif _continues(node):
             branches[id] = branches[node.parent.id]
-            label = branches[id].label
-            assert isinstance(label, Text)
-            label.append("\n").append(_line(node, by, why))
+            above = branches[id].label
+            assert isinstance(above, Text)
+            above.append("\n").append(_line(node, by, why))
         else:
             branches[id] = branches[node.parent.id].add(_line(node, by, why))
     for id, count in hidden.items():
@@ -102,11 +103,16 @@ def _line(node: Node, by: str | None, why: bool) -> Text:
         line.append(f" x{node.multiplicity}", style="dim")
     for name, note in node.notes.items():
         if name == DECISION:
-            if why:
-                line.append(f" ({note['decision']}: {note['why']})", style="dim")
+            line.append_text(_decision(node, why))
         elif name != "verdict":  # of which the sign is enough
             line.append(f" ({name}: {one_line(str(note))})", style="dim")
     return line
+
+
+def _decision(node: Node, why: bool) -> Text:
+    """What the search decided of a step, if that is asked for and known."""
+    note = node.notes.get(DECISION) if why else None
+    return Text("" if note is None else f" ({note['decision']}: {note['why']})", style="dim")
 
 
 def _score_style(score: float) -> str:
