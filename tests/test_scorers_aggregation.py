@@ -55,5 +55,5 @@ def test_certain_scores_have_finite_log_odds() -> None:
 
 
 def test_what_is_no_probability_has_no_odds() -> None:
-    with pytest.raises(GradatimError, match="1.5 is no probability"):
+    with pytest.raises(GradatimError, match=r"1\.5 is no probability"):
         solution_score([1.5], "log_odds")

@@ -310,28 +310,48 @@ class NamesModel:
     """Marks an option that names a model of the recipe: ``Annotated[str, NamesModel()]``."""
 
 
+@dataclass(frozen=True, slots=True)
+class NamesFile:
+    """Marks an option that names a file: ``Annotated[str, NamesFile()]``."""
+
+
 def models_of(value: Any) -> set[str]:
     """The models that the options of a part name, those of parts within it included."""
+    return _marked(value, NamesModel)
+
+
+def files_of(value: Any) -> set[str]:
+    """The files that the options of a part name, those of parts within it included."""
+    return _marked(value, NamesFile)
+
+
+def parts_within(value: Any) -> Iterator[Any]:
+    """A part and all that its options hold, lists of parts included; of a list, those of each."""
     if isinstance(value, list | tuple):
-        return {name for each in value for name in models_of(each)}
-    if not is_part(value):
-        return set()
+        for each in value:
+            yield from parts_within(each)
+    elif is_part(value):
+        yield value
+        for field in fields(value):
+            yield from parts_within(getattr(value, field.name))
+
+
+def _marked(value: Any, mark: type) -> set[str]:
+    """What those options of a part, and of parts within it, say that are marked."""
     found: set[str] = set()
-    hints = get_type_hints(type(value), include_extras=True)
-    for field in fields(value):
-        option = getattr(value, field.name)
-        if _names_models(hints[field.name]):
-            named = [option] if isinstance(option, str) else option or ()
-            found |= {str(each) for each in named}
-        else:
-            found |= models_of(option)
+    for part in parts_within(value):
+        hints = get_type_hints(type(part), include_extras=True)
+        for field in fields(part):
+            if _has_mark(hints[field.name], mark):
+                option = getattr(part, field.name)
+                found |= {str(each) for each in ([option] if isinstance(option, str) else option or ())}
     return found
 
 
-def _names_models(hint: Any) -> bool:
-    """Whether an option is marked by :class:`NamesModel`, itself or what it holds."""
+def _has_mark(hint: Any, mark: type) -> bool:
+    """Whether an option is marked, itself or what it holds."""
     marks = getattr(hint, "__metadata__", ())
-    return any(isinstance(mark, NamesModel) for mark in marks) or any(map(_names_models, get_args(hint)))
+    return any(isinstance(each, mark) for each in marks) or any(_has_mark(each, mark) for each in get_args(hint))
 
 
 # Parts as fields of recipes and of other parts

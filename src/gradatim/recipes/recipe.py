@@ -308,7 +308,7 @@ class Recipe(Section):
         """See that nothing writes over what another writes to the trees, and that what is learned from is written."""
         written = [values.key for values in self.values]
         if self.scorer is not None:
-            written.append(self.scorer.name)
+            written += {self.scorer.name, *(each.name for each in self.scorer.within)}
         for key in written:
             if written.count(key) > 1:
                 raise ValueError(f"values and scorer write {key!r} more than once: give one of them another key")
@@ -386,7 +386,7 @@ class Recipe(Section):
         """See that a search has the scorer that it needs."""
         if self.scorer is not None and self.search is None:
             raise ValueError("scorer guides the search that grows trees, and there is none: name evaluation.scorer")
-        if self.evaluation.scorer is not None and self.evaluation.scorer.verifies:
+        if self.evaluation.scorer is not None and self.evaluation.scorer.knows_truth:
             raise ValueError(
                 "evaluation.scorer knows the truth about solutions, so that choosing by it measures nothing"
             )

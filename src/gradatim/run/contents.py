@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gradatim.part import name_of
+from gradatim.part import files_of, name_of, parts_within
 from gradatim.recipes.recipe import POLICY, Recipe
 from gradatim.run.stages import OWN_SEARCHES
 
@@ -58,9 +58,10 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, Path, set[str]]]:
 
 
 def _of_part(chosen: object) -> Iterator[Path]:
-    """The file of a part that is not the package's own."""
-    place, colon, _ = name_of(chosen).rpartition(":")
-    if colon:
+    """The files that a part and those within it are written in, where they are not the package's own, and those that
+    their options name."""
+    own = (place for part in parts_within(chosen) for place, colon, _ in [name_of(part).rpartition(":")] if colon)
+    for place in {*own, *files_of(chosen)}:
         yield Path(place).expanduser()
 
 

@@ -34,13 +34,18 @@ def solution_score(scores: Sequence[float], aggregate: Aggregate = "last") -> fl
     if aggregate == "product":
         return math.prod(scores)
     if aggregate == "log_odds":
-        return math.fsum(map(_log_odds, scores))
+        return math.fsum(map(log_odds, scores))
     if aggregate == "softmin":
         return _softmin(scores)
     return sum(scores) / len(scores)
 
 
-def _log_odds(score: float) -> float:
+def log_odds(score: float) -> float:
+    """The logarithm of a probability's odds, its logit; finite for 0 and 1, too.
+
+    Raises:
+        GradatimError: if the score is no probability.
+    """
     if not 0.0 <= score <= 1.0:
         raise GradatimError(
             f"a score of {score} is no probability, so it has no odds; use a scorer that gives probabilities, or "

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, runtime_checkable
 
 from gradatim.errors import GradatimError
-from gradatim.part import NamesModel, name_of, options
+from gradatim.part import NamesModel, name_of, options, parts_within
 from gradatim.policies.base import Policy
 from gradatim.tree import Node, Tree
 
@@ -116,7 +116,8 @@ class ScorerPart(ABC):
     Options that name one of the recipe's models are of the type :data:`ModelName`.
 
     Attributes:
-        verifies: whether it knows the truth about solutions, so that no evaluation may choose by it.
+        verifies: whether it itself knows the truth about solutions, so that no evaluation may choose by it, nor by
+            what holds it (``knows_truth``).
     """
 
     verifies: ClassVar[bool] = False
@@ -128,6 +129,16 @@ class ScorerPart(ABC):
     def name(self) -> str:
         """The name of its scores in trees."""
         return self.key or name_of(self)
+
+    @property
+    def within(self) -> tuple[ScorerPart, ...]:
+        """The scorers that its options hold, and those that these hold."""
+        return tuple(each for each in parts_within(self) if isinstance(each, ScorerPart) and each is not self)
+
+    @property
+    def knows_truth(self) -> bool:
+        """Whether it or a scorer within it verifies."""
+        return self.verifies or any(each.verifies for each in self.within)
 
     @abstractmethod
     def open(self, context: Context) -> Scorer:
