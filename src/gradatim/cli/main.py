@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import gradatim
-from gradatim.cli import check, evaluate, output, parts, recipes, solve, train_scorer, trees
+from gradatim.cli import calibrate, check, evaluate, output, parts, recipes, solve, train_scorer, trees
 from gradatim.cli.advice import in_words_of
 from gradatim.cli.output import Amount
 from gradatim.errors import GradatimError
@@ -105,6 +105,7 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "solve": solve.solve,
         "train-scorer": train_scorer.train_scorer,
         "evaluate-scorer": evaluate.evaluate_scorer,
+        "calibrate": calibrate.calibrate,
     },
     "Trees": {"show": trees.show, "export": trees.export, "import": trees.import_trees},
 }

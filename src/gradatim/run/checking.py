@@ -21,7 +21,7 @@ from gradatim.engine.self_check import RUN, TRAINED, check_configuration
 from gradatim.engine.sources import base_of, find_source, refuse_adapter
 from gradatim.errors import GradatimError
 from gradatim.event_loop import run_to_end
-from gradatim.part import models_of
+from gradatim.part import models_of, parts_within
 from gradatim.policies.server import ServerPolicy
 from gradatim.recipes.recipe import POLICY, Recipe, TreeOptions
 from gradatim.run.benchmarks import check_benchmarks
@@ -29,6 +29,8 @@ from gradatim.run.context import Lent, Run
 from gradatim.run.learning import find_demonstrations
 from gradatim.run.models import pick_device
 from gradatim.run.trees import no_stored_trees, stored_path
+from gradatim.scorers.calibrated import CalibratedPart
+from gradatim.scorers.calibration import read_calibration
 from gradatim.scorers.loading import detect_layout
 from gradatim.scorers.process_reward import ProcessRewardPart
 from gradatim.scorers.value_head import ValueHeadPart
@@ -76,9 +78,12 @@ def check(run: Run) -> None:
             _check_policy(run, name, problems)
     for name, layout in rewards.items():
         _check_reward_model(run, name, layout)
-    for part in (recipe.scorer, recipe.evaluation.scorer):
-        if isinstance(part, ValueHeadPart):
-            _check_head(run, part, grows=part is recipe.scorer)
+    for chosen in (recipe.scorer, recipe.evaluation.scorer):
+        for part in parts_within(chosen):
+            if isinstance(part, ValueHeadPart):
+                _check_head(run, part, grows=chosen is recipe.scorer)
+            if isinstance(part, CalibratedPart):
+                read_calibration(part.calibration)
     for learn in recipe.learn:
         _check_lora(_named(run, learn.model), learn.training)
     if recipe.trees.stored is not None:
@@ -89,7 +94,7 @@ def check(run: Run) -> None:
 def _used(recipe: Recipe) -> tuple[list[str], dict[str, str]]:
     """The models that are run as policies, and those that judge steps, these with their layouts."""
     rewards = {learn.model: "auto" for learn in recipe.learn if "score" in learn.objective.heads}
-    for part in (recipe.scorer, recipe.evaluation.scorer):
+    for part in parts_within([recipe.scorer, recipe.evaluation.scorer, recipe.values]):
         if isinstance(part, ProcessRewardPart):
             rewards[part.model] = part.layout
     named = models_of(recipe.scorer) | models_of(recipe.values) | models_of(recipe.evaluation.scorer)
@@ -158,8 +163,8 @@ def _check_policy(run: Run, name: str, problems: Sequence[Problem]) -> None:
 def _check_reward_model(run: Run, name: str, layout: str) -> None:
     """Whether the model of a name is there, and can judge steps or learn to."""
     path, trained = _named(run, name), run.last_training(name) is not None
-    guides = run.recipe.scorer
-    if isinstance(guides, ProcessRewardPart) and guides.model == name:
+    guiding = parts_within([run.recipe.scorer, run.recipe.values])
+    if any(isinstance(part, ProcessRewardPart) and part.model == name for part in guiding):
         trained = False  # it guides the first round before it learns
     if name == POLICY:
         raise GradatimError("the policy judges no steps: name a reward model in models, and that in the scorer")
@@ -218,7 +223,7 @@ def _load_models(run: Run, policies: Sequence[str], rewards: Mapping[str, str]) 
         for name, layout in rewards.items():
             if run.last_training(name) is None:
                 lent.reward_model(name, "process_reward", layout)
-                if recipe.search is not None and name not in models_of(recipe.scorer):
+                if recipe.search is not None and name not in models_of([recipe.scorer, recipe.values]):
                     run.models.forget(name)  # it is run in the end
             elif recipe.model(name).model != POLICY:
                 options = recipe.model(name)
