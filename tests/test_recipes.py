@@ -52,7 +52,10 @@ def test_resolved_recipe_reads_back_the_same(name: str) -> None:
             "evaluation.scorer={name: process_reward, model: x}",
             "evaluation.scorer names the model 'x', which",
         ),
-        ("values=[{name: rollouts, model: provr}]", "values names the model 'provr', which is not in models"),
+        (
+            "values=[{name: scored, scorer: {name: rollouts, model: provr}}]",
+            "values names the model 'provr', which is not in models",
+        ),
         ("values=[bakup]", "there is no value 'bakup'; did you mean 'backup'?"),
         ("scorer=rolouts", "there is no scorer 'rolouts'; did you mean 'rollouts'?"),
         ("learn.1.data=[]", "learns from nothing: name constructions in data, or say how many demonstrations"),
@@ -90,7 +93,7 @@ def test_resolved_recipe_reads_back_the_same(name: str) -> None:
         ("evaluation.samples=2", "asks for 4 solutions a problem but samples only 2"),
         ("evaluation.scorer=null", "evaluation.search needs a scorer"),
         ("evaluation.scorer=rollouts", "evaluation.scorer knows the truth about solutions"),
-        ("values=[backup, rollouts]", "values and scorer write 'value' more than once"),
+        ("values=[backup, {name: scored, scorer: rollouts}]", "values and scorer write 'value' more than once"),
         ("scorer={name: value_head, key: value}", "values and scorer write 'value' more than once"),
         (
             "learn.1.data=[{name: sibling_pairs, value: vlaue}]",

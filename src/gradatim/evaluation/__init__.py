@@ -39,7 +39,6 @@ from gradatim.evaluation.metrics import (
     first_below,
     first_error_f1,
     majority,
-    pass_at_k,
     weighted_majority,
 )
 from gradatim.evaluation.policies import PolicyResult, policy_result, samples_of
@@ -54,6 +53,7 @@ from gradatim.evaluation.steps import (
     scored_states,
     step_score_result,
 )
+from gradatim.proportions import pass_at_k
 
 __all__ = [
     "BestOfN",

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from gradatim.errors import GradatimError
 from gradatim.evaluation.metrics import auc
+from gradatim.proportions import wilson_interval
 
 FEW_PROBLEMS = 20  # of fewer, intervals by resampling are too narrow to be relied on: exact counts say more
 _ENOUGH = 10  # problems that stand out: of fewer, resampling makes intervals that are too narrow, or of no width
@@ -247,11 +248,7 @@ def _wilson(share: float, problems: int, confidence: float) -> Estimate:
     """A proportion of independent problems."""
     if problems < 2:
         return Estimate(share, None, None, problems)
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    spread = z * math.sqrt(share * (1 - share) / problems + z**2 / (4 * problems**2))
-    centre, scale = share + z**2 / (2 * problems), 1 + z**2 / problems
-    low, high = max((centre - spread) / scale, 0.0), min((centre + spread) / scale, 1.0)
-    return Estimate(share, min(low, share), max(high, share), problems)
+    return Estimate(share, *wilson_interval(share, problems, confidence), problems)
 
 
 def _agresti_min(differences: npt.NDArray[np.float64], confidence: float) -> Estimate:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradatim.errors import GradatimError
+from gradatim.proportions import check_subset
 from gradatim.tree import is_right
 
 FloatArray = npt.NDArray[np.float64]
@@ -38,23 +39,6 @@ class Sample:
             object.__setattr__(self, "correct", is_right(self.reward))
 
 
-def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Chance that at least one of ``k`` solutions drawn without replacement from ``n`` is among the ``correct``.
-
-    The unbiased estimator of Chen et al. (2021, arXiv:2107.03374), ``1 - C(n - correct, k) / C(n, k)``, as a product
-    that neither overflows nor cancels.
-
-    Raises:
-        GradatimError: unless ``1 <= k <= n`` and ``0 <= correct <= n``.
-    """
-    _check_subset(n, k)
-    if not 0 <= correct <= n:
-        raise GradatimError(f"{correct} correct solutions of {n} are impossible; count each solution once")
-    if n - correct < k:
-        return 1.0
-    return -math.expm1(sum(math.log1p(-k / i) for i in range(n - correct + 1, n + 1)))
-
-
 def best_of_n(samples: Sequence[Sample], n: int) -> float:
     """Chance that the highest-scored of ``n`` solutions drawn without replacement is right; ties are drawn by lot.
 
@@ -64,7 +48,7 @@ def best_of_n(samples: Sequence[Sample], n: int) -> float:
     Raises:
         GradatimError: unless ``1 <= n <= len(samples)``.
     """
-    _check_subset(len(samples), n)
+    check_subset(len(samples), n)
     right: dict[float, list[bool]] = {}
     for sample in samples:
         right.setdefault(sample.score, []).append(bool(sample.correct))
@@ -107,7 +91,7 @@ def weighted_majority(samples: Sequence[Sample], n: int, *, resamples: int = 100
 
 
 def _vote(samples: Sequence[Sample], weights: FloatArray, n: int, resamples: int, seed: int) -> float:
-    _check_subset(len(samples), n)
+    check_subset(len(samples), n)
     answers = sorted({sample.answer for sample in samples if sample.answer is not None})
     if not answers:
         return 0.0
@@ -138,13 +122,6 @@ def _subsets(total: int, n: int, resamples: int, seed: int) -> FloatArray:
     chosen = np.zeros((len(members), total))
     np.put_along_axis(chosen, members, 1.0, axis=1)
     return chosen
-
-
-def _check_subset(total: int, n: int) -> None:
-    if not 1 <= n <= total:
-        raise GradatimError(
-            f"cannot choose {n} of {total} sampled solutions; sample at least that many, and at least 1"
-        )
 
 
 def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from gradatim.errors import GradatimError
 from gradatim.evaluation.bootstrap import Estimate, bootstrap_mean, bootstrap_ratio
-from gradatim.evaluation.metrics import Sample, best_of_n, majority, pass_at_k, weighted_majority
+from gradatim.evaluation.metrics import Sample, best_of_n, majority, weighted_majority
+from gradatim.proportions import pass_at_k
 from gradatim.tree import Node, Tree
 
 

@@ -118,7 +118,8 @@ def _completion(recipe: Recipe) -> str:
         return "name trees with finished solutions as trees.stored"
     if hasattr(recipe.search, "rollouts"):
         return "raise search.rollouts, which completes them"
-    return "take values: [rollouts], or the search grow with search.rollouts, which completes them"
+    completed = "take values: [{name: scored, scorer: rollouts}]"
+    return f"{completed}, or the search grow with search.rollouts, which completes them"
 
 
 def _more_solutions(recipe: Recipe) -> str:

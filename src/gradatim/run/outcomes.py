@@ -207,7 +207,8 @@ def warnings_of(outcomes: Outcomes, budget_key: str, *, varied: bool, ends: bool
     if outcomes.without_value is not None and outcomes.without_value > _MANY * total:
         found.append(
             f"{_share(outcomes.without_value, total)} of the leaves have no value and teach nothing, since no solution "
-            "was completed from there; set search.rollouts (of the search grow), or take values: [rollouts]"
+            "was completed from there; set search.rollouts (of the search grow), or take values: [{name: scored, "
+            "scorer: rollouts}]"
         )
     if varied and outcomes.repeated and outcomes.identical == outcomes.repeated:
         found.append(

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt
 
 from gradatim.part import options
 from gradatim.supervision.terms import Term, margin, pair
-from gradatim.supervision.values import StepValues
+from gradatim.supervision.values import StepValues, interval
 from gradatim.tree import Node
 
 
@@ -29,5 +29,11 @@ class PairsOfSteps(StepValues):
 
     def widest(self, pairs: Iterable[Term]) -> list[Term]:
         """Of the pairs below one parent, those that differ by enough, widest gap first."""
-        kept = [term for term in pairs if margin(term) > 0 and margin(term) >= self.min_gap]
+        kept = [term for term in pairs if margin(term) > 0 and margin(term) >= self.min_gap and self._is_sure(term)]
         return sorted(kept, key=lambda term: -margin(term))[: self.max_per_parent]
+
+    def _is_sure(self, term: Term) -> bool:
+        if not self.confident:
+            return True
+        chosen, rejected = (interval(end, self.value) for end in term.ends)
+        return chosen[0] > rejected[1]

@@ -8,8 +8,8 @@ from gradatim.part import part
 from gradatim.supervision.base import Construction
 from gradatim.supervision.rows import unpaired_preference_rows
 from gradatim.supervision.terms import Term, labelled_step
-from gradatim.supervision.values import StepValues
-from gradatim.tree import Tree
+from gradatim.supervision.values import StepValues, interval
+from gradatim.tree import Node, Tree
 
 
 @part
@@ -32,7 +32,14 @@ class StepLabels(StepValues, Construction):
     """Above which value a hard label is 1."""
 
     def __call__(self, tree: Tree) -> list[Term]:
-        return [labelled_step(node, self._label(node.scores[self.value])) for node in self.valued(tree.nodes[1:])]
+        labelled = [node for node in self.valued(tree.nodes[1:]) if self._is_sure(node)]
+        return [labelled_step(node, self._label(node.scores[self.value])) for node in labelled]
 
     def _label(self, value: float) -> float:
         return value if self.kind == "soft" else float(value > self.threshold)
+
+    def _is_sure(self, node: Node) -> bool:
+        if not self.confident:
+            return True
+        low, high = interval(node, self.value)
+        return low > 0.5 or high < 0.5

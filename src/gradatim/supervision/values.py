@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pydantic import PositiveInt
 
 from gradatim.part import options
+from gradatim.proportions import wilson_interval
 from gradatim.tree import EndReason, Node
 
 
@@ -22,6 +23,18 @@ def has_value(node: Node, value: str, min_count: int = 1) -> bool:
     return not node.open or node.counts.get(value, min_count) >= min_count
 
 
+def interval(node: Node, value: str) -> tuple[float, float]:
+    """Where the value of a node lies with 95 % confidence, by the number of solutions that it rests on: the Wilson
+    interval of a share. The value itself where it is exact, as :func:`has_value` says.
+
+    Raises:
+        GradatimError: if it is no share.
+    """
+    if not node.open or value not in node.counts:
+        return node.scores[value], node.scores[value]
+    return wilson_interval(node.scores[value], node.counts[value])
+
+
 @options
 class StepValues:
     """Which values constructions read."""
@@ -30,6 +43,9 @@ class StepValues:
     """The score that says what a step is worth."""
     min_count: PositiveInt = 1
     """Rollouts or visits that the value of an open step must rest on."""
+    confident: bool = False
+    """Use only what is beyond doubt by the 95 % intervals of the values: of single steps those above or below one half,
+    of pairs those that do not overlap."""
 
     def has_value(self, node: Node) -> bool:
         """Whether the node has such a value; see :func:`has_value`."""

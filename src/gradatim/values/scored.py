@@ -1,0 +1,33 @@
+"""Values from a scorer: every step of a grown tree is judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, ClassVar
+
+from gradatim.part import PartOf, part
+from gradatim.scorers.base import Context, ScorerPart
+from gradatim.tree import Node, Tree
+from gradatim.values.base import Values
+
+
+@part
+class Scored(Values):
+    """What a scorer says of every step: rollouts, a prover's progress, several interns, any other.
+
+    Steps are judged from the root downwards, so that solutions that were completed from a step serve those below it.
+    """
+
+    samples: ClassVar[bool] = True
+
+    scorer: Annotated[ScorerPart, PartOf("scorers")]
+    """What judges the steps, under the values' key."""
+
+    async def __call__(self, tree: Tree, context: Context) -> None:
+        scorer = replace(self.scorer, key=self.key).open(context)
+        levels: dict[int, list[Node]] = {}
+        for node in tree.nodes[1:]:
+            levels.setdefault(node.depth, []).append(node)
+        for depth in sorted(levels):
+            await scorer.score(levels[depth])
+        scorer.release(tree)
