@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gradatim.budget import Account
+from gradatim.engine.distributions import entropy
 from gradatim.engine.heads import attach_heads, heads_of
-from gradatim.engine.reader import NEXT_TOKEN, SCORE, Reader, Reading
+from gradatim.engine.reader import NEXT_TOKEN, SCORE, Reader
+from gradatim.engine.reading import Reading
 from gradatim.errors import GradatimError
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.text.prompts import prompt_tokens
-from gradatim.tree import Node, Problem, Step, Tree
+from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from test_policies_exact import SHORT, grow, make_policy, make_tree, teacher_forced
 from test_scorers_process_reward import random_tree, read_tokens
 from tiny_models import BOUNDARY, FAMILIES, byte_pair_tokenizer, prompt, tiny_causal, tiny_classifier, word_tokenizer
@@ -103,6 +105,65 @@ def test_a_classifier_has_its_score() -> None:
     assert reader.heads == [SCORE]
     for node, reading in zip(tree.nodes, read(reader, tree.nodes, heads=[SCORE], hidden=True), strict=True):
         assert_exact(tiny_classifier(labels=2), node, reading)
+
+
+def test_measures_of_distributions_are_computed_a_few_tokens_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, model, tree = Reader(tiny_causal()), tiny_causal(), random_tree(4)
+    monkeypatch.setattr("gradatim.engine.tree_model._LOGITS", 3 * 40)
+    sizes: list[int] = []
+
+    def largest(distributions: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(distributions))
+        return distributions.max(dim=-1).values
+
+    readings = read(reader, tree.nodes, measures=(entropy, largest), log_probabilities=True)
+    for node, reading in zip(tree.nodes, readings, strict=True):
+        assert_exact(model, node, reading)
+        assert reading is not None
+        if node.parent is None:
+            assert reading.measures == ((), ())
+            continue
+        before = len(node.parent.tokens)
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([node.tokens_before_observation])).logits[0, before - 1 : -1]
+        expected = torch.distributions.Categorical(logits=logits)
+        torch.testing.assert_close(torch.tensor(reading.measures[0]), expected.entropy(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch.tensor(reading.measures[1]), expected.logits.max(-1).values, atol=1e-5, rtol=0)
+    assert max(sizes) == 3
+    assert sum(sizes) <= reader.statistics.tokens  # siblings have one distribution before them
+    assert read(reader, tree.nodes, measures=(entropy,))[1] is not None
+    assert reader.statistics.recomputed == 0
+
+
+def test_what_is_read_aside_is_no_part_of_the_tree() -> None:
+    reader, model, tree = Reader(tiny_causal()), tiny_causal(), random_tree(5)
+    before = len(tree)
+    for node in tree.nodes:
+        tokens = [7, 8, 9]
+        for _ in range(2):
+            (reading,) = read(reader, [reader.aside(node, tokens)], log_probabilities=True, heads=[NEXT_TOKEN])
+            assert reading is not None
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([[*node.tokens, *tokens]])).logits[0]
+            expected = logits.log_softmax(-1)[range(-4, -1), tokens]
+            torch.testing.assert_close(torch.tensor(reading.log_probabilities), expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(reading.heads[NEXT_TOKEN], logits[-1], atol=1e-5, rtol=1e-5)
+    everything = sum(len(node.step.tokens_with_observation) for node in tree.nodes)
+    assert tree.budget.read("reader") == everything + 3 * before  # each of them once
+    assert (len(tree), reader.statistics.recomputed) == (before, 3 * before)
+    reader.release(tree)
+    assert reader.tree_model.store.used_bytes == 0
+
+
+def test_what_is_read_aside_stands_where_the_text_ended() -> None:
+    tokenizer = word_tokenizer()
+    tree = text_tree({" 4 5\n": 0})
+    tree.add(tree.nodes[1], Step((), " 6", end=EndReason.END_OF_TEXT))
+    tree.add(tree.nodes[1], Step((), "", end=EndReason.END_OF_TEXT))
+    reader = Reader(tiny_causal(), tokenizer)
+    start = [7, 8, 9, BOUNDARY, 4, 5, BOUNDARY]
+    for node, path in zip(tree.nodes[1:], (start, [*start, 6], start), strict=True):
+        assert reader.aside(node, [11]).tokens == [*path, 11]
 
 
 @settings(max_examples=5, deadline=None)

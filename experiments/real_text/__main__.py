@@ -29,6 +29,7 @@ MAIN = "main setting"
 """The name of the setting of which all others change one thing."""
 
 _HERE = Path(__file__).parent
+_LIKELIHOOD = "evaluation.scorer={uncertainty: {model: policy, key: likelihood}}"
 _BOTH: tuple[Source, ...] = ("synthetic", "prmbench")
 
 
@@ -91,7 +92,7 @@ def experiment(
     given = [task, *_benchmarks(data, output), *learning]
     results: dict[str, Any] = {
         "language_model": json.loads((output / "language_model" / "training_log.json").read_text(encoding="utf-8")),
-        "likelihood": _run(output, "likelihood", [*given, "evaluation.scorer=likelihood", "learn=[]", "trees={}"]),
+        "likelihood": _run(output, "likelihood", [*given, _LIKELIHOOD, "learn=[]", "trees={}"]),
         "runs": {},
     }
     for seed in range(seeds):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice, takewhile
 
 import torch
@@ -13,73 +12,24 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gradatim.budget import Account
+from gradatim.engine.distributions import Measure
 from gradatim.engine.heads import head_values, heads_of
 from gradatim.engine.passes import next_pass
 from gradatim.engine.path_length import longest_path
+from gradatim.engine.reading import Reading, Request
 from gradatim.engine.self_check import checked_tree_model
 from gradatim.engine.too_long import TooLong
-from gradatim.engine.tree_model import ModelStatistics, TreeModel
+from gradatim.engine.tree_model import ModelStatistics, TreeModel, is_aside
 from gradatim.errors import GradatimError
 from gradatim.text.prompts import ChatFormat
 from gradatim.text.transcript import PathTokens, Transcript, is_in_tokens_of, own_tokens
-from gradatim.tree import Node, Tree, depth_first
+from gradatim.tree import EndReason, Node, Tree, depth_first
 
 READER = Account("reader")
 SCORE = "score"
 """The head that a token classifier has: its labels' logits."""
 NEXT_TOKEN = "next_token"
 """The head that a causal language model has: the logits of the token after the step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What a model says of a step; what was not asked for is not there.
-
-    Attributes:
-        log_probabilities: of each token of the step given its path, at temperature 1; none of a prompt's.
-        hidden: (hidden size,) the last hidden state at the step's last token.
-        heads: (outputs,) in float32, what each head says there (of the model's own, what the reader makes of it).
-    """
-
-    log_probabilities: tuple[float, ...] | None = None
-    hidden: Tensor | None = None
-    heads: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    """One node that is to be read.
-
-    Attributes:
-        read: the node in the model's tokens.
-        own: which tokens of ``read``'s step are the node's own.
-        recorded: its log-probabilities, where they need not be computed.
-        log_probabilities, hidden, heads: what is asked for.
-        keep: whether what is computed for it is cached.
-        done: has the reading.
-    """
-
-    read: Node
-    own: range
-    recorded: tuple[float, ...] | None
-    log_probabilities: bool
-    hidden: bool
-    heads: tuple[str, ...]
-    keep: bool
-    done: asyncio.Future[Reading]
-
-    def predictors(self) -> list[tuple[Node, range]]:
-        """The tokens after which the model predicts the step's own ones, in order."""
-        if not self.log_probabilities or self.recorded is not None or not self.own:
-            return []
-        before = [] if self.own.start else [_last_token(self.read.parent)]
-        inner = range(max(0, self.own.start - 1), self.own.stop - 1)
-        return [*before, (self.read, inner)] if inner else before
-
-    def end(self) -> list[tuple[Node, range]]:
-        """The step's last token, if what the model says there is asked for."""
-        last = len(self.read.step.tokens)
-        return [(self.read, range(last - 1, last))] if self.hidden or self.heads else []
 
 
 class Reader:
@@ -147,7 +97,7 @@ class Reader:
         self._source = source
         self._judgement = judgement
         self._reads_directly: weakref.WeakKeyDictionary[Tree, bool] = weakref.WeakKeyDictionary()  # unless it is text
-        self._waiting: list[_Request] = []
+        self._waiting: list[Request] = []
         self._pump: asyncio.Task[None] | None = None
 
     @property
@@ -178,6 +128,7 @@ class Reader:
         nodes: Sequence[Node],
         *,
         log_probabilities: bool = False,
+        measures: Sequence[Measure] = (),
         hidden: bool = False,
         heads: Sequence[str] = (),
         keep: bool = True,
@@ -191,6 +142,9 @@ class Reader:
         Args:
             nodes: of any trees.
             log_probabilities: of each token of the step.
+            measures: what is made of the whole distribution that each of these tokens was drawn from, such as its
+                entropy (:mod:`gradatim.engine.distributions`). It is computed from hidden states that are kept, never
+                for more tokens of a vocabulary at once than fit in memory.
             hidden: the last hidden state at its end.
             heads: what these heads say there.
             keep: whether the states of what is computed are cached, for what is read below it later. Without them,
@@ -209,10 +163,10 @@ class Reader:
         if unknown:
             raise GradatimError(f"the model has no head {unknown[0]!r}; those that it has are: {', '.join(self.heads)}")
         account = self.account if account is None else account.of_size(self.tree_model.parameters)
-        asked: dict[Node, _Request | None] = {}
+        asked: dict[Node, Request | None] = {}
         for node in nodes:
             if node not in asked:
-                request = self._request(node, log_probabilities, hidden, tuple(heads), keep)
+                request = self._request(node, log_probabilities, tuple(measures), hidden, tuple(heads), keep)
                 asked[node] = request if request is not None and self._pays(request, account) else None
         requests = [request for request in asked.values() if request is not None]
         self._wait(requests)
@@ -220,8 +174,14 @@ class Reader:
         return [None if request is None else request.done.result() for request in (asked[node] for node in nodes)]
 
     def _request(
-        self, node: Node, log_probabilities: bool, hidden: bool, heads: tuple[str, ...], keep: bool
-    ) -> _Request | None:
+        self,
+        node: Node,
+        log_probabilities: bool,
+        measures: tuple[Measure, ...],
+        hidden: bool,
+        heads: tuple[str, ...],
+        keep: bool,
+    ) -> Request | None:
         """What is to be read of a node; ``None`` where it is too long, which is counted."""
         read = self.as_read(node)
         length = len(read.tokens_before_observation)
@@ -232,7 +192,8 @@ class Reader:
         if log_probabilities and self._source is not None and read.step.log_probabilities:
             recorded = read.step.log_probabilities if read.step.source == self._source() else None
         done: asyncio.Future[Reading] = asyncio.get_running_loop().create_future()
-        return _Request(read, self._own(node, read), recorded, log_probabilities, hidden, heads, keep, done)
+        own = self._own(node, read)
+        return Request(read, own, recorded, log_probabilities, measures, hidden, heads, keep, done)
 
     def _own(self, node: Node, read: Node) -> range:
         """Which tokens of ``read``'s step are those of the node's own step."""
@@ -249,7 +210,7 @@ class Reader:
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(tokens, before.tokens, strict=False)))
         return range(max(shared - (len(tokens) - stop), int(read.is_root)), stop)
 
-    def _pays(self, request: _Request, account: Account) -> bool:
+    def _pays(self, request: Request, account: Account) -> bool:
         free = not request.hidden and not request.heads and not request.predictors()
         return free or self.tree_model.charge(request.read, account, behind=False)
 
@@ -259,6 +220,8 @@ class Reader:
         Raises:
             GradatimError: if the tree has no tokens, and the reader does not know how to write them.
         """
+        if is_aside(node):
+            return node
         tree = node.tree
         if tree not in self._reads_directly:
             self._reads_directly[tree] = self._knows_tokens_of(tree)
@@ -271,6 +234,21 @@ class Reader:
             )
         return read
 
+    def aside(self, node: Node, tokens: Sequence[int]) -> Node:
+        """A node behind ``node`` that can be read like any other and is no part of the tree: a question about the step,
+        an answer that might follow. The tokens are the model's own.
+
+        Behind a solution that the policy ended they stand in the place of its end token; with it the last step's tokens
+        are read again, as tokens of the node.
+        """
+        read = self.as_read(node)
+        if read is not node and self._transcript is not None:
+            read = self._transcript.followed(node)
+        ended = node.step.end is EndReason.END_OF_TEXT or (node.finished and not node.step.text)
+        if ended and read.parent is not None:
+            return self.tree_model.aside(read.parent, [*read.step.tokens[:-1], *tokens])
+        return self.tree_model.aside(read, tokens)
+
     def _knows_tokens_of(self, tree: Tree) -> bool:
         """Whether a tree's own tokens are what the model would read."""
         if self._path_tokens is None:
@@ -280,7 +258,7 @@ class Reader:
         prompt = self._path_tokens(tree.problem, ())
         return is_in_tokens_of(tree, self.tokenizer, prompt)
 
-    def _wait(self, requests: Sequence[_Request]) -> None:
+    def _wait(self, requests: Sequence[Request]) -> None:
         """Queue what has to be computed, a tree after the other, each in depth-first order."""
         places = {node: place for place, node in enumerate(depth_first(request.read for request in requests))}
         self._waiting += sorted(requests, key=lambda request: places[request.read])
@@ -306,7 +284,7 @@ class Reader:
                     request.done.set_result(reading)
             await asyncio.sleep(0)
 
-    def _read(self, batch: Sequence[_Request]) -> list[Reading]:
+    def _read(self, batch: Sequence[Request]) -> list[Reading]:
         """One pass."""
         wanted: dict[Node, range] = {}
         for request in batch:
@@ -314,7 +292,7 @@ class Reader:
                 before = wanted.get(node, part)
                 wanted[node] = range(min(part.start, before.start), max(part.stop, before.stop))
         hidden = self.tree_model.hidden(wanted, keep=any(request.keep for request in batch)) if wanted else {}
-        log_probabilities = self._log_probabilities(batch, wanted, hidden)
+        log_probabilities, measured = self._predictions(batch, wanted, hidden)
         ends = [request for request in batch if request.end()]
         states = [hidden[node][part.start - wanted[node].start] for each in ends for node, part in each.end()]
         heads = self._heads(torch.stack(states), {name for request in ends for name in request.heads}) if ends else {}
@@ -325,31 +303,46 @@ class Reader:
             readings.append(
                 Reading(
                     log_probabilities=log_probabilities.get(id(request)),
+                    measures=measured.get(id(request), ((),) * len(request.measures)),
                     hidden=states[place].clone() if request.hidden else None,
                     heads={name: heads[name][place] for name in request.heads},
                 )
             )
         return readings
 
-    def _log_probabilities(
-        self, batch: Sequence[_Request], wanted: Mapping[Node, range], hidden: Mapping[Node, Tensor]
-    ) -> dict[int, tuple[float, ...]]:
-        """Those of each request that asks for them, by its id."""
-        known = {id(each): each.recorded or () for each in batch if each.log_probabilities}
-        computed = [request for request in batch if request.predictors()]
-        if not computed:
-            return known
+    def _predictions(
+        self, batch: Sequence[Request], wanted: Mapping[Node, range], hidden: Mapping[Node, Tensor]
+    ) -> tuple[dict[int, tuple[float, ...]], dict[int, tuple[tuple[float, ...], ...]]]:
+        """Log-probabilities of each request that asks for them, and measures, by its id."""
+        found = {id(each): each.recorded or () for each in batch if each.log_probabilities}
+        measured: dict[int, tuple[tuple[float, ...], ...]] = {}
         starts: dict[Node, int] = {}
         total = 0
         for node, states in hidden.items():
             starts[node] = total - wanted[node].start
             total += len(states)
-        after = [starts[node] + place for each in computed for node, part in each.predictors() for place in part]
-        tokens = [each.read.step.tokens[place] for each in computed for place in each.own]
-        values = self.tree_model.log_probabilities(torch.cat(list(hidden.values())), after, tokens)
-        _check_numbers(values)
-        rest = iter(values.tolist())
-        return known | {id(each): tuple(islice(rest, len(each.own))) for each in computed}
+
+        def places(requests: Sequence[Request]) -> list[int]:
+            return [starts[node] + place for each in requests for node, part in each.predictors() for place in part]
+
+        asked = [request for request in batch if request.predictors()]
+        unknown = [request for request in asked if request.log_probabilities and request.recorded is None]
+        whole = torch.cat(list(hidden.values())) if asked else torch.empty(0)
+        if unknown:
+            tokens = [each.read.step.tokens[place] for each in unknown for place in each.own]
+            values = self.tree_model.log_probabilities(whole, places(unknown), tokens)
+            _check_numbers(values)
+            rest = iter(values.tolist())
+            found |= {id(each): tuple(islice(rest, len(each.own))) for each in unknown}
+        if measuring := [request for request in asked if request.measures]:
+            measures = list(dict.fromkeys(measure for request in measuring for measure in request.measures))
+            made = self.tree_model.measures(whole, places(measuring), measures)
+            _check_numbers(made)
+            rows = {measure: iter(row.tolist()) for measure, row in zip(measures, made, strict=True)}
+            for each in measuring:
+                of_each = {measure: tuple(islice(row, len(each.own))) for measure, row in rows.items()}
+                measured[id(each)] = tuple(of_each[measure] for measure in each.measures)
+        return found, measured
 
     def _heads(self, states: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """What heads say of hidden states (n, hidden size): (n, outputs) of each, in float32."""
@@ -367,16 +360,6 @@ class Reader:
         size = self.tree_model.outputs_at_once
         parts = (self.tree_model.outputs(states[start : start + size]) for start in range(0, len(states), size))
         return torch.cat([part if self._judgement is None else self._judgement(part) for part in parts])
-
-
-def _last_token(node: Node | None) -> tuple[Node, range]:
-    """The last token of a path."""
-    while node is not None:
-        length = len(node.step.tokens_with_observation)
-        if length:
-            return node, range(length - 1, length)
-        node = node.parent
-    raise GradatimError("a prompt without tokens predicts no first step; tokenize it with at least a start token")
 
 
 def _check_numbers(values: Tensor) -> None:

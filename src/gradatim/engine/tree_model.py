@@ -17,13 +17,14 @@ from transformers import PreTrainedModel
 
 from gradatim.budget import Account
 from gradatim.engine.decoder import decoder_of, outputs_of
+from gradatim.engine.distributions import Measure
 from gradatim.engine.key_value_store import KeyValueStore, NodeState
 from gradatim.engine.lending import replace_attention
 from gradatim.engine.row_attention import Block, RowPlan, divided
 from gradatim.engine.tree_attention import AttentionPlan, attending
 from gradatim.engine.tree_row import TreeRow
 from gradatim.errors import GradatimError
-from gradatim.tree import Node, Tree, depth_first
+from gradatim.tree import Node, Step, Tree, depth_first
 
 _LOGITS = 1 << 25  # at once, beside what a policy needs
 
@@ -90,6 +91,9 @@ class TreeModel:
         self.statistics = ModelStatistics()
         self._read: weakref.WeakKeyDictionary[Tree, dict[str, dict[int, int]]] = weakref.WeakKeyDictionary()
         self._computed: weakref.WeakKeyDictionary[Tree, dict[int, int]] = weakref.WeakKeyDictionary()
+        self._asides: weakref.WeakKeyDictionary[Tree, dict[tuple[int, tuple[int, ...]], int]] = (
+            weakref.WeakKeyDictionary()
+        )
         self._decoder = decoder_of(model)
         self.activate()
 
@@ -133,6 +137,13 @@ class TreeModel:
         self._computed.setdefault(node.tree, {})[node.id] = len(node.step.tokens) - 1
         if keys_values is not None:
             self.store.put(node, NodeState(keys_values, keys_values.new_empty(0, 0)))
+
+    def aside(self, node: Node, tokens: Sequence[int]) -> Node:
+        """A node with these tokens below ``node`` that is no part of the tree. It is read and paid for like any other,
+        once for each account, and its own states are not cached."""
+        known = self._asides.setdefault(node.tree, {})
+        number = known.setdefault((node.id, tuple(tokens)), -1 - len(known))  # no node of a tree has one below 0
+        return Node(node.tree, number, node, Step(tuple(tokens), ""), key=0)
 
     def compute(self, nodes: Sequence[Node]) -> list[list[NodeState]]:
         """Compute what is missing of the nodes' paths, each token once however many paths share it, and cache it.
@@ -184,7 +195,7 @@ class TreeModel:
                 hidden[node] = known[wanted[node].start - first : wanted[node].stop - first]
         if keep:
             for piece in reversed(pieces):  # so that what most paths share, the root, was used last
-                if piece.missing:
+                if piece.missing and not is_aside(piece.node):
                     self.store.put(piece.node, states[piece.node])
         return states, hidden
 
@@ -255,16 +266,30 @@ class TreeModel:
     def log_probabilities(self, hidden: Tensor, after: Sequence[int], tokens: Sequence[int]) -> Tensor:
         """The log-probability of each token, (tokens,) on the CPU, where ``hidden[after[i]]`` is the last hidden state
         before ``tokens[i]``; ``hidden`` is (n, hidden size). Only so many logits are in memory at once."""
-        needed, row = (torch.from_numpy(each).to(hidden.device) for each in np.unique(after, return_inverse=True))
         chosen = torch.tensor(tokens, device=hidden.device)
         result = torch.empty(len(tokens), device=hidden.device)
+        for logits, mine, row in self._outputs_after(hidden, after):
+            result[mine] = logits[row, chosen[mine]] - logits.logsumexp(dim=-1)[row]
+        return result.cpu()
+
+    def measures(self, hidden: Tensor, after: Sequence[int], measures: Sequence[Measure]) -> Tensor:
+        """What measures make of the distributions behind the last hidden states ``hidden[after[i]]``: (measures,
+        len(after)) on the CPU; ``hidden`` is (n, hidden size). Only so many distributions are in memory at once."""
+        result = torch.empty((len(measures), len(after)), device=hidden.device)
+        for logits, mine, row in self._outputs_after(hidden, after):
+            distributions = logits.log_softmax(dim=-1)
+            for place, measure in enumerate(measures):
+                result[place, mine] = measure(distributions)[row]
+        return result.cpu()
+
+    def _outputs_after(self, hidden: Tensor, after: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The outputs behind ``hidden[after[i]]``, each computed once, in parts: outputs (m, outputs), the places in
+        ``after`` that they are for, and which of them are for each place."""
+        needed, row = (torch.from_numpy(each).to(hidden.device) for each in np.unique(after, return_inverse=True))
         size = self.outputs_at_once
         for start in range(0, len(needed), size):
-            logits = self.outputs(hidden[needed[start : start + size]])
             mine = ((row >= start) & (row < start + size)).nonzero()[:, 0]
-            values = logits[row[mine] - start, chosen[mine]] - logits.logsumexp(dim=-1)[row[mine] - start]
-            result[mine] = values
-        return result.cpu()
+            yield self.outputs(hidden[needed[start : start + size]]), mine, row[mine] - start
 
     @property
     def outputs_at_once(self) -> int:
@@ -297,6 +322,11 @@ class TreeModel:
         total = self.model.num_parameters()
         embeddings = self.model.get_input_embeddings().weight.numel()
         return int(total if getattr(self.model.config, "tie_word_embeddings", False) else total - embeddings)
+
+
+def is_aside(node: Node) -> bool:
+    """Whether a node is no part of its tree (:meth:`TreeModel.aside`)."""
+    return node.id < 0
 
 
 def input_device(model: PreTrainedModel) -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 from gradatim.errors import GradatimError
 from gradatim.tree import Node, Step
@@ -40,5 +41,7 @@ def mean(log_probabilities: Sequence[float]) -> float:
 def lowest_window(log_probabilities: Sequence[float], window: int) -> float:
     """The lowest mean of ``window`` consecutive tokens; the mean of all where there are not more (the lowest group
     confidence of Fu et al., *DeepConf*, 2025, arXiv:2508.15260, by the tokens that were written)."""
-    windows = range(max(1, len(log_probabilities) - window + 1))
-    return min(mean(log_probabilities[start : start + window]) for start in windows)
+    if window >= len(log_probabilities):
+        return mean(log_probabilities)
+    sums = list(accumulate(log_probabilities, initial=0.0))
+    return min(sums[end] - sums[end - window] for end in range(window, len(sums))) / window
