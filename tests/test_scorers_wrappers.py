@@ -231,7 +231,7 @@ def test_trees_that_are_done_are_forgotten_by_all() -> None:
 
 
 def test_models_and_truth_are_found_within() -> None:
-    inner = [{"process_reward": {"model": "judge"}}, {"delta": {"scorer": {"likelihood": {"model": "other"}}}}]
+    inner = [{"process_reward": {"model": "judge"}}, {"delta": {"scorer": {"uncertainty": {"model": "other"}}}}]
     mixture = make("scorers", {"mixture": {"scorers": inner}})
     assert models_of(mixture) == {"judge", "other"}
     assert not mixture.knows_truth
@@ -242,7 +242,7 @@ def test_models_and_truth_are_found_within() -> None:
 def test_an_evaluation_refuses_what_holds_a_scorer_that_verifies() -> None:
     content = small_content(judge=None, objective=None, search=None, problems={"test": 2})
     verifying = {"clip": {"scorer": "rollouts", "threshold": 0}}
-    content["evaluation"]["scorer"] = {"ensemble": {"scorers": ["likelihood", verifying]}}
+    content["evaluation"]["scorer"] = {"ensemble": {"scorers": ["uncertainty", verifying]}}
     with pytest.raises(GradatimError, match=r"evaluation.scorer knows the truth about solutions"):
         parse_recipe(content, "small")
 
@@ -257,7 +257,7 @@ def test_what_a_scorer_within_writes_is_not_written_by_another() -> None:
 def test_the_file_of_a_calibration_belongs_to_what_depends_on_it(tmp_path: Path) -> None:
     file = tmp_path / "calibration.json"
     content = small_content(judge=None, objective=None, search=None, problems={"test": 2})
-    calibrated = {"calibrated": {"scorer": "likelihood", "calibration": str(file)}}
+    calibrated = {"calibrated": {"scorer": "uncertainty", "calibration": str(file)}}
     content["evaluation"]["scorer"] = {"mixture": {"scorers": [calibrated]}}
     recipe: Any = parse_recipe(content, "small")
     digests = []
@@ -270,7 +270,7 @@ def test_the_file_of_a_calibration_belongs_to_what_depends_on_it(tmp_path: Path)
 def test_a_run_loads_the_models_within_and_scores_by_them(tmp_path: Path) -> None:
     evaluation = {
         "samples": 2, "pass_at": [1], "best_of": [2], "majority": [], "greedy": False,
-        "scorer": {"mixture": {"scorers": ["process_reward", "likelihood"], "on": ["logits", "logarithms"]}},
+        "scorer": {"mixture": {"scorers": ["process_reward", "uncertainty"], "on": ["logits", "logarithms"]}},
     }  # fmt: skip
     judge = {"model": "shipped:countdown-reward", "train": False}
     nothing: dict[str, Any] = {"objective": None, "search": None, "problems": {"test": 1}}
@@ -278,7 +278,7 @@ def test_a_run_loads_the_models_within_and_scores_by_them(tmp_path: Path) -> Non
     with TreeStore(tmp_path / "trees" / "evaluate-base.jsonl") as store:
         steps = [node for tree in store for node in tree.nodes[1:]]
     assert steps
-    assert all(sorted(node.scores) == ["likelihood", "mixture", "process_reward"] for node in steps)
+    assert all(sorted(node.scores) == ["mixture", "process_reward", "uncertainty"] for node in steps)
 
 
 @pytest.mark.parametrize("name", ["mixture", "ensemble", "delta"])
