@@ -90,7 +90,7 @@ class SolutionEnd:
                 word that may be torn does not count.
             thinking: whether the prompt itself opened a ``<think>`` block, as some chat templates do.
         """
-        begin = _after_thought(text, thinking)
+        begin = after_thought(text, thinking)
         if begin is None:
             return None
         found = [self._answer(text, begin, cut_off), self._next(problem, text, begin)]
@@ -132,8 +132,13 @@ def opens_thought(prompt: str) -> bool:
     return prompt.rstrip().endswith("<think>")
 
 
-def _after_thought(text: str, thinking: bool) -> int | None:
-    """Where the answer begins after the last thought; ``None`` within a thought."""
+def after_thought(text: str, thinking: bool = False) -> int | None:
+    """Where the answer begins after the last ``<think>`` block; ``None`` within one.
+
+    Args:
+        text: of a solution.
+        thinking: whether the prompt itself opened a block.
+    """
     begin: int | None = None if thinking else 0
     for mark in _THOUGHT.finditer(text):
         begin = None if mark[0] == "<think>" else mark.end()
