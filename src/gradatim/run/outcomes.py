@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gradatim.run.context import Run
+from gradatim.scorers.verdicts import off_format_counts
 from gradatim.tasks.base import Task
 from gradatim.tree import EndReason, Node, Tree
 
@@ -164,6 +165,7 @@ def note_outcomes(
             f"figures; run the same command again to try them again (the first is {next(iter(failed))!r}: "
             f"{next(iter(failed.values()))})"
         )
+    warnings += [f"{title}: {text}" for text in off_format_warnings(trees)]
     if outcomes.problems + outcomes.failed < outcomes.asked:
         warnings.append(
             f"problems.{split} asks for {outcomes.asked:,} problems, but there are "
@@ -216,6 +218,19 @@ def warnings_of(outcomes: Outcomes, budget_key: str, *, varied: bool, ends: bool
             "see whether the server heeds temperature and seed (policy.sampling says what is asked for), or its model "
             "is that sure of its answers"
         )
+    return found
+
+
+def off_format_warnings(trees: Sequence[Tree]) -> list[str]:
+    """What judges said that could not be read as a verdict, by kind, each with what to change."""
+    found = []
+    for name, (kinds, total) in off_format_counts(trees).items():
+        if kinds:
+            listed = ", ".join(f"{kind} ({count:,})" for kind, count in kinds.most_common())
+            found.append(
+                f"{_share(kinds.total(), total)} of the judgements of {name!r} are off-format: {listed}; read some "
+                "(gradatim show --why) and change the scorer's template or verdict, or raise its max_tokens"
+            )
     return found
 
 

@@ -8,6 +8,7 @@ from rich.text import Text
 from rich.tree import Tree as RichTree
 
 from gradatim.evaluation.page import printable
+from gradatim.scorers.verdicts import JUDGEMENTS
 from gradatim.search.decisions import DECISION
 from gradatim.tree import Node, Tree
 from gradatim.view.selection import check_score, default_score, hidden_below, select_nodes
@@ -26,7 +27,7 @@ def render(tree: Tree, *, by: str | None = None, limit: int = 200, why: bool = F
         by: the score to show; by default the one that most nodes have.
         limit: show at most this many nodes (see :func:`gradatim.view.selection.select_nodes`); what is left out is
             counted in its place.
-        why: say of each step what the search decided of it (:mod:`gradatim.search.decisions`).
+        why: say of each step what the search decided of it (:mod:`gradatim.search.decisions`), and what judges wrote.
 
     Raises:
         GradatimError: if ``limit`` is below 1, or no step has the score ``by``.
@@ -104,6 +105,8 @@ def _line(node: Node, by: str | None, why: bool) -> Text:
     for name, note in node.notes.items():
         if name == DECISION:
             line.append_text(_decision(node, why))
+        elif name == JUDGEMENTS:
+            line.append_text(_judgements(node, why))
         elif name != "verdict":  # of which the sign is enough
             line.append(f" ({name}: {one_line(str(note))})", style="dim")
     return line
@@ -113,6 +116,12 @@ def _decision(node: Node, why: bool) -> Text:
     """What the search decided of a step, if that is asked for and known."""
     note = node.notes.get(DECISION) if why else None
     return Text("" if note is None else f" ({note['decision']}: {note['why']})", style="dim")
+
+
+def _judgements(node: Node, why: bool) -> Text:
+    """What judges wrote of a step, if that is asked for."""
+    said = node.notes[JUDGEMENTS] if why else {}
+    return Text("".join(f" ({name}: {one_line(each['text'])})" for name in said for each in said[name]), style="dim")
 
 
 def _score_style(score: float) -> str:
