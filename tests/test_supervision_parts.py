@@ -53,7 +53,7 @@ def valued(seed: int) -> Tree:
     """A random tree in which every construction finds something."""
     tree = random_tree(seed, nodes=16)
     for index, node in enumerate(tree.nodes[1:]):
-        node.scores["value"] = (index % 4) / 3
+        node.scores["value"] = node.scores["process_reward"] = (index % 4) / 3
         if node.is_leaf:
             node.step = replace(node.step, end=EndReason.END_OF_TEXT)
             node.reward = float(index % 2)

@@ -1,6 +1,7 @@
 """What a tree teaches, as terms of a loss and as rows: one construction a file, each a part."""
 
 from gradatim.supervision.base import Construction
+from gradatim.supervision.convincing_errors import ConvincingErrors
 from gradatim.supervision.first_error_pairs import FirstErrorPairs
 from gradatim.supervision.right_solutions import RightSolutions
 from gradatim.supervision.rows import (
@@ -15,6 +16,7 @@ from gradatim.supervision.rows import (
     unpaired_preference_rows,
 )
 from gradatim.supervision.sibling_pairs import SiblingPairs
+from gradatim.supervision.solution_labels import SolutionLabels
 from gradatim.supervision.solution_pairs import SolutionPairs
 from gradatim.supervision.step_labels import StepLabels
 from gradatim.supervision.terms import Group, Term, labelled_step, margin, pair, path_term
@@ -22,12 +24,14 @@ from gradatim.supervision.values import has_value
 
 __all__ = [
     "Construction",
+    "ConvincingErrors",
     "FirstErrorPairs",
     "Group",
     "PreferenceRow",
     "PromptCompletionRow",
     "RightSolutions",
     "SiblingPairs",
+    "SolutionLabels",
     "SolutionPairs",
     "StepLabels",
     "StepwiseRow",

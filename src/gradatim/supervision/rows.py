@@ -96,13 +96,14 @@ def preference_rows(pairs: Iterable[Term]) -> list[PreferenceRow]:
 
 
 def unpaired_preference_rows(labels: Iterable[Term], *, threshold: float = 0.5) -> list[UnpairedPreferenceRow]:
-    """One row per labelled step after the text before it; good if its label is above ``threshold``."""
+    """One row per labelled step, or run of steps, after the text before it; good if its label is above
+    ``threshold``."""
     return [
         UnpairedPreferenceRow(
-            prompt=_prompt(node.parent), completion=_text_after(node.parent, node), label=label > threshold
+            prompt=_prompt(before), completion=_text_after(before, term.ends[0]), label=term.targets[0] > threshold
         )
-        for node, label in ((term.ends[0], term.targets[0]) for term in labels)
-        if node.parent is not None
+        for term in labels
+        if (before := term.groups[0].nodes[0].parent) is not None
     ]
 
 

@@ -17,8 +17,9 @@ class StepLabels(StepValues, Construction):
     """Every step with its estimated value as its label (Math-Shepherd, Wang et al., 2023, arXiv:2312.08935).
 
     A soft label is the value itself: the share of solutions from here that are right. A hard label is 1 if the value
-    is above ``threshold``, else 0; with threshold 0 a step is good if any solution from it was right. Labels come in
-    the order of ``tree.nodes``, each step once, however many solutions share it.
+    is above ``threshold``, else 0; with threshold 0 a step is good if any solution from it was right: what a stepwise
+    outcome model learns (Havrilla et al., *GLoRe*, 2024, arXiv:2402.10963). Labels come in the order of ``tree.nodes``,
+    each step once, however many solutions share it.
     """
 
     what: ClassVar[str] = "step labels"
