@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from gradatim.engine.head_shape import HeadShape
 from gradatim.engine.heads import HEADS_FILE, attach_heads, heads_of, reading_heads
 from gradatim.engine.loading import load_model
 from gradatim.errors import GradatimError
@@ -114,7 +115,7 @@ def test_the_best_state_of_a_head_is_kept() -> None:
 
 def test_heads_that_an_objective_does_not_read_stay_as_they_are(tmp_path: Path) -> None:
     start = model()
-    attach_heads(start, {"value": 1, "other": 3})
+    attach_heads(start, {"value": HeadShape(), "other": HeadShape(3)})
     for head in heads_of(start).values():
         torch.nn.init.normal_(head.weight)
     kept = heads_of(start)["other"].weight.clone()

@@ -15,6 +15,7 @@ from torch import nn
 
 from gradatim.budget import Account
 from gradatim.engine.distributions import entropy
+from gradatim.engine.head_shape import HeadShape
 from gradatim.engine.heads import attach_heads, heads_of
 from gradatim.engine.reader import NEXT_TOKEN, SCORE, Reader
 from gradatim.engine.reading import Reading
@@ -32,7 +33,7 @@ EVERYTHING: dict[str, Any] = {"log_probabilities": True, "hidden": True, "heads"
 def with_head(family: str = "llama", **options: Any) -> Any:
     """A model with a value head."""
     model = tiny_causal(family, **options)
-    attach_heads(model, {"value": 2})
+    attach_heads(model, {"value": HeadShape(2)})
     torch.manual_seed(5)
     nn.init.normal_(heads_of(model)["value"].weight)
     return model

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForTokenClassification
 
+from gradatim.engine.head_shape import HeadShape
 from gradatim.engine.heads import attach_heads, head_values, heads_of
 from gradatim.errors import GradatimError
 from gradatim.objectives import (
@@ -283,7 +284,7 @@ def test_reward_logits_are_read_at_the_last_step_token() -> None:
 
 
 def with_value_head(model: Any) -> Any:
-    attach_heads(model, {"value": 1})
+    attach_heads(model, {"value": HeadShape()})
     torch.manual_seed(7)
     for parameter in heads_of(model)["value"].parameters():
         torch.nn.init.normal_(parameter, std=0.2)

@@ -17,7 +17,7 @@ from gradatim.engine.tree_model import TreeModel
 from gradatim.errors import GradatimError
 from gradatim.objectives import Dpo, Objective, ProcessReward, Sft, StepDpo
 from gradatim.part import make, names, pages
-from gradatim.supervision import Term, labelled_step, pair, path_term
+from gradatim.supervision import SiblingPairs, Term, labelled_step, pair, path_term
 from gradatim.training import (
     LoraSettings,
     TrainingResult,
@@ -74,7 +74,11 @@ def objective_and_terms(name: str, trees: list[Tree]) -> tuple[Objective, list[T
     options = {"beta": 0.5, "nll": 0.3, "margin": 0.5, "label_smoothing": 0.1}
     known = {option.name for page in pages("objectives") if page.name == name for option in page.options}
     objective: Objective = make("objectives", {name: {key: options[key] for key in options.keys() & known}})
-    return objective, sibling_pairs(trees) if objective.groups == 2 else labels(trees)
+    try:
+        objective.check(SiblingPairs())
+    except GradatimError:
+        return objective, labels(trees)
+    return objective, sibling_pairs(trees)
 
 
 def train_step_dpo(model: Any, pairs: list[Term], settings: TrainingSettings, **options: Any) -> TrainingResult:

@@ -1,7 +1,8 @@
 """Heads on a causal language model: what else it says of a token than which one comes next.
 
-A head is a linear layer on the decoder's last hidden state. Heads are trained with the model and saved in its folder in
-a file of their own, so that any other program loads the folder as the language model that it is.
+A head is a linear layer, or a small perceptron, on the decoder's last hidden state. Heads are trained with the model or
+alone, and saved in its folder in a file of their own, so that any other program loads the folder as the language model
+that it is.
 """
 
 from __future__ import annotations
@@ -17,30 +18,41 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gradatim.engine.decoder import decoder_of
+from gradatim.engine.head_shape import HeadShape
 
 HEADS_FILE = "heads.safetensors"
 _ATTRIBUTE = "gradatim_heads"
 
 
-def attach_heads(model: Any, outputs: Mapping[str, int]) -> None:
+def attach_heads(model: Any, shapes: Mapping[str, HeadShape]) -> None:
     """Add heads to a causal language model; those that it has stay.
 
-    A new head is all zeros, so it says one half of every step (the sigmoid of 0), and training is the same each time.
+    The last layer of a new head is all zeros, so it says one half of every step (the sigmoid of 0); a layer before it
+    is drawn from the same seed always, so that training is the same each time.
 
     Args:
         model: the model.
-        outputs: how many numbers each head gives, by its name.
+        shapes: of the heads, by their names.
     """
     inner = plain_model(model)
     like = inner.get_output_embeddings().weight
     heads = heads_of(model)
-    for name, count in outputs.items():
+    for name, shape in shapes.items():
         if name not in heads:
-            head = nn.Linear(like.shape[-1], count, device=like.device, dtype=_dtype(inner))
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
-            heads[name] = head
+            heads[name] = _new_head(like.shape[-1], shape).to(like.device, _dtype(inner))
     setattr(inner, _ATTRIBUTE, nn.ModuleDict(heads))
+
+
+def _new_head(width: int, shape: HeadShape) -> nn.Module:
+    last = nn.Linear(shape.hidden or width, shape.outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    if shape.hidden is None:
+        return last
+    first = nn.Linear(width, shape.hidden)
+    nn.init.normal_(first.weight, std=width**-0.5, generator=torch.Generator().manual_seed(0))
+    nn.init.zeros_(first.bias)
+    return nn.Sequential(first, nn.GELU(), last)
 
 
 def heads_of(model: Any) -> dict[str, nn.Module]:
@@ -48,9 +60,9 @@ def heads_of(model: Any) -> dict[str, nn.Module]:
     return dict(getattr(plain_model(model), _ATTRIBUTE, {}).items())
 
 
-def head_modules(model: Any) -> list[str]:
-    """The names of a model's heads among its modules, as adapters need them to train heads whole."""
-    return [f"{_ATTRIBUTE}.{name}" for name in heads_of(model)]
+def head_modules(model: Any) -> dict[str, str]:
+    """The names of a model's heads among its modules, by the heads' own, as adapters need them to train heads whole."""
+    return {name: f"{_ATTRIBUTE}.{name}" for name in heads_of(model)}
 
 
 def plain_model(model: Any) -> Any:
@@ -116,7 +128,7 @@ def saved_heads(folder: Path) -> list[str]:
     if not (folder / HEADS_FILE).is_file():
         return []
     with safe_open(folder / HEADS_FILE, framework="pt") as file:
-        return sorted({name.rpartition(".")[0] for name in file.keys()})  # noqa: SIM118 (it is no mapping)
+        return sorted({name.partition(".")[0] for name in file.keys()})  # noqa: SIM118 (it is no mapping)
 
 
 def load_heads(model: Any, folder: Path) -> None:
@@ -124,8 +136,15 @@ def load_heads(model: Any, folder: Path) -> None:
     if not (folder / HEADS_FILE).is_file():
         return
     weights = load_file(folder / HEADS_FILE)
-    attach_heads(model, {name.removesuffix(".bias"): len(each) for name, each in weights.items() if each.ndim == 1})
+    attach_heads(model, {name: _shape_of(name, weights) for name in saved_heads(folder)})
     getattr(plain_model(model), _ATTRIBUTE).load_state_dict(weights)
+
+
+def _shape_of(name: str, weights: Mapping[str, Tensor]) -> HeadShape:
+    if f"{name}.bias" in weights:
+        return HeadShape(len(weights[f"{name}.bias"]))
+    first, last = weights[f"{name}.0.bias"], weights[f"{name}.2.bias"]
+    return HeadShape(len(last), hidden=len(first))
 
 
 def _dtype(model: Any) -> torch.dtype:

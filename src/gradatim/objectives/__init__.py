@@ -4,13 +4,17 @@ from typing import TYPE_CHECKING
 
 from gradatim.lazy_names import lazy_names
 from gradatim.objectives.base import Loss, Objective
+from gradatim.objectives.contribution import Contribution
 from gradatim.objectives.dpo import Dpo
+from gradatim.objectives.hidden_verifier import HiddenVerifier
+from gradatim.objectives.implicit_reward import ImplicitReward
 from gradatim.objectives.preference import Preference, dpo_loss
 from gradatim.objectives.process_reward import ProcessReward
+from gradatim.objectives.ranking import Ranking, comparison_loss
 from gradatim.objectives.sft import Sft
 from gradatim.objectives.step_dpo import StepDpo
 from gradatim.objectives.step_judgement import judgement_loss
-from gradatim.objectives.svpo import Svpo, ranking_loss
+from gradatim.objectives.svpo import Svpo
 from gradatim.objectives.value import Value
 
 if TYPE_CHECKING:
@@ -20,18 +24,22 @@ else:
     __getattr__ = lazy_names(__name__, {"Quantities": _MODULE, "TermIndex": _MODULE})
 
 __all__ = [
+    "Contribution",
     "Dpo",
+    "HiddenVerifier",
+    "ImplicitReward",
     "Loss",
     "Objective",
     "Preference",
     "ProcessReward",
     "Quantities",
+    "Ranking",
     "Sft",
     "StepDpo",
     "Svpo",
     "TermIndex",
     "Value",
+    "comparison_loss",
     "dpo_loss",
     "judgement_loss",
-    "ranking_loss",
 ]

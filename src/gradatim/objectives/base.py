@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from gradatim.engine.head_shape import HeadShape
 from gradatim.errors import GradatimError
 from gradatim.part import name_of
 from gradatim.supervision.base import Construction
@@ -41,8 +42,7 @@ class Objective(ABC):
 
     Attributes:
         needs: what beside heads is measured: ``"log_probabilities"``, ``"reference"``.
-        heads: the heads that are read, by name, with their numbers of outputs; ``"score"`` is the head of a token
-            classification model.
+        heads_only: whether only the heads learn, and the model below them stays as it is.
         unit: what the loss is a mean over: terms, or the tokens of their steps.
         groups: how many groups a term must have; ``None`` for any number.
     """
@@ -50,9 +50,14 @@ class Objective(ABC):
     __slots__ = ()
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    heads: ClassVar[Mapping[str, int]] = {}
+    heads_only: ClassVar[bool] = False
     unit: ClassVar[Unit] = "terms"
     groups: ClassVar[int | None] = None
+
+    @property
+    def heads(self) -> Mapping[str, HeadShape]:
+        """The heads that are read, by name; ``"score"`` is the head of a token classification model."""
+        return {}
 
     @property
     def needs_targets(self) -> bool:
@@ -71,6 +76,17 @@ class Objective(ABC):
         """
         self._check(len(term.groups), bool(term.targets or any(group.targets for group in term.groups)))
         return term
+
+    def check_adapters(self) -> None:
+        """Check that low-rank adapters on the model would learn something.
+
+        Raises:
+            GradatimError: if only heads learn.
+        """
+        if self.heads_only:
+            raise GradatimError(
+                f"the objective {name_of(self)!r} trains a head on a model that stays as it is: leave lora out"
+            )
 
     def check(self, construction: Construction) -> None:
         """Check, before there is a tree, that the objective can learn from what a construction gives.

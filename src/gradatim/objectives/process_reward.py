@@ -5,32 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from gradatim.objectives.base import Loss, Objective
-from gradatim.objectives.step_judgement import check_targets, judged
+from gradatim.engine.head_shape import HeadShape
+from gradatim.objectives.base import Loss
+from gradatim.objectives.step_judgement import Judgement, judged
 from gradatim.part import part
-from gradatim.supervision.terms import Term
 
 if TYPE_CHECKING:
     from gradatim.objectives.quantities import Quantities
 
 
 @part
-class ProcessReward(Objective):
+class ProcessReward(Judgement):
     """Learn step labels with the head of a token classification model (Lightman et al., 2023, arXiv:2305.20050).
 
     The loss is the binary cross-entropy between the label and the logit at the step's last token
     (:func:`~gradatim.objectives.step_judgement.judgement_loss`).
     """
 
-    heads: ClassVar[Mapping[str, int]] = {"score": 1}
-
-    @property
-    def needs_targets(self) -> bool:
-        return True
-
-    def prepared(self, term: Term) -> Term:
-        check_targets(term)
-        return super().prepared(term)
+    heads: ClassVar[Mapping[str, HeadShape]] = {"score": HeadShape()}
 
     def loss(self, quantities: Quantities) -> Loss:
         return judged(quantities, "score", "cross_entropy")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from gradatim.errors import GradatimError
-from gradatim.objectives.base import Loss
-from gradatim.supervision.terms import Term
+from gradatim.objectives.base import Loss, Objective
+from gradatim.part import name_of
+from gradatim.supervision.terms import Term, from_prompt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +68,37 @@ def judged(quantities: Quantities, head: str, kind: Kind) -> Loss:
         "mean_label": mean(targets),
     }
     return Loss(mean(judgement_loss(logits, targets, kind)), metrics)
+
+
+class Judgement(Objective):
+    """An objective that learns from targets between 0 and 1: labels, values, outcomes."""
+
+    __slots__ = ()
+
+    @property
+    def needs_targets(self) -> bool:
+        return True
+
+    def prepared(self, term: Term) -> Term:
+        check_targets(term)
+        return super().prepared(term)
+
+
+class SolutionJudgement(Judgement):
+    """One that reads whole solutions, from the prompt on, and learns what each is aimed at as a whole."""
+
+    __slots__ = ()
+
+    groups: ClassVar[int | None] = 1
+
+    def prepared(self, term: Term) -> Term:
+        term = super().prepared(term)
+        if not term.targets:
+            raise GradatimError(
+                f"the objective {name_of(self)!r} learns from the outcomes of whole solutions, and a term names none; "
+                "take the construction solution_labels"
+            )
+        return from_prompt(term)
 
 
 def check_targets(term: Term) -> None:

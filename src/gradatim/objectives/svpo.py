@@ -7,29 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import NonNegativeFloat
 
+from gradatim.engine.head_shape import HeadShape
 from gradatim.objectives.base import Loss
 from gradatim.objectives.preference import Preference
+from gradatim.objectives.ranking import comparison_loss
 from gradatim.objectives.step_judgement import check_targets
 from gradatim.part import part
 from gradatim.supervision.terms import Term, parted
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from gradatim.objectives.quantities import Quantities
-
-
-def ranking_loss(values: Tensor, gap: float) -> Tensor:
-    r"""How far the chosen side's value is from being better by a gap: :math:`\max(0, g - (v_c - v_r))`.
-
-    Args:
-        values: (P, 2) of chosen and rejected.
-        gap: by how much the chosen one should be better.
-
-    Returns:
-        (P,) one loss per pair.
-    """
-    return (gap - (values[:, 0] - values[:, 1])).relu()
 
 
 @part
@@ -46,7 +33,7 @@ class Svpo(Preference):
     the sigmoid in the place of a hyperbolic tangent, since values lie between 0 and 1 here.
     """
 
-    heads: ClassVar[Mapping[str, int]] = {"value": 1}
+    heads: ClassVar[Mapping[str, HeadShape]] = {"value": HeadShape()}
 
     ranking: NonNegativeFloat = 1.0
     """Weight of the ranking loss of the values."""
@@ -66,7 +53,7 @@ class Svpo(Preference):
     def loss(self, quantities: Quantities) -> Loss:
         preference = super().loss(quantities)
         values = quantities.pairs(quantities.ends(quantities.heads["value"])).sigmoid()
-        losses = preference.per_term + self.ranking * ranking_loss(values, self.gap)
+        losses = preference.per_term + self.ranking * comparison_loss(values[:, 0] - values[:, 1], self.gap, "hinge")
         if self.regression:
             differences = values - quantities.pairs(quantities.target)
             losses = losses + self.regression * differences.square().mean(dim=1)

@@ -5,35 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from gradatim.objectives.base import Loss, Objective
-from gradatim.objectives.step_judgement import Kind, check_targets, judged
+from gradatim.engine.head_shape import HeadShape
+from gradatim.objectives.base import Loss
+from gradatim.objectives.step_judgement import Judgement, Kind, judged
 from gradatim.part import part
-from gradatim.supervision.terms import Term
 
 if TYPE_CHECKING:
     from gradatim.objectives.quantities import Quantities
 
 
 @part
-class Value(Objective):
+class Value(Judgement):
     """Learn the values of steps with a head on the policy (AlphaMath, Chen et al., 2024, arXiv:2405.03553).
 
     The value is the sigmoid of the head at the step's last token, and lies between 0 and 1 as all values here do (in
     the paper it is a hyperbolic tangent, between -1 and 1, under a squared loss).
     """
 
-    heads: ClassVar[Mapping[str, int]] = {"value": 1}
+    heads: ClassVar[Mapping[str, HeadShape]] = {"value": HeadShape()}
 
     kind: Kind = "squared"
     """`squared` difference of value and target, or their `cross_entropy`."""
-
-    @property
-    def needs_targets(self) -> bool:
-        return True
-
-    def prepared(self, term: Term) -> Term:
-        check_targets(term)
-        return super().prepared(term)
 
     def loss(self, quantities: Quantities) -> Loss:
         return judged(quantities, "value", self.kind)

@@ -107,6 +107,7 @@ class TransformersPolicy:
         self._full = False  # until a branch has ended since some were taken out
         self._orders: dict[Tree, SpendingOrder[Branch]] = {}  # of trees that have branches which are not charged yet
         self._batch = BranchBatch(self.tree_model)
+        self._is_read = False  # by a reader, which may ask for the last steps of solutions
         self._pump: asyncio.Task[None] | None = None
 
     @classmethod
@@ -187,8 +188,10 @@ class TransformersPolicy:
     def reader(self, **options: Any) -> Reader:
         """Reads steps with this policy's model: one copy of the weights and one cache, and what the policy wrote itself
         has the log-probabilities that were recorded. ``options`` are those of :class:`gradatim.engine.reader.Reader`;
-        by default it charges what the policy does.
+        by default it charges what the policy does. From then on the states of steps that end a solution are kept too,
+        so that reading them computes no more than their last token.
         """
+        self._is_read = True
         return Reader(
             self.model,
             self.tokenizer,
@@ -477,7 +480,7 @@ class TransformersPolicy:
         self._batch.continue_with([branch.tokens[-1] for branch in self._branches])
         ended = [self._branches[index] for index in finished]
         for index, branch in zip(finished, ended, strict=True):
-            if branch.end is EndReason.BOUNDARY:
+            if branch.end is EndReason.BOUNDARY or self._is_read:
                 branch.keys_values = self._batch.written(index)
         self._remove(finished)
         self._full = self._full and not ended

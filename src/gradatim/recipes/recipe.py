@@ -150,11 +150,13 @@ class Learn(Section):
             raise ValueError("learns from demonstrations or from trees: leave data or demonstrations out")
         if self.demonstrations is not None and self.model != POLICY:
             raise ValueError("only the policy learns from demonstrations")
-        for construction in self.data or [RightSolutions()]:
-            try:
+        try:
+            for construction in self.data or [RightSolutions()]:
                 self.objective.check(construction)
-            except GradatimError as error:
-                raise ValueError(str(error)) from error
+            if self.training.lora is not None:
+                self.objective.check_adapters()
+        except GradatimError as error:
+            raise ValueError(str(error)) from error
         if self.measure == "accuracy" and self.model != POLICY:
             raise ValueError("stop_by: accuracy measures the policy; leave it out, or set it to loss")
         if self.reference == "base" and self.training.lora is None:

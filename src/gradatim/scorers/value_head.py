@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 
@@ -12,37 +14,55 @@ from gradatim.part import part
 from gradatim.scorers.base import Context, ModelName, ScorerPart, StepScorer
 from gradatim.tree import Node, Tree
 
+Output = Literal["probability", "raw"]
+
 
 @part
 class ValueHeadPart(ScorerPart):
     """A value head: the value that a head on a model reads at a step's end (AlphaMath, 2024, arXiv:2405.03553).
 
-    The head was trained with the model, by an objective such as `value` or `svpo`. On the policy itself, what it wrote
-    is not read again.
+    The head was trained with the model, by an objective such as `value` or `svpo`, or on it, by `hidden_verifier`. On
+    the policy itself, what it wrote is not read again: one forward pass serves the policy and its head.
     """
 
     model: ModelName = "policy"
     """The model with the head."""
     head: str = "value"
-    """The head's name."""
+    """The head's name: `value`; `verifier` of `hidden_verifier`; `contribution`, which wants `output: raw`."""
+    output: Output = "probability"
+    """The score: the sigmoid of what the head says, a `probability`, or what it says, `raw`."""
+    accumulate: bool = False
+    """Sum it over the steps from the first one on, so that contributions become progress (arXiv:2505.20732)."""
 
     def open(self, context: Context) -> ValueHeadScorer:
-        return ValueHeadScorer(context.reader(self.model), self.name, self.head)
+        return ValueHeadScorer(
+            context.reader(self.model), self.name, self.head, output=self.output, accumulate=self.accumulate
+        )
 
 
 class ValueHeadScorer(StepScorer):
-    """Scores a step by the sigmoid of what a head of one output says at its end.
+    """Scores a step by what a head of one output says at its end.
 
     Args:
         reader: reads the model.
         name: the key in ``node.scores``.
         head: the head's name.
+        output: the sigmoid of it, or what it says as it is.
+        accumulate: sum it over the path.
 
     Raises:
         GradatimError: if the model has no such head.
     """
 
-    def __init__(self, reader: Reader, name: str, head: str = "value") -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        name: str,
+        head: str = "value",
+        *,
+        output: Output = "probability",
+        accumulate: bool = False,
+    ) -> None:
         if head not in reader.heads:
             raise GradatimError(
                 f"the model has no head {head!r}; train one with it, by an objective that has such a head (value, svpo)"
@@ -50,11 +70,30 @@ class ValueHeadScorer(StepScorer):
         super().__init__(name)
         self.reader = reader
         self.head = head
+        self.output = output
+        self.accumulate = accumulate
 
     async def judged(self, nodes: Sequence[Node]) -> list[float | None]:
+        if not self.accumulate:
+            return await self._said(nodes)
+        paths = [node.path()[1:] for node in nodes]
+        steps = list(dict.fromkeys(step for path in paths for step in path))
+        said = dict(zip(steps, await self._said(steps), strict=True))
+        return [_sum([said[step] for step in path]) for path in paths]
+
+    async def _said(self, nodes: Sequence[Node]) -> list[float | None]:
+        """What the head says of each step alone."""
         readings = await self.reader.read(nodes, heads=(self.head,))
-        return [None if each is None else float(torch.sigmoid(each.heads[self.head])) for each in readings]
+        found = [None if each is None else each.heads[self.head] for each in readings]
+        if self.output == "probability":
+            found = [None if each is None else torch.sigmoid(each) for each in found]
+        return [None if each is None else float(each) for each in found]
 
     def release(self, tree: Tree) -> None:
         """Drop what is cached of a tree that is done."""
         self.reader.release(tree)
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) if len(known) == len(values) else None

@@ -39,11 +39,17 @@ def add_adapters(model: Any, settings: LoraSettings, *, heads: Collection[str] =
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # it may be any number
         lora_dropout=settings.dropout,
         target_modules=targets,
-        exclude_modules=[*_HEADS, *head_modules(model)] if for_logits or heads_of(model) else None,
-        modules_to_save=[name for name in head_modules(model) if name.split(".")[-1] in heads] or None,
+        exclude_modules=_outside(model) if for_logits or heads_of(model) else None,
+        modules_to_save=[place for name, place in head_modules(model).items() if name in heads] or None,
         task_type=TaskType.TOKEN_CLS if for_logits else TaskType.CAUSAL_LM,
     )
     return get_peft_model(model, config)
+
+
+def _outside(model: Any) -> str:
+    """A pattern of the modules that get no adapters: heads, and the layers within them."""
+    names = [re.escape(name) for name in (*_HEADS, *head_modules(model).values())]
+    return rf"(.*\.)?({'|'.join(names)})(\..*)?"
 
 
 def check_lora_modules(model: nn.Module, settings: LoraSettings) -> None:

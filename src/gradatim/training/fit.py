@@ -83,6 +83,11 @@ def train(
     check_attention(model.config)
     if not is_token_classifier(model):
         attach_heads(model, objective.heads)
+    if settings.lora is not None:
+        objective.check_adapters()
+    held = [each for each in model.parameters() if each.requires_grad] if objective.heads_only else []
+    for parameter in held:
+        parameter.requires_grad_(False)
     for name, head in heads_of(model).items():
         head.requires_grad_(name in objective.heads)
     if settings.lora is not None:
@@ -112,6 +117,8 @@ def train(
         checkpoint = _checkpoint(settings, selection, remove=trainer.args.should_save)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     model.eval()
+    for parameter in held:
+        parameter.requires_grad_(True)
     updates = trainer.state.global_step
     return TrainingResult(
         model=model,
