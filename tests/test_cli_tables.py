@@ -25,7 +25,7 @@ SEARCH = Table(
         ],
         [
             "MCTS",
-            ", ".join(map(held, ("simulations 16", "branch 4", "rule puct_uniform", "exploration 1.0"))),
+            ", ".join(map(held, ("simulations 16", "branch 4", "wave 4", "selection uct"))),
             "679",
             "69.7 (64.3 to 75.0)",
             "320",
@@ -75,7 +75,7 @@ def test_nothing_is_cut_or_broken(width: int) -> None:
                 assert all(word in words for word in cell.replace("\u00a0", " ").split()), cell
     for number in ("80.7 (76.0 to 100.0)", "> 1,407", "100.0 (100.0 to 100.0)", "12,551"):
         assert number in text, "an interval stays on the line of its number"
-    for setting in ("branch [2, 9, 1]", "exploration 1.0", "rule puct_uniform"):
+    for setting in ("branch [2, 9, 1]", "wave 4", "selection uct"):
         assert setting in text, "and a setting with its value"
     assert "[bold]" in text, "square brackets are no markup"
     assert "1.0e+08" not in text

@@ -19,7 +19,7 @@ from gradatim.objectives.sft import Sft
 from gradatim.policies.base import Sampling
 from gradatim.policies.scripted import ScriptedPolicy
 from gradatim.scorers.process_reward import ProcessRewardScorer
-from gradatim.search import Beam, Mcts, best_of_n, weighted_majority
+from gradatim.search import AbMcts, Beam, Mcts, best_of_n, weighted_majority
 from gradatim.supervision import labelled_step
 from gradatim.training import TrainingSettings, train
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
@@ -84,6 +84,7 @@ def test_no_search_ranks_by_a_score_that_is_no_number(value: float) -> None:
     for search in (
         lambda tree: Beam()(tree, random_policy(), BadScorer(value)),
         lambda tree: Mcts()(tree, random_policy(), BadScorer(value)),
+        lambda tree: AbMcts()(tree, random_policy(), BadScorer(value)),
     ):
         with pytest.raises(GradatimError, match=r"is not a\s+finite number|has the value"):
             asyncio.run(search(new_tree()))  # type: ignore[no-untyped-call]

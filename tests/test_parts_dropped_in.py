@@ -40,6 +40,20 @@ class Mine(Search):
         if scorer is not None:
             await scorer.score(tree.nodes[1:])
 ''',
+    "search/selection": '''
+from gradatim.part import part
+from gradatim.search.selection.base import Choice, Selection
+
+
+@part
+class Mine(Selection):
+    """Whatever waits longest."""
+
+    def select(self, state):
+        root = [state.tree.root] if state.may_expand(state.tree.root) else []
+        waiting = [node for node in state.waiting() if node.open]
+        return Choice(next(iter(root + waiting), None), "it waits")
+''',
     "scorers": '''
 from gradatim.part import part
 from gradatim.scorers.base import ScorerPart
@@ -205,7 +219,10 @@ def recipe(named: dict[str, str]) -> Recipe:
             ],
             "evaluation": {
                 "samples": 2, "pass_at": [1], "best_of": [2], "majority": [], "greedy": False,
-                "scorer": {"name": named["scorers"], "longest": 20}, "search": [{"name": named["search"], "draws": 2}],
+                "scorer": {"name": named["scorers"], "longest": 20}, "search": [
+                    {"name": named["search"], "draws": 2},
+                    {"name": "mcts", "simulations": 3, "selection": named["search/selection"]},
+                ],
             },
         },
         "mine",
@@ -262,6 +279,9 @@ def test_one_recipe_runs_a_part_of_every_kind(how: str, tmp_path: Path, request:
     assert stages["policy-1"]["what"] == "first steps"
     assert stages["policy-1"]["updates"] > 0, "the objective"
     assert (folder / "policy" / "model.safetensors").is_file()
+    (selected,) = (folder / "trees").glob("search-mcts-*.jsonl")
+    whys = [node.notes["search"]["why"] for tree in TreeStore(selected) for node in tree.nodes if node.children]
+    assert set(whys) == {"it waits"}, "the selection"
 
 
 @pytest.mark.parametrize("how", ["files", "installed"])

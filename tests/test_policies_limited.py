@@ -19,7 +19,7 @@ from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.policies.vllm import VllmPolicy
 from gradatim.scorers.rollouts import RolloutScorer
-from gradatim.search import Beam, Grow, IndependentSampling, Mcts, search_many
+from gradatim.search import AbMcts, Beam, Grow, IndependentSampling, Mcts, search_many
 from gradatim.tasks.base import Verdict
 from gradatim.text.boundaries.delimiter import Delimiter
 from gradatim.text.boundaries.regular_expression import RegularExpression
@@ -93,6 +93,7 @@ SEARCHES: dict[str, Search] = {
         tree, policy, RolloutScorer(policy, EvenTask(), rollouts=3)
     ),
     "mcts": lambda policy, tree: Mcts(simulations=8, branch=3, wave=3)(tree, policy, LengthScorer()),
+    "ab_mcts": lambda policy, tree: AbMcts(simulations=12, wave=3)(tree, policy, LengthScorer()),
     "mcts by rollouts": lambda policy, tree: Mcts(simulations=5, branch=2, wave=2)(
         tree, policy, RolloutScorer(policy, EvenTask(), rollouts=2)
     ),

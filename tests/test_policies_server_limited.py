@@ -20,7 +20,7 @@ from gradatim.policies.base import Sampling
 from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
 from gradatim.policies.server import ServerPolicy, client
 from gradatim.scorers.rollouts import RolloutScorer
-from gradatim.search import Beam, Grow, IndependentSampling, Mcts, search_many
+from gradatim.search import AbMcts, Beam, Grow, IndependentSampling, Mcts, search_many
 from gradatim.text.solution_end import SolutionEnd
 from gradatim.tree import EndReason, Node, Step
 from test_policies_limited import EvenTask, Search, look_ahead
@@ -51,6 +51,7 @@ SEARCHES: dict[str, Search] = {
     "beam": lambda policy, tree: Beam(width=2, branch=3)(tree, policy, Scorer()),
     "grow": lambda policy, tree: Grow(branching=(3, 2), rollouts=1)(tree, policy),
     "mcts": lambda policy, tree: Mcts(simulations=4, branch=3, wave=2)(tree, policy, Scorer()),
+    "ab_mcts": lambda policy, tree: AbMcts(simulations=6, wave=3)(tree, policy, Scorer()),
     "mcts by rollouts": lambda policy, tree: Mcts(simulations=3, branch=2, wave=2)(
         tree, policy, RolloutScorer(policy, EvenTask(), rollouts=2)
     ),
@@ -214,7 +215,7 @@ def writes_only(text: str, seed: int) -> list[str]:
     return list(node.text[len(solution) :])
 
 
-@pytest.mark.parametrize("name", ["sampling", "beam", "grow", "mcts"])
+@pytest.mark.parametrize("name", ["sampling", "beam", "grow", "mcts", "ab_mcts"])
 def test_a_server_keeps_the_rule_of_the_scripted_policy(name: str) -> None:
     """As far as a script says it: its solutions that end between two steps stay open, a server's are cut off there."""
 

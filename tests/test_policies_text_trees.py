@@ -22,7 +22,7 @@ from gradatim.policies.vllm import VllmPolicy
 from gradatim.scorers.layouts import OwnLayout
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.scorers.rollouts import RolloutScorer
-from gradatim.search.mcts import priors
+from gradatim.search.selection.puct import priors
 from gradatim.supervision import pair
 from gradatim.text.prompts import step_tokens
 from gradatim.text.transcript import in_tokens_of, tokenized

@@ -15,7 +15,7 @@ import pytest
 
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Policy
-from gradatim.search import Beam, Grow, IndependentSampling, Mcts, search_many
+from gradatim.search import AbMcts, AStarSearch, Beam, BestFirstSearch, Grow, IndependentSampling, Mcts, search_many
 from gradatim.tree import Tree
 from scripted_countdown import (
     DelayedPolicy,
@@ -31,11 +31,16 @@ SEARCHES: list[Search] = [
     lambda tree, policy: IndependentSampling(n=12, wave=5)(tree, policy, arbitrary_scorer()),
     lambda tree, policy: Beam(width=3, branch=3)(tree, policy, arbitrary_scorer()),
     lambda tree, policy: Mcts(simulations=12, wave=3)(tree, policy, arbitrary_scorer()),
+    lambda tree, policy: BestFirstSearch(simulations=12, wave=3)(tree, policy, arbitrary_scorer()),
+    lambda tree, policy: AStarSearch(simulations=12, wave=2)(tree, policy, arbitrary_scorer()),
+    lambda tree, policy: AbMcts(simulations=30, wave=3)(tree, policy, arbitrary_scorer()),
     lambda tree, policy: Grow(branching=(4, 2))(tree, policy, arbitrary_scorer()),
 ]
 
 
-@pytest.mark.parametrize("search", SEARCHES, ids=["sampling", "beam", "mcts", "grow"])
+@pytest.mark.parametrize(
+    "search", SEARCHES, ids=["sampling", "beam", "mcts", "best_first", "a_star", "ab_mcts", "grow"]
+)
 @pytest.mark.parametrize("limit", [None, 400])
 def test_results_do_not_depend_on_how_many_run_at_once(search: Search, limit: int | None) -> None:
     def run(in_flight: int, seed: int) -> list[dict[str, Any]]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +17,10 @@ from gradatim.policies.base import Sampling
 from gradatim.policies.scripted import ScriptedPolicy
 from gradatim.scorers.rollouts import RolloutScorer
 from gradatim.search import Mcts, best_of_n
-from gradatim.search.mcts import Rule, _State, priors, puct, uct
+from gradatim.search.selection.base import Selection
+from gradatim.search.selection.puct import Puct, priors, puct
+from gradatim.search.selection.uct import Uct, uct
+from gradatim.search.tree_state import TreeState
 from gradatim.tasks.base import grade
 from gradatim.tree import EndReason, Node, Step, Tree
 from scripted_countdown import (
@@ -31,7 +37,8 @@ from scripted_countdown import (
     random_policy,
 )
 
-RULES: list[Rule] = ["uct", "puct", "puct_uniform"]
+GOLDEN = Path(__file__).parent / "golden"
+RULES: list[Selection] = [Uct(), Puct(), Puct(prior="uniform")]
 
 
 def test_uct_and_puct_by_hand() -> None:
@@ -52,54 +59,79 @@ def test_priors_are_a_softmax_of_length_normalised_log_probabilities() -> None:
     assert priors([]) == []
 
 
-def hand_made_search(rule: Rule) -> tuple[_State, Tree, list[Node]]:
+def hand_made_search() -> tuple[TreeState, Tree, list[Node]]:
     """Three children with values and visits (0.9, 9), (0.5, 4) and (0.6, 3); priors 0.2, 0.3 and 0.5."""
     tree = new_tree()
-    search = _State(rule, exploration=1.0)
     children = []
     for token, (value, visits, probability) in enumerate(((0.9, 9, 0.2), (0.5, 4, 0.3), (0.6, 3, 0.5))):
         child = tree.add(tree.root, Step((token,), f"{token}\n", (math.log(probability),)))
         child.scores["mcts"], child.counts["mcts"] = value, visits
         children.append(child)
     tree.root.scores["mcts"], tree.root.counts["mcts"] = (8.1 + 2.0 + 1.8) / 16, 16
-    search.resume(tree)
-    return search, tree, children
+    return TreeState(tree, "mcts", "arbitrary"), tree, children
 
 
-def test_selection_by_hand() -> None:
-    # UCT: 0.9 + sqrt(2.77/9) = 1.455, 0.5 + sqrt(2.77/4) = 1.333, 0.6 + sqrt(2.77/3) = 1.561
-    search, tree, children = hand_made_search("uct")
-    assert search.select_wave(tree.root, 1) == [children[2]]
-    # PUCT: 0.9 + 0.2*4/10 = 0.98, 0.5 + 0.3*4/5 = 0.74, 0.6 + 0.5*4/4 = 1.1
-    search, tree, children = hand_made_search("puct")
-    assert search.select_wave(tree.root, 1) == [children[2]]
-    # uniform: 0.9 + 4/30 = 1.033, 0.5 + 4/15 = 0.767, 0.6 + 4/12 = 0.933
-    search, tree, children = hand_made_search("puct_uniform")
-    assert search.select_wave(tree.root, 1) == [children[0]]
+def select_wave(rule: Selection, state: TreeState, count: int) -> list[Node]:
+    return list(Mcts(selection=rule)._select_wave(state, count)[0])
+
+
+@pytest.mark.parametrize(
+    ("rule", "place", "why"),
+    [
+        # 0.9 + sqrt(2.77/9) = 1.455, 0.5 + sqrt(2.77/4) = 1.333, 0.6 + sqrt(2.77/3) = 1.561
+        (Uct(), 2, "UCT 1.56 after 3 visits"),
+        # 0.9 + 0.2*4/10 = 0.98, 0.5 + 0.3*4/5 = 0.74, 0.6 + 0.5*4/4 = 1.1
+        (Puct(), 2, "PUCT 1.10 after 3 visits"),
+        # 0.9 + 4/30 = 1.033, 0.5 + 4/15 = 0.767, 0.6 + 4/12 = 0.933
+        (Puct(prior="uniform"), 0, "PUCT 1.03 after 9 visits"),
+    ],
+)
+def test_selection_by_hand(rule: Selection, place: int, why: str) -> None:
+    state, _, children = hand_made_search()
+    assert rule.select(state) == (children[place], why)
 
 
 def test_a_virtual_loss_counts_as_a_visit_of_value_zero() -> None:
-    search, tree, children = hand_made_search("uct")
-    before = search._promise(children[0], 16)
-    search.virtual_losses.update(children[0].path())
-    assert search._visits(tree.root) == 17
-    assert search._promise(children[0], 17) == pytest.approx(8.1 / 10 + math.sqrt(math.log(17) / 10))
-    assert search._promise(children[0], 17) < before
+    state, tree, children = hand_made_search()
+    assert state.value(children[0]) == pytest.approx(8.1 / 9)
+    state.virtual_losses.update(children[0].path())
+    assert (state.visits(tree.root), state.visits(children[0])) == (17, 10)
+    assert state.value(children[0]) == pytest.approx(8.1 / 10)
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_wave_selects_different_nodes_and_its_virtual_losses_are_undone(rule: Rule) -> None:
-    search, tree, children = hand_made_search(rule)
+def test_a_wave_selects_different_nodes_and_its_virtual_losses_are_undone(rule: Selection) -> None:
+    state, tree, children = hand_made_search()
     statistics = [(dict(node.scores), dict(node.counts)) for node in tree.nodes]
-    wave = search.select_wave(tree.root, 10)
+    wave = select_wave(rule, state, 10)
     assert sorted(node.id for node in wave) == [child.id for child in children]
-    assert search.virtual_losses[tree.root] == 3
-    assert search.select_wave(tree.root, 1) == []
-    search.release_wave(wave)
-    assert not search.virtual_losses
-    assert not search.blocked
+    assert state.virtual_losses[tree.root] == 3
+    assert select_wave(rule, state, 1) == []
+    state.release(wave)
+    assert not state.virtual_losses
+    assert not state.blocked
+    assert not state.under_way
     assert [(node.scores, node.counts) for node in tree.nodes] == statistics
-    assert search.select_wave(tree.root, 10) == wave
+    assert select_wave(rule, state, 10) == wave
+
+
+@pytest.mark.parametrize("recorded", json.loads((GOLDEN / "mcts_trees.json").read_text()))
+def test_trees_are_those_on_record(recorded: dict[str, Any]) -> None:
+    """Node for node as they were when UCT and PUCT were the only rules."""
+    named = {"uct": Uct(exploration=0.5), "puct": Puct(exploration=0.5)}
+    rule = named.get(recorded["rule"], Puct(exploration=0.5, prior="uniform"))
+    tree = new_tree(DEEP_PROBLEM, seed=recorded["wave"])
+    search = Mcts(simulations=9, branch=3, wave=recorded["wave"], selection=rule)
+    asyncio.run(search(tree, random_policy(0.2), arbitrary_scorer()))
+    assert [
+        [
+            None if node.parent is None else node.parent.id,
+            "" if node.is_root else node.step.text,
+            node.counts.get("mcts"),
+            node.scores.get("mcts"),
+        ]
+        for node in tree.nodes
+    ] == recorded["nodes"]
 
 
 class FailingScorer:
@@ -142,11 +174,11 @@ def own_value(node: Node) -> float:
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("in_flight", [1, 5])
-def test_visits_and_values_add_up(rule: Rule, in_flight: int) -> None:
+def test_visits_and_values_add_up(rule: Selection, in_flight: int) -> None:
     for seed in range(4):
         tree = new_tree(DEEP_PROBLEM, seed=seed)
         asyncio.run(
-            Mcts(simulations=17, branch=8, wave=in_flight, rule=rule)(tree, random_policy(), arbitrary_scorer())
+            Mcts(simulations=17, branch=8, wave=in_flight, selection=rule)(tree, random_policy(), arbitrary_scorer())
         )
         assert sum(1 for node in tree.nodes if node.children) == 17
         assert tree.root.counts["mcts"] == len(tree) - 1
@@ -154,14 +186,14 @@ def test_visits_and_values_add_up(rule: Rule, in_flight: int) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_with_the_oracle_the_search_converges_to_an_optimal_first_step(rule: Rule) -> None:
+def test_with_the_oracle_the_search_converges_to_an_optimal_first_step(rule: Selection) -> None:
     for problem in problems(8):
         tree = new_tree(problem)
         policy = ListingPolicy(random_moves())
-        asyncio.run(Mcts(simulations=2, branch=1000, wave=1, rule=rule)(tree, policy, oracle_scorer()))
+        asyncio.run(Mcts(simulations=2, branch=1000, wave=1, selection=rule)(tree, policy, oracle_scorer()))
         visited = max(tree.root.children, key=lambda child: child.counts["mcts"])
         assert TASK.reachable(problem, visited.text)
-        asyncio.run(Mcts(simulations=1000, branch=1000, rule=rule)(tree, policy, oracle_scorer()))
+        asyncio.run(Mcts(simulations=1000, branch=1000, selection=rule)(tree, policy, oracle_scorer()))
         best = max(tree.root.children, key=lambda child: child.scores["mcts"])
         assert TASK.reachable(problem, best.text)
         assert all((child.scores["mcts"] > 0) == bool(oracle_value(child)) for child in tree.root.children)
@@ -216,10 +248,10 @@ def test_cut_off_steps_are_worth_nothing() -> None:
 def test_a_search_goes_on_where_another_stopped() -> None:
     for rule in RULES:
         at_once, in_parts = new_tree(DEEP_PROBLEM), new_tree(DEEP_PROBLEM)
-        asyncio.run(Mcts(simulations=24, rule=rule, wave=1)(at_once, random_policy(), arbitrary_scorer()))
+        asyncio.run(Mcts(simulations=24, selection=rule, wave=1)(at_once, random_policy(), arbitrary_scorer()))
         for part in (5, 1, 18):
             in_parts = Tree.from_json(in_parts.to_json())
-            asyncio.run(Mcts(simulations=part, rule=rule, wave=1)(in_parts, random_policy(), arbitrary_scorer()))
+            asyncio.run(Mcts(simulations=part, selection=rule, wave=1)(in_parts, random_policy(), arbitrary_scorer()))
         assert in_parts.to_json()["nodes"] == at_once.to_json()["nodes"]
 
 
@@ -239,10 +271,10 @@ def test_what_cannot_be_searched_is_refused() -> None:
     in_flight=st.integers(1, 6),
 )
 def test_no_budget_is_exceeded_and_the_bookkeeping_survives_its_end(
-    limit: int, seed: int, rule: Rule, in_flight: int
+    limit: int, seed: int, rule: Selection, in_flight: int
 ) -> None:
     tree = new_tree(DEEP_PROBLEM if seed % 2 else PROBLEM, seed=seed, limit=limit)
-    asyncio.run(Mcts(simulations=10**6, rule=rule, wave=in_flight)(tree, random_policy(0.1), arbitrary_scorer()))
+    asyncio.run(Mcts(simulations=10**6, selection=rule, wave=in_flight)(tree, random_policy(0.1), arbitrary_scorer()))
     assert tree.budget.total <= limit
     assert tree.budget.written("policy") == sum(len(node.step.tokens) * node.multiplicity for node in tree.nodes[1:])
     check_visits(tree)

@@ -465,9 +465,8 @@ def _is_decorated(body: ast.ClassDef) -> bool:
 @functools.cache
 def _entry_points(kind: str) -> dict[str, EntryPoint]:
     """The parts of other distributions, by name."""
-    start = kind.replace("/", ".") + "."
-    found = entry_points(group=ENTRY_POINTS)
-    return {point.name.removeprefix(start): point for point in found if point.name.startswith(start)}
+    found = ((point.name.rpartition("."), point) for point in entry_points(group=ENTRY_POINTS))
+    return {name: point for (place, _, name), point in found if place == kind.replace("/", ".")}
 
 
 def _own(name: str) -> Any:

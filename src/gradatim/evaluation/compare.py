@@ -191,7 +191,8 @@ def equal_accuracy(search: Sequence[MethodResult]) -> list[dict[str, Any]]:
     curve = [result for result in search if result.method in {"best of n", "sampling"}]
     rows = []
     for result in search:
-        if result.method not in {"beam search", "MCTS"} or not curve:
+        sampled = result.method in {"sampling", "majority", "weighted majority", "best of n"}
+        if sampled or result.scorer == "none" or not curve:
             continue
         needed = tokens_to_reach(curve, result.accuracy.value)
         most = max(curve, key=lambda point: point.accuracy.value)

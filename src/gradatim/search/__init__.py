@@ -1,7 +1,10 @@
 """How compute is spent on a problem: one search a file, each a part."""
 
+from gradatim.search.a_star import AStarSearch
+from gradatim.search.ab_mcts import AbMcts
 from gradatim.search.base import Search
 from gradatim.search.beam import Beam
+from gradatim.search.best_first import BestFirstSearch
 from gradatim.search.choosing import (
     best_of_majority,
     best_of_majority_k,
@@ -22,7 +25,10 @@ from gradatim.search.ranking import path_score
 from gradatim.search.sampling import IndependentSampling
 
 __all__ = [
+    "AStarSearch",
+    "AbMcts",
     "Beam",
+    "BestFirstSearch",
     "DeepConf",
     "EarlyStopping",
     "Grow",

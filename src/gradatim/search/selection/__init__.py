@@ -1,0 +1,1 @@
+"""Where a tree search expands next: one rule a file, each a part."""
