@@ -28,10 +28,10 @@ from typer.testing import CliRunner
 from gradatim.cli.main import app
 from gradatim.errors import GradatimError
 from gradatim.evaluation import choose_thresholds, scored_states
+from gradatim.evaluation.sample_costs import scoring_of, subset_spending
 from gradatim.models import resolve_model
 from gradatim.recipes import Recipe
 from gradatim.run import Progress, learning, run_recipe
-from gradatim.run.evaluating import subset_spending
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.store import TreeStore, trees
 from gradatim.supervision.sibling_pairs import SiblingPairs
@@ -156,14 +156,14 @@ def test_cost_of_a_subset_of_samples_is_the_exact_mean(whole: Path) -> None:
     for tree in stored(whole, "evaluate-base"):
         samples = [leaf for leaf in tree.leaves() for _ in range(leaf.multiplicity)]
         assert len(samples) == 4
-        everything = subset_spending(tree, 4, 4, scored=True)
+        everything = subset_spending(tree, 4, 4, scoring_of(tree))
         assert sum(cost.tokens for cost in everything.values()) == pytest.approx(tree.budget.total)
         for n in (1, 2, 3):
             costs = []
             for subset in combinations(samples, n):
                 read = {node for leaf in subset if leaf.finished for node in leaf.path()}
                 costs.append(sum(len(node.step.tokens) for node in read))
-            spending = subset_spending(tree, n, 4, scored=True)
+            spending = subset_spending(tree, n, 4, scoring_of(tree))
             assert spending["scorer"].read == pytest.approx(sum(costs) / math.comb(4, n))
             assert spending["policy"].written == pytest.approx(tree.budget.written("policy") * n / 4)
 

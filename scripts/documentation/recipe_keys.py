@@ -18,9 +18,14 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
     """Put the keys in the place of the marker."""
     if _MARKER not in markdown:
         return markdown
-    from gradatim.recipes import PretrainRecipe, Recipe
+    from gradatim.recipes import Comparison, PretrainRecipe, Recipe
 
-    parts = [*_recipe("Recipes of a run", Recipe), *_recipe("Recipes that train from scratch", PretrainRecipe)]
+    kinds = {
+        "Recipes of a run": Recipe,
+        "Recipes of a comparison": Comparison,
+        "Recipes that train from scratch": PretrainRecipe,
+    }
+    parts = [part for title, kind in kinds.items() for part in _recipe(title, kind)]
     return markdown.replace(_MARKER, "\n\n".join(parts))
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 
 from gradatim.cli.output import progress_console, result_console
-from gradatim.cli.recipes import PolicyOption, RecipeArgument, SetOption
+from gradatim.cli.recipes import PolicyOption, RecipeArgument, SetOption, chosen_policy
 from gradatim.errors import GradatimError
 
 
@@ -17,15 +16,12 @@ def check(
 ) -> None:
     """Check a recipe: models, data and options, then three problems from one end to the other; nothing is kept."""
     from gradatim.cli.tables import print_sections
-    from gradatim.recipes import Recipe, load_recipe
+    from gradatim.recipes import Recipe, load_as
     from gradatim.run import Progress, Run, RunFolder
     from gradatim.run.checking import check as check_run
     from gradatim.run.trial import try_out
 
-    chosen = [] if policy is None else [f"policy.model={json.dumps(policy)}"]
-    loaded = load_recipe(recipe, [*chosen, *(set_ or ())])
-    if not isinstance(loaded, Recipe):
-        raise GradatimError(f"the recipe {recipe!r} trains a model from scratch; check is about recipes to run")
+    loaded = load_as(Recipe, recipe, [*chosen_policy(policy), *(set_ or ())])
     with tempfile.TemporaryDirectory() as scratch, RunFolder(scratch, loaded) as folder:
         run = Run(loaded, folder, Progress(progress_console()))
         check_run(run)

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import gradatim
-from gradatim.cli import calibrate, check, evaluate, output, parts, recipes, solve, train_scorer, trees
+from gradatim.cli import calibrate, check, compare, evaluate, output, parts, recipes, solve, train_scorer, trees
 from gradatim.cli.advice import in_words_of
 from gradatim.cli.output import Amount
 from gradatim.errors import GradatimError
@@ -20,7 +20,7 @@ from gradatim.store.files import file_error
 
 _INTERRUPTED = 130  # what shells report for Ctrl-C
 _QUIET, _VERBOSE = ("--quiet", "-q"), ("--verbose", "-v")
-_RESUMABLE = {"run", "pretrain", "evaluate-scorer", "train-scorer"}
+_RESUMABLE = {"run", "compare", "pretrain", "evaluate-scorer", "train-scorer"}
 
 
 class Commands(TyperGroup):
@@ -96,6 +96,7 @@ app = typer.Typer(
 _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Runs": {
         "run": recipes.run,
+        "compare": compare.compare,
         "check": check.check,
         "recipes": recipes.show_recipes,
         "parts": parts.parts,

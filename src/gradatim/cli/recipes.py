@@ -36,22 +36,26 @@ SetOption = Annotated[
         help="Change one key, e.g. problems.train=100 (all: gradatim recipes --keys). May be repeated.",
     ),
 ]
+OutputOption = Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Delete an earlier run in the folder first.")]
+
+
+def chosen_policy(policy: str | None) -> list[str]:
+    """The policy that a command names, as a change of the recipe."""
+    return [] if policy is None else [f"policy.model={json.dumps(policy)}"]
 
 
 def run(
     recipe: RecipeArgument,
     policy: PolicyOption = None,
     set_: SetOption = None,
-    output: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME by default.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete an earlier run in the folder first.")] = False,
+    output: OutputOption = None,
+    fresh: FreshOption = False,
 ) -> None:
     """Run a recipe, or go on with a run that was stopped."""
-    from gradatim.recipes import Recipe, load_recipe
+    from gradatim.recipes import Recipe, load_as
 
-    chosen = [] if policy is None else [f"policy.model={json.dumps(policy)}"]
-    loaded = load_recipe(recipe, [*chosen, *(set_ or ())])
-    if not isinstance(loaded, Recipe):
-        raise GradatimError(f"the recipe {recipe!r} trains a model from scratch; use 'gradatim pretrain {recipe}'")
+    loaded = load_as(Recipe, recipe, [*chosen_policy(policy), *(set_ or ())])
     from gradatim.cli.tables import print_sections
     from gradatim.run import Progress, run_recipe
     from gradatim.run.page import terminal_sections
@@ -114,11 +118,10 @@ def _list_recipes() -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, path in shipped_recipes().items():
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        command = "pretrain" if content.get("kind") == "pretrain" else "run"
-        table.add_row(f"[bold]{name}[/]", f"[dim]{command}[/]", str(content.get("summary", "")))
+        table.add_row(f"[bold]{name}[/]", f"[dim]{content.get('kind', 'run')}[/]", str(content.get("summary", "")))
     console = Console()
     console.print(table)
-    console.print("\ngradatim run RECIPE runs one, gradatim pretrain RECIPE one that trains from scratch;", style="dim")
+    console.print("\nThe second column is the command that a recipe is for, such as gradatim run RECIPE;", style="dim")
     console.print("gradatim recipes RECIPE prints one, gradatim recipes --keys says what its keys mean.", style="dim")
 
 
@@ -144,11 +147,9 @@ def pretrain(
     set_: SetOption = None,
 ) -> None:
     """Train a small policy from scratch, or go on with one."""
-    from gradatim.recipes import PretrainRecipe, load_recipe
+    from gradatim.recipes import PretrainRecipe, load_as
 
-    loaded = load_recipe(recipe, set_ or ())
-    if not isinstance(loaded, PretrainRecipe):
-        raise GradatimError(f"the recipe {recipe!r} does not train from scratch; use 'gradatim run {recipe}'")
+    loaded = load_as(PretrainRecipe, recipe, set_ or ())
     from gradatim.training.from_scratch import pretrain
     from gradatim.training.saving import disk_errors
 

@@ -20,7 +20,8 @@ _FRAME = 3  # characters that the frame takes for each column; one more closes i
 
 def print_sections(sections: Sequence[Section], console: Console) -> None:
     """Print what a report says; pictures are left to its page."""
-    for place, section in enumerate(section for section in sections if section.blocks):
+    shown = [each for each in sections if any(not isinstance(block, Picture) for block in each.blocks)]
+    for place, section in enumerate(shown):
         if place:
             console.print()
         if section.title:

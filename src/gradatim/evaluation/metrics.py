@@ -90,6 +90,38 @@ def weighted_majority(samples: Sequence[Sample], n: int, *, resamples: int = 100
     return _vote(samples, weights, n, resamples, seed)
 
 
+def best_of_majority(
+    samples: Sequence[Sample], n: int, *, frequent: float = 0.1, resamples: int = 1000, seed: int = 0
+) -> float:
+    """Chance that the highest-scored solution of a frequent answer is right among ``n`` drawn without replacement.
+
+    See :func:`gradatim.search.choosing.best_of_majority`. Of equal scores the first counts. Exact where there are at
+    most ``resamples`` subsets, otherwise the mean over that many random ones.
+
+    Args:
+        samples: of one problem.
+        n: how many are drawn.
+        frequent: the share of all votes that an answer needs.
+        resamples, seed: of random subsets.
+
+    Raises:
+        GradatimError: unless ``1 <= n <= len(samples)``.
+    """
+    check_subset(len(samples), n)
+    answers = sorted({sample.answer for sample in samples if sample.answer is not None})
+    ballot = np.array([[sample.answer == answer for answer in answers] for sample in samples], dtype=np.float64)
+    if not answers:
+        return 0.0
+    chosen = _subsets(len(samples), n, resamples, seed)
+    votes = chosen @ ballot  # [subsets, answers]
+    needed = np.minimum(frequent * votes.sum(axis=1), votes.max(axis=1))
+    is_frequent = (votes >= needed[:, None]) & (votes > 0)
+    eligible = (chosen > 0) & (is_frequent @ ballot.T > 0)  # [subsets, samples]
+    scores = np.where(eligible, np.array([sample.score for sample in samples]), -np.inf)
+    right = np.array([bool(sample.correct) for sample in samples])
+    return float((right[scores.argmax(axis=1)] & eligible.any(axis=1)).mean())
+
+
 def _vote(samples: Sequence[Sample], weights: FloatArray, n: int, resamples: int, seed: int) -> float:
     check_subset(len(samples), n)
     answers = sorted({sample.answer for sample in samples if sample.answer is not None})

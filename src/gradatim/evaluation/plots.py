@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from gradatim.evaluation.bootstrap import Estimate
 from gradatim.evaluation.compare import MethodResult, curves
+from gradatim.evaluation.equal_compute import Curve
 from gradatim.evaluation.steps import CalibrationBin
 from gradatim.store.files import atomic_path
 from gradatim.tasks.truth import OF_STATES, TruthName
@@ -20,6 +22,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4
 _MARKERS = "osD^vPX"
 _TEXT = "#222222"
 _FAINT = "#D9D9D9"
+_HEIGHT = 4.4  # inches
 
 
 def accuracy_against_tokens(
@@ -58,6 +61,100 @@ def accuracy_against_tokens(
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _fit_axes(axes, results)
+    _label_lines(axes, labels)
+    _save(figure, path)
+
+
+def accuracy_against_compute(
+    curves: Sequence[Curve],
+    path: str | os.PathLike[str],
+    *,
+    title: str = "Accuracy against compute",
+    of: Literal["tokens", "flops"] = "tokens",
+) -> None:
+    """Draw many methods' accuracies against their compute per problem on a log2 axis, and the frontier behind them.
+
+    The frontier is the best accuracy that any of them has for that compute or less. Points have their intervals where
+    at most seven methods are drawn.
+
+    Args:
+        curves: the methods.
+        path: where the picture goes; its suffix chooses the format (``.png``, ``.svg``).
+        title: stands above the plot.
+        of: what compute is counted in; a method of unknown FLOPs is left out.
+
+    Raises:
+        GradatimError: if the file cannot be written.
+    """
+    unit = "tokens" if of == "tokens" else "estimated FLOPs"
+    figure, axes = _figure(title, f"{unit} per problem, of all models (log scale)", "accuracy")
+    results = {(each.name, place): each.results() for place, each in enumerate(curves)}
+    drawn = {
+        name: [(getattr(result, of), result.accuracy) for result in found if getattr(result, of)]
+        for (name, _), found in results.items()
+    }
+    drawn = {name: points for name, points in drawn.items() if points}
+    height = max(_HEIGHT, 0.8 + 0.27 * len(drawn))
+    figure.set_figheight(height)
+    best: list[tuple[float, float]] = []
+    for cost, accuracy in sorted((cost, each.value) for points in drawn.values() for cost, each in points):
+        if not best or accuracy > best[-1][1]:
+            best.append((cost, accuracy))
+    largest = max((cost for points in drawn.values() for cost, _ in points), default=1.0)
+    axes.step(
+        [*(cost for cost, _ in best), largest], [*(value for _, value in best), best[-1][1] if best else 0.0],
+        where="post", color="#BBBBBB", linewidth=6, alpha=0.6, solid_capstyle="butt", zorder=2,
+        label="frontier: the best for this compute or less",
+    )  # fmt: skip
+    labels: list[tuple[str, str, float, float]] = []
+    for place, (name, points) in enumerate(drawn.items()):
+        color, style = PALETTE[place % len(PALETTE)], ("-", "--", ":", "-.")[place // len(PALETTE) % 4]
+        costs, values = [cost for cost, _ in points], [each.value for _, each in points]
+        if len(drawn) <= len(PALETTE):
+            for cost, each in points:
+                axes.plot([cost, cost], _ends(each), color=color, linewidth=1.2, zorder=3)
+        axes.plot(
+            costs, values, color=color, linestyle=style, marker=_MARKERS[place % len(_MARKERS)], markersize=6,
+            markeredgecolor="white", markeredgewidth=0.8, linewidth=1.8, zorder=3 + place,
+        )  # fmt: skip
+        labels.append((name, color, costs[-1], values[-1]))
+    axes.set_xscale("log", base=2 if of == "tokens" else 10)
+    if of == "tokens":
+        axes.xaxis.set_major_locator(LogLocator(base=2, numticks=14))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    _label_lines(axes, labels, height)
+    _save(figure, path)
+
+
+def scores_by_depth(scorers: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Draw the AUC of each scorer against the number of steps of the partial solutions that it judges.
+
+    Args:
+        scorers: as the report of a comparison has them.
+        path: where the picture goes.
+
+    Raises:
+        GradatimError: if the file cannot be written.
+    """
+    figure, axes = _figure("Do scores get worse with depth?", "steps of the partial solution", "AUC against the truth")
+    labels = []
+    for place, scorer in enumerate(scorers):
+        points = [(each["depth"], each["auc"], each["auc_interval"]) for each in scorer["by_depth"] if each["auc"]]
+        if not points:
+            continue
+        color = PALETTE[place % len(PALETTE)]
+        for depth, value, interval in points:
+            axes.plot([depth, depth], interval or [value, value], color=color, linewidth=1.2, zorder=3)
+        axes.plot(
+            [depth for depth, *_ in points], [value for _, value, _ in points], color=color, linewidth=1.8,
+            marker=_MARKERS[place % len(_MARKERS)], markersize=6, markeredgecolor="white", zorder=3,
+        )  # fmt: skip
+        labels.append((scorer["name"], color, points[-1][0], points[-1][1]))
+    axes.axhline(0.5, color="#999999", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _label_lines(axes, labels)
     _save(figure, path)
 
@@ -114,7 +211,7 @@ def reliability(
 
 def _figure(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     """A plain figure of README width; built without pyplot, so no display and no global state is touched."""
-    figure = Figure(figsize=(8.0, 4.4), layout="constrained")
+    figure = Figure(figsize=(8.0, _HEIGHT), layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=_TEXT, pad=12)
     axes.set_xlabel(x_label, fontsize=10.5, color=_TEXT, labelpad=6)
@@ -144,10 +241,11 @@ def _fit_axes(axes: Axes, results: Sequence[MethodResult]) -> None:
     axes.set_ylim(max(low - margin, -0.02), min(high + margin, 1.02))
 
 
-def _label_lines(axes: Axes, labels: Sequence[tuple[str, str, float, float]]) -> None:
-    """Name each line at the right margin, in its colour, apart from each other, with a faint line to its end."""
+def _label_lines(axes: Axes, labels: Sequence[tuple[str, str, float, float]], height: float = _HEIGHT) -> None:
+    """Name each line at the right margin of a figure of that height (in inches), in its colour, apart from each other,
+    with a faint line to its end."""
     bottom, top = axes.get_ylim()
-    gap = 0.062
+    gap = 0.27 / height
     heights = sorted(((y - bottom) / ((top - bottom) or 1.0), name, color, x, y) for name, color, x, y in labels)
     places = [height for height, *_ in heights]
     for index in range(1, len(places)):

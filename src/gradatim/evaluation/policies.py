@@ -11,6 +11,8 @@ from gradatim.errors import GradatimError
 from gradatim.evaluation.bootstrap import Estimate, bootstrap_mean, bootstrap_ratio
 from gradatim.evaluation.metrics import Sample, best_of_n, majority, weighted_majority
 from gradatim.proportions import pass_at_k
+from gradatim.scorers.aggregation import Aggregate
+from gradatim.search.ranking import path_score
 from gradatim.tree import Node, Tree
 
 
@@ -59,11 +61,12 @@ class PolicyResult:
         }
 
 
-def samples_of(tree: Tree, scorer: str | None = None) -> list[Sample]:
+def samples_of(tree: Tree, scorer: str | None = None, aggregate: Aggregate = "last") -> list[Sample]:
     """The independent solutions of a graded tree, one for each time a leaf was sampled.
 
-    A cut-off leaf is a solution of reward 0 without an answer; open leaves are none. A solution's score is its last
-    step's under ``scorer``; one that was not scored (the budget was spent) ranks below all others.
+    A cut-off leaf is a solution of reward 0 without an answer; open leaves are none. A solution's score is made of
+    what ``scorer`` gave its steps (the last one's by default); one that was not scored (the budget was spent) ranks
+    below all others.
 
     Raises:
         GradatimError: if a finished leaf was not graded.
@@ -77,7 +80,7 @@ def samples_of(tree: Tree, scorer: str | None = None) -> list[Sample]:
                 f"a solution of problem {tree.problem.id!r} has no reward; grade the tree, and give the "
                 "problem a reference answer if it has none"
             )
-        sample = Sample(leaf.reward or 0.0, leaf.answer, _score(leaf, scorer), correct=bool(leaf.correct))
+        sample = Sample(leaf.reward or 0.0, leaf.answer, _score(leaf, scorer, aggregate), correct=bool(leaf.correct))
         samples.extend([sample] * leaf.multiplicity)
     return samples
 
@@ -128,8 +131,11 @@ def policy_result(
     )
 
 
-def _score(leaf: Node, scorer: str | None) -> float:
-    return 0.0 if scorer is None else leaf.scores.get(scorer, -math.inf)
+def _score(leaf: Node, scorer: str | None, aggregate: Aggregate) -> float:
+    if scorer is None:
+        return 0.0
+    score = path_score(leaf, scorer, aggregate)
+    return -math.inf if score is None else score
 
 
 def _fields_or_none(estimate: Estimate | None, name: str) -> dict[str, Any]:

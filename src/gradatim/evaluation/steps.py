@@ -35,11 +35,18 @@ class ScoredStates:
         labels: ``[states]``, whether a right continuation exists.
         scores: ``[states]``.
         solutions: for each whole solution, its steps' scores and the index of its first wrong step.
+        depths: ``[states]``, how many steps each has.
     """
 
     labels: tuple[bool, ...]
     scores: tuple[float, ...]
     solutions: tuple[tuple[tuple[float, ...], int | None], ...] = ()
+    depths: tuple[int, ...] = ()
+
+    def of_depth(self, depth: int) -> ScoredStates:
+        """Those of so many steps alone."""
+        kept = [place for place, each in enumerate(self.depths) if each == depth]
+        return ScoredStates(tuple(self.labels[place] for place in kept), tuple(self.scores[place] for place in kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +156,7 @@ def scored_states(tree: Tree, task: Any, scorer: str) -> ScoredStates:
         labels=tuple(truth.holds(problem, node.text) for node in nodes),
         scores=tuple(node.scores[scorer] for node in nodes),
         solutions=tuple(solutions),
+        depths=tuple(node.depth for node in nodes),
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from gradatim.errors import GradatimError
+from gradatim.recipes.comparison import Comparison
 from gradatim.recipes.explain import explain
 from gradatim.recipes.overrides import apply_override, yaml_reason
 from gradatim.recipes.pretrain import PretrainRecipe
@@ -17,7 +18,16 @@ from gradatim.recipes.recipe import Recipe
 from gradatim.suggestions import suggestion
 
 _FOLDER = Path(__file__).parent / "library"
-_KINDS: dict[str, type[Recipe] | type[PretrainRecipe]] = {"run": Recipe, "pretrain": PretrainRecipe}
+AnyRecipe = Recipe | PretrainRecipe | Comparison
+Kind = TypeVar("Kind", Recipe, PretrainRecipe, Comparison)
+_PURPOSES: dict[type, str] = {
+    Recipe: "grows, learns and evaluates",
+    PretrainRecipe: "trains a model from scratch",
+    Comparison: "compares methods",
+}
+_KINDS: dict[str, type[AnyRecipe]] = {"run": Recipe, "pretrain": PretrainRecipe, "compare": Comparison}
+
+_COMMANDS = {model: kind for kind, model in _KINDS.items()}
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -25,7 +35,7 @@ def shipped_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_FOLDER.glob("*.yaml"))}
 
 
-def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe | PretrainRecipe:
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
     """Read a recipe.
 
     Args:
@@ -49,7 +59,21 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe | P
     return parse_recipe(content, str(source))
 
 
-def parse_recipe(content: dict[str, Any], name: str) -> Recipe | PretrainRecipe:
+def load_as(kind: type[Kind], source: str | Path, overrides: Sequence[str] = ()) -> Kind:
+    """Read a recipe of one kind; see :func:`load_recipe`.
+
+    Raises:
+        GradatimError: also if it is of another kind; names the command that it is for.
+    """
+    loaded = load_recipe(source, overrides)
+    if isinstance(loaded, kind):
+        return loaded
+    raise GradatimError(
+        f"the recipe {str(source)!r} {_PURPOSES[type(loaded)]}; use 'gradatim {_COMMANDS[type(loaded)]} {source}'"
+    )
+
+
+def parse_recipe(content: dict[str, Any], name: str) -> AnyRecipe:
     """Check a recipe's content; ``name`` is what errors call it.
 
     Raises:

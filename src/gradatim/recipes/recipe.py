@@ -5,6 +5,7 @@ A recipe names parts (:mod:`gradatim.part`) and their options. Unknown keys are 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -84,6 +85,22 @@ class ModelOptions(Section):
     @property
     def is_server(self) -> bool:
         return is_server_url(self.model)
+
+
+def inherited_placement(content: Any, keys: Sequence[str] = PLACEMENT) -> Any:
+    """A recipe's content in which a model runs where the policy does (in all that ``keys`` name), and one that begins
+    as the policy runs as it does in all, unless it says otherwise."""
+    if not isinstance(content, dict):
+        return content
+    policy, models = content.get("policy"), content.get("models")
+    if not isinstance(policy, dict) or not isinstance(models, dict):
+        return content
+    given = {}
+    for name, each in models.items():
+        of_policy = policy if isinstance(each, dict) and each.get("model") == POLICY else keys
+        inherited = {key: policy[key] for key in of_policy if key in policy}
+        given[name] = {**inherited, **each} if isinstance(each, dict) else each
+    return {**content, "models": given}
 
 
 class ProblemCounts(Section):
@@ -261,15 +278,7 @@ class Recipe(Section):
         trees = content.get("trees")
         if "values" not in content and isinstance(trees, dict) and trees.get("stored") is not None:
             content = {**content, "values": ["imported"]}
-        policy, models = content.get("policy"), content.get("models")
-        if not isinstance(policy, dict) or not isinstance(models, dict):
-            return content
-        given = {}
-        for name, each in models.items():
-            of_policy = policy if isinstance(each, dict) and each.get("model") == POLICY else PLACEMENT
-            inherited = {key: policy[key] for key in of_policy if key in policy}
-            given[name] = {**inherited, **each} if isinstance(each, dict) else each
-        return {**content, "models": given}
+        return inherited_placement(content)
 
     def model(self, name: str) -> ModelOptions:
         """The options of a model by its name."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradatim.errors import GradatimError
-from gradatim.recipes.pretrain import PretrainRecipe
+from gradatim.recipes.load import AnyRecipe
 from gradatim.recipes.recipe import Recipe
 from gradatim.suggestions import suggestion
 
@@ -47,7 +47,7 @@ class KeySection:
     keys: tuple[Key, ...]
 
 
-def recipe_keys(model: type[Recipe] | type[PretrainRecipe] = Recipe) -> list[KeySection]:
+def recipe_keys(model: type[AnyRecipe] = Recipe) -> list[KeySection]:
     """All sections of a kind of recipe, the recipe itself first."""
     schema = model.model_json_schema()
     return list(dict.fromkeys(_sections("", schema, schema)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gradatim.part import files_of, name_of, parts_within
+from gradatim.recipes.comparison import Comparison
 from gradatim.recipes.recipe import POLICY, Recipe
 from gradatim.run.stages import OWN_SEARCHES
 
@@ -17,13 +18,13 @@ _PIECES = 64  # of a large file so many are read, from its first bytes to its la
 _PIECE = 2**16  # bytes
 
 
-def contents(recipe: Recipe) -> dict[str, dict[str, str]]:
+def contents(recipe: Recipe | Comparison) -> dict[str, dict[str, str]]:
     """A digest of each local file and folder that ``recipe`` names, under the key that names it and the file's path.
 
     What lies on the hub, at a server or in the package is known by its name alone.
     """
     found: dict[str, dict[str, str]] = {}
-    for key, path, kinds in _named(recipe):
+    for key, path, kinds in _of_comparison(recipe) if isinstance(recipe, Comparison) else _of_recipe(recipe):
         files = sorted(_files(path, kinds))
         if files:
             whole = hashlib.sha256(repr([(str(file.relative_to(path)), _digest(file)) for file in files]).encode())
@@ -31,18 +32,10 @@ def contents(recipe: Recipe) -> dict[str, dict[str, str]]:
     return found
 
 
-def _named(recipe: Recipe) -> Iterator[tuple[str, Path, set[str]]]:
+def _of_recipe(recipe: Recipe) -> Iterator[tuple[str, Path, set[str]]]:
     """The keys that name something local, with it and with the kinds of files that matter in a folder."""
-    for path in (*_of_part(recipe.task), *recipe.task.files):
-        yield "task", path, _IN_DATA
-    models = {POLICY: recipe.policy, **{f"models.{name}": each for name, each in recipe.models.items()}}
-    for place, options in models.items():
-        for key, name in {"model": options.model, "adapter": options.adapter}.items():
-            if name is not None and name != POLICY:
-                yield f"{place}.{key}", Path(name).expanduser(), _IN_MODELS
+    yield from _of_task_and_models(recipe)
     parts: dict[str, list[Any]] = {
-        "task": [recipe.task.boundary],
-        **{f"{place}.sampling.boundary": [options.sampling.boundary] for place, options in models.items()},
         "search": [recipe.search],
         "scorer": [recipe.scorer],
         "values": list(recipe.values),
@@ -50,11 +43,37 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, Path, set[str]]]:
         OWN_SEARCHES: list(recipe.evaluation.search),
         **{f"learn.{place}": [each.objective, *each.data] for place, each in enumerate(recipe.learn)},
     }
-    for key, chosen in parts.items():
-        yield from ((key, path, _IN_DATA) for each in chosen if each is not None for path in _of_part(each))
+    yield from _of_parts(parts)
     if recipe.trees.stored is not None:
         path = Path(recipe.trees.stored).expanduser()
         yield "trees.stored", path / "trees" / "round-1.jsonl" if path.is_dir() else path, _IN_DATA
+
+
+def _of_comparison(comparison: Comparison) -> Iterator[tuple[str, Path, set[str]]]:
+    yield from _of_task_and_models(comparison)
+    yield from _of_parts({f"scorers.{name}": [part] for name, part in comparison.scorers.items()})
+    yield from _of_parts({f"methods.{method.name}": [method.search] for method in comparison.methods})
+
+
+def _of_task_and_models(recipe: Recipe | Comparison) -> Iterator[tuple[str, Path, set[str]]]:
+    for path in (*_of_part(recipe.task), *recipe.task.files):
+        yield "task", path, _IN_DATA
+    models = {POLICY: recipe.policy, **{f"models.{name}": each for name, each in recipe.models.items()}}
+    for place, options in models.items():
+        for key, name in {"model": options.model, "adapter": options.adapter}.items():
+            if name is not None and name != POLICY:
+                yield f"{place}.{key}", Path(name).expanduser(), _IN_MODELS
+    yield from _of_parts(
+        {
+            "task": [recipe.task.boundary],
+            **{f"{place}.sampling.boundary": [options.sampling.boundary] for place, options in models.items()},
+        }
+    )
+
+
+def _of_parts(parts: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, Path, set[str]]]:
+    for key, chosen in parts.items():
+        yield from ((key, path, _IN_DATA) for each in chosen if each is not None for path in _of_part(each))
 
 
 def _of_part(chosen: object) -> Iterator[Path]:

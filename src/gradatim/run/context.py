@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gradatim.budget import SCORER, Account, Budget
+from gradatim.budget import SCORER, Account
 from gradatim.engine.reader import Reader
-from gradatim.errors import GradatimError, ProblemError
 from gradatim.evaluation.page import printable
-from gradatim.event_loop import run_to_end
 from gradatim.part import models_of
 from gradatim.policies.base import Policy
 from gradatim.recipes.recipe import POLICY, Recipe
@@ -22,36 +19,14 @@ from gradatim.run.contents import contents
 from gradatim.run.models import Models
 from gradatim.run.progress import Progress
 from gradatim.run.run_folder import RunFolder
+from gradatim.run.searching import Searcher, search_into
 from gradatim.run.stages import BASE, FINE_TUNED, FINE_TUNING, Stage, dependencies, policies_of, stages_of
 from gradatim.scorers.base import Scorer
 from gradatim.scorers.process_reward import ProcessRewardScorer
-from gradatim.search.many import search_many
 from gradatim.store.trees import TreeStore
-from gradatim.tasks.base import Task, grade_nodes
+from gradatim.tasks.base import Task
 from gradatim.tasks.guarded import guarded
 from gradatim.tree import Problem, Tree
-
-
-@dataclass(frozen=True, slots=True)
-class Searcher:
-    """One way to search a tree, with the models that it runs.
-
-    Attributes:
-        search: searches one tree.
-        policy: proposes steps.
-        scorer: guides or scores, where there is one.
-        value: writes what steps are worth to a tree that was searched and graded.
-    """
-
-    search: Callable[[Tree], Awaitable[object]]
-    policy: Policy
-    scorer: Scorer | None = None
-    value: Callable[[Tree], Awaitable[object]] | None = None
-
-    def release(self, tree: Tree) -> None:
-        self.policy.release(tree)
-        if self.scorer is not None:
-            self.scorer.release(tree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,61 +198,14 @@ class Run:
         Raises:
             GradatimError: if the search of every problem failed, or one failed in a way that concerns them all.
         """
-        found: dict[str, Tree] = {}
-        failed: dict[str, str] = {}  # why, by the problem's id
         self.begin(name, self.folder.trees(name))
+
+        def record(seconds: float, stored: int, failed: dict[str, str]) -> None:
+            self.folder.update(name, seconds, problems=stored, failed=failed)
+
+        known = self.folder.record(name).get("problems")
         with TreeStore(self.folder.trees(name), damaged="skip") as store:
-            missing = [problem for problem in problems if problem.id not in store]
-            if missing:
-                with self.progress.loading("the model"):
-                    searcher = make_searcher()
-                started = time.perf_counter()
-                try:
-                    with self.progress.stage(title, len(problems), len(problems) - len(missing)) as stage:
-
-                        async def search(tree: Tree) -> None:
-                            await searcher.search(tree)
-                            await grade_nodes(tree.leaves(), self.task)
-                            if searcher.value is not None:
-                                await searcher.value(tree)
-
-                        def on_failed(tree: Tree, error: ProblemError) -> None:
-                            failed[tree.problem.id] = str(error)
-                            searcher.release(tree)
-                            stage.advance(tree.budget.total)
-
-                        def on_done(tree: Tree) -> None:
-                            store.append(tree)
-                            searcher.release(tree)
-                            found[tree.problem.id] = tree
-                            stage.advance(tree.budget.total)
-
-                        trees = (Tree(problem, seed=seed, budget=Budget(budget)) for problem in missing)
-                        work = search_many(trees, search, in_flight, on_done, on_failed)
-                        run_to_end(_then_close(work, searcher))
-                finally:
-                    seconds = time.perf_counter() - started
-                    self.folder.update(name, seconds, problems=len(store), failed=failed)
-                if len(failed) == len(problems):
-                    raise GradatimError(
-                        f"{title}: all of {len(problems):,} problems failed; the first: {next(iter(failed.values()))}"
-                    )
-            else:
-                self.progress.line(f"{title}: {len(problems):,} of {len(problems):,} problems, all done before")
-                if self.folder.record(name).get("problems") != len(store):  # a kill came between the last tree and this
-                    self.folder.update(name, 0.0, problems=len(store), failed={})
-            done = [problem for problem in problems if problem.id not in failed]
-            return [found.get(problem.id) or _stored(store, problem) for problem in done]
-
-
-async def _then_close(work: Awaitable[object], searcher: Searcher) -> None:
-    try:
-        await work
-    finally:
-        await searcher.policy.close()
-
-
-def _stored(store: TreeStore, problem: Problem) -> Tree:
-    tree = store.get(problem.id)
-    assert tree is not None, "every problem was searched or stored"
-    return tree
+            return search_into(
+                store, title, problems, make_searcher, record, self.progress, known, self.task,
+                seed=seed, budget=budget, in_flight=in_flight,
+            )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,9 +19,11 @@ from gradatim.evaluation import (
     spending_of,
     weighted_majority,
 )
+from gradatim.evaluation.sample_costs import policy_tokens, scoring_of, subset_spending
 from gradatim.part import chosen_options, content_of
-from gradatim.run.context import Lent, Run, Searcher
+from gradatim.run.context import Lent, Run
 from gradatim.run.outcomes import note_outcomes
+from gradatim.run.searching import Searcher, only
 from gradatim.run.stages import search_name
 from gradatim.search import IndependentSampling, Search
 from gradatim.tree import Tree
@@ -41,7 +42,7 @@ def sample_solutions(run: Run, key: str, training: str | None) -> tuple[list[Tre
     def sampler() -> Searcher:
         policy, scorer = Lent(run, {POLICY.name: training}).policy(), run.judge(training)
         sample = IndependentSampling(n=options.samples, score="steps")
-        return Searcher(lambda tree: sample(tree, policy, scorer), policy, scorer)
+        return Searcher(lambda tree: sample(tree, policy, scorer), policy, only(scorer))
 
     def greedy() -> Searcher:
         policy = Lent(run, {POLICY.name: training}).policy()
@@ -112,7 +113,7 @@ def sampling_methods(run: Run, sampled: Sequence[Tree]) -> list[MethodResult]:
             method,
             scorer if scored else None,
             [rule(group, n) for group in groups],
-            [subset_spending(tree, n, options.samples, scored=scored) for tree in sampled],
+            [subset_spending(tree, n, options.samples, scoring_of(tree) if scored else {}) for tree in sampled],
             {"n": n},
         )
         for method, scored, counts, rule in rules
@@ -127,7 +128,7 @@ def searched(run: Run, search: Search) -> MethodResult:
     def make_searcher() -> Searcher:
         trained = run.stages[stage].uses or {}
         policy, scorer = Lent(run, trained).policy(), run.judge(trained.get(POLICY.name))
-        return Searcher(lambda tree: search(tree, policy, scorer, answer=run.task.answer), policy, scorer)
+        return Searcher(lambda tree: search(tree, policy, scorer, answer=run.task.answer), policy, only(scorer))
 
     stage, label = search_name(search), search.title
     title = f"Searching by {label} ({', '.join(f'{key} {value}' for key, value in _telling(search).items())})"
@@ -162,57 +163,6 @@ def _telling(search: Search) -> dict[str, Any]:
 def _in_words(part: Mapping[str, Any]) -> str:
     """A part within another as a table shows it: its name and its options."""
     return " ".join([str(part["name"]), *(f"{key} {value}" for key, value in part.items() if key != "name")])
-
-
-def subset_spending(tree: Tree, n: int, of: int, *, scored: bool) -> dict[str, Cost]:
-    """What ``n`` of a tree's ``of`` independent samples cost each account, exactly, as the mean over all subsets.
-
-    Each sample was written on its own while the prompt was read once. A scorer reads each distinct step once, and
-    only those of finished solutions (of a scorer with a tokenizer of its own, the steps' shares of what it read are
-    those of their lengths here); so a step that ``m`` finished samples share is read with the probability that at
-    least one of them is in the subset, ``1 - C(of - m, n) / C(of, n)``. All ``of`` together cost what was counted.
-
-    Args:
-        tree: sampled from the root, with every finished solution scored.
-        n: how many samples.
-        of: how many the tree has.
-        scored: whether scoring counts, that is all accounts but the policy's.
-    """
-    spending = spending_of(tree.budget)
-    policy = spending.pop(POLICY.name, Cost())
-    subset = {POLICY.name: replace(policy, written=policy.written * n / of)}
-    if scored and spending:
-        share = _scored_share(tree, n, of)
-        for name, cost in spending.items():
-            subset[name] = replace(cost, read=share * cost.read, written=share * cost.written)
-    return subset
-
-
-def _scored_share(tree: Tree, n: int, of: int) -> float:
-    """The share of what a scorer read of ``of`` samples that it would have read, on average, of ``n`` of them."""
-    lengths = _read_lengths(tree)
-    finished = [0] * len(tree)
-    for node in reversed(tree.nodes):
-        if node.finished:
-            finished[node.id] += node.multiplicity
-        if node.parent is not None:
-            finished[node.parent.id] += finished[node.id]
-    read = [node.id for node in tree.nodes if finished[node.id]]
-    drawn = sum(lengths[each] * (1.0 - math.comb(of - finished[each], n) / math.comb(of, n)) for each in read)
-    return drawn / max(1, sum(lengths[each] for each in read))
-
-
-def _read_lengths(tree: Tree) -> list[int]:
-    """How long what is read of each step is, in tokens, or in bytes where a tree has no tokens."""
-    if tree.root.step.tokens:
-        return [len(node.step.tokens_with_observation if node.children else node.step.tokens) for node in tree.nodes]
-    texts = (node.step.text_with_observation if node.children else node.step.text for node in tree.nodes)
-    return [len(text.encode()) for text in texts]
-
-
-def policy_tokens(tree: Tree) -> int:
-    """The tokens that the policy read and wrote."""
-    return tree.budget.read(POLICY.name) + tree.budget.written(POLICY.name)
 
 
 def scorer_name(run: Run) -> str | None:

@@ -30,12 +30,13 @@ from gradatim.evaluation import (
     step_score_result,
 )
 from gradatim.evaluation.page import markdown_page
+from gradatim.evaluation.sample_costs import policy_tokens, subset_spending
 from gradatim.evaluation.steps import UNDECIDED
 from gradatim.part import content_of, models_of, name_of
 from gradatim.recipes.section import Section
 from gradatim.run.about import about, next_commands
 from gradatim.run.context import Run
-from gradatim.run.evaluating import policy_tokens, scorer_name, subset_spending
+from gradatim.run.evaluating import scorer_name
 from gradatim.run.finding import finding, training_helped
 from gradatim.run.page import page_sections
 from gradatim.run.shown_solutions import shown_solutions
@@ -225,7 +226,7 @@ def _pass(group: Sequence[Any], k: int) -> float:
 def _costs(run: Run, measured: Measured) -> dict[str, Any]:
     """What one sampled solution costs, prompt included, in tokens of the policy and estimated FLOPs."""
     of = run.recipe.evaluation.samples
-    mean = mean_spending([subset_spending(tree, 1, of, scored=False) for tree in measured.sampled])
+    mean = mean_spending([subset_spending(tree, 1, of, {}) for tree in measured.sampled])
     return {
         "tokens_per_problem": sum(cost.tokens for cost in mean.values()),
         "tokens_per_problem_all_samples": bootstrap_mean(

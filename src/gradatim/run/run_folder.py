@@ -16,12 +16,14 @@ import yaml
 from filelock import FileLock, Timeout
 
 from gradatim.errors import GradatimError
+from gradatim.recipes.comparison import Comparison
 from gradatim.recipes.recipe import Recipe
 from gradatim.run.stages import first_difference
 from gradatim.store.files import file_error, remove_temporaries, remove_temporaries_of, write_json, write_text
 
 _CONTENTS = (
-    "recipe.yaml", "trees", "stages", "checkpoints", "fine-tuned", "policy", "benchmarks", "plots", "superseded",
+    "recipe.yaml", "trees", "stages", "points", "checkpoints", "fine-tuned", "policy", "benchmarks", "plots",
+    "superseded",
     "report.json", "report.md",
 )  # fmt: skip
 _UNKNOWN = "it does not say what it was made with"
@@ -49,7 +51,7 @@ class RunFolder:
         GradatimError: if the folder cannot be written, or another process uses it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], recipe: Recipe, *, fresh: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], recipe: Recipe | Comparison, *, fresh: bool = False) -> None:
         self.path = Path(path)
         self._contents = (*_CONTENTS, *recipe.models)
         if self.path.is_file():

@@ -11,8 +11,9 @@ from typing import Any
 from gradatim.errors import GradatimError
 from gradatim.event_loop import run_to_end
 from gradatim.recipes.recipe import Recipe, TreeOptions
-from gradatim.run.context import Lent, Run, Searcher
+from gradatim.run.context import Lent, Run
 from gradatim.run.outcomes import note_outcomes
+from gradatim.run.searching import Searcher, only
 from gradatim.store.trees import TreeStore
 from gradatim.tasks.base import grade
 from gradatim.tree import Problem, Tree
@@ -112,7 +113,10 @@ def tree_searcher(run: Run, trained: Mapping[str, str | None]) -> Searcher:
     lent = Lent(run, trained)
     policy, scorer = lent.policy(), None if part is None else part.open(lent)
     return Searcher(
-        lambda tree: search(tree, policy, scorer, answer=run.task.answer), policy, scorer, _write_values(run, trained)
+        lambda tree: search(tree, policy, scorer, answer=run.task.answer),
+        policy,
+        only(scorer),
+        _write_values(run, trained),
     )
 
 

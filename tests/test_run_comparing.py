@@ -1,0 +1,171 @@
+"""Comparisons from one end to the other, at a size of seconds."""
+
+from __future__ import annotations
+
+import json
+import random
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradatim.errors import GradatimError
+from gradatim.evaluation import metrics
+from gradatim.evaluation.metrics import Sample
+from gradatim.recipes import Comparison, load_as, parse_recipe
+from gradatim.run.comparing import run_comparison
+from gradatim.run.searching import search_into
+from gradatim.store.trees import TreeStore
+
+SMALL: dict[str, Any] = {
+    "kind": "compare",
+    "name": "small",
+    "task": {"name": "countdown", "seed": 1},
+    "policy": {"model": "shipped:countdown", "sampling": {"max_step_tokens": 16, "max_steps": 4}},
+    "models": {"scorer": {"model": "shipped:countdown-reward"}, "again": {"model": "shipped:countdown"}},
+    "problems": {"test": 6, "validation": 3},
+    "seeds": [0, 1],
+    "scorers": {"reward": "process_reward", "likely": "uncertainty"},
+    "methods": [
+        {"name": "best of n", "search": "sampling", "scorer": "reward", "choose_by": "score", "sizes": [1, 2, 4]},
+        {"name": "majority", "search": "sampling", "choose_by": "majority", "sizes": [2, 4]},
+        {"name": "beam", "search": {"name": "beam", "branch": 2}, "scorer": "reward", "sizes": [1, 2]},
+        {"name": "other policy", "search": "sampling", "policy": "again", "sizes": [1, 2]},
+    ],
+}
+
+
+def comparison(**changes: Any) -> Comparison:
+    made = parse_recipe(SMALL | changes, "small")
+    assert isinstance(made, Comparison)
+    return made
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("compared")
+    return folder, run_comparison(comparison(), folder)
+
+
+def method(report: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(each for each in report["methods"] if each["name"] == name)
+
+
+def test_every_method_has_a_point_for_each_size_over_all_problems_and_seeds(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    _, report = finished
+    assert [len(each["points"]) for each in report["methods"]] == [3, 2, 2, 2]
+    assert all(point["problems"] == 6 for each in report["methods"] for point in each["points"])
+    assert all(point["seed_deviation"] is not None for each in report["methods"] for point in each["points"])
+    assert report["reference"] == "best of n"
+
+
+def test_all_tokens_count_and_each_in_its_account(finished: tuple[Path, dict[str, Any]]) -> None:
+    folder, report = finished
+    whole = method(report, "best of n")["points"][-1]  # all four samples: exactly what was charged
+    trees = [tree for seed in (0, 1) for tree in TreeStore(folder / "trees" / f"samples-policy-seed-{seed}.jsonl")]
+    for account in ("policy", "scorer"):
+        charged = sum(tree.budget.read(account) + tree.budget.written(account) for tree in trees) / len(trees)
+        spent = whole["spending"][account]
+        assert spent["read"] + spent["written"] == pytest.approx(charged)
+    assert set(method(report, "majority")["points"][0]["spending"]) == {"policy"}
+    assert set(method(report, "other policy")["points"][0]["spending"]) == {"again"}
+
+
+def test_a_policy_that_is_a_baseline_draws_as_the_first_does(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, report = finished
+    own, other = method(report, "majority")["points"][0], method(report, "other policy")["points"][1]
+    assert own["accuracy"] == pytest.approx(other["accuracy"])  # equal weights and seeds: two samples of each
+
+
+def test_scorers_are_judged_by_depth(finished: tuple[Path, dict[str, Any]]) -> None:
+    _, report = finished
+    assert [each["name"] for each in report["scorers"]] == ["reward", "likely"]
+    reward = report["scorers"][0]
+    assert reward["thresholds"] == "chosen on validation problems"
+    assert sum(part["states"] for part in reward["by_depth"]) <= reward["states"]
+
+
+def test_the_same_command_again_searches_nothing(
+    finished: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, report = finished
+    monkeypatch.setattr("gradatim.run.comparing.search_into", _refuse)
+    assert run_comparison(comparison(), folder) == report
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise AssertionError("something is searched again")
+
+
+def test_a_comparison_that_grows_searches_what_is_new_alone(
+    finished: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = finished
+    searched = []
+
+    def watched(store: TreeStore, title: str, *rest: Any, **options: Any) -> Any:
+        searched.append(title)
+        return search_into(store, title, *rest, **options)
+
+    monkeypatch.setattr("gradatim.run.comparing.search_into", watched)
+    methods = [*SMALL["methods"][:2], {**SMALL["methods"][2], "sizes": [1, 2, 3]}, SMALL["methods"][3]]
+    grown = run_comparison(comparison(methods=methods, seeds=[0]), folder)
+    assert searched == ["Beam 3 seed 0"]
+    assert len(method(grown, "beam")["points"]) == 3
+
+
+def test_trees_that_are_not_kept_leave_what_was_counted(tmp_path: Path) -> None:
+    small = comparison(methods=SMALL["methods"][:1], seeds=[0], keep_trees=False, judge_steps=False)
+    report = run_comparison(small, tmp_path)
+    assert not list((tmp_path / "trees").iterdir())
+    points = json.loads((tmp_path / "points" / "samples-policy-seed-0.json").read_text())["points"]
+    assert [sum(entry["solved"]) / 6 for entry in points] == pytest.approx(
+        [point["accuracy"] for point in method(report, "best of n")["points"]]
+    )
+    assert report["scorers"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"reference": "bem"}, "nearest: beam|did you mean"),
+        ({"methods": [{"name": "beam", "search": "beam"}]}, "needs a scorer"),
+        ({"methods": [{"name": "x", "search": "sampling", "choose_by": "score"}]}, "needs a scorer"),
+        ({"methods": [{"name": "x", "search": "sampling", "scorer": "rewrd"}]}, "not in scorers"),
+        ({"methods": [{"name": "x", "search": "sampling"}] * 2}, "two methods"),
+        ({"methods": [{"name": "x", "search": "sampling", "policy": "big"}]}, "not in models"),
+        ({"methods": [{"name": "x", "search": "sampling", "sizes": [0]}]}, "greater than 0"),
+        ({"scorers": {"truth": "rollouts"}, "methods": SMALL["methods"][1:2]}, "knows the truth"),
+        ({"methods": []}, "at least 1"),
+        ({"seeds": []}, "at least 1"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(GradatimError, match=sentence):
+        comparison(**changes)
+
+
+def test_a_recipe_of_another_kind_is_told_from_a_comparison() -> None:
+    with pytest.raises(GradatimError, match="use 'gradatim run quickstart'"):
+        load_as(Comparison, "quickstart")
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 6])
+def test_best_of_majority_over_subsets_is_the_mean_of_all_of_them(n: int) -> None:
+    generator = random.Random(n)
+    samples = [
+        Sample(0.0, generator.choice(["a", "b", "c", None]), generator.random(), generator.random() < 0.5)
+        for _ in range(6)
+    ]
+    expected = []
+    for subset in combinations(samples, n):
+        votes = [sum(other.answer == each.answer for other in subset) for each in subset]
+        answered = [place for place, each in enumerate(subset) if each.answer is not None]
+        needed = min(0.4 * len(answered), max((votes[place] for place in answered), default=0))
+        eligible = [subset[place] for place in answered if votes[place] >= needed]
+        best = max(eligible, key=lambda sample: sample.score, default=None)
+        expected.append(float(best is not None and bool(best.correct)))
+    assert metrics.best_of_majority(samples, n, frequent=0.4) == pytest.approx(sum(expected) / len(expected))
