@@ -2,6 +2,7 @@
 
 from gradatim.search.a_star import AStarSearch
 from gradatim.search.ab_mcts import AbMcts
+from gradatim.search.backtracking import Backtracking
 from gradatim.search.base import Search
 from gradatim.search.beam import Beam
 from gradatim.search.best_first import BestFirstSearch
@@ -14,6 +15,7 @@ from gradatim.search.choosing import (
     majority,
     weighted_majority,
 )
+from gradatim.search.correction import Correction
 from gradatim.search.deepconf import DeepConf
 from gradatim.search.early_stopping import EarlyStopping
 from gradatim.search.grow import Grow
@@ -27,8 +29,10 @@ from gradatim.search.sampling import IndependentSampling
 __all__ = [
     "AStarSearch",
     "AbMcts",
+    "Backtracking",
     "Beam",
     "BestFirstSearch",
+    "Correction",
     "DeepConf",
     "EarlyStopping",
     "Grow",
