@@ -15,8 +15,10 @@ from gradatim.search.choosing import (
     majority,
     weighted_majority,
 )
+from gradatim.search.controlled_decoding import ControlledDecoding
 from gradatim.search.correction import Correction
 from gradatim.search.deepconf import DeepConf
+from gradatim.search.dvts import Dvts
 from gradatim.search.early_stopping import EarlyStopping
 from gradatim.search.grow import Grow
 from gradatim.search.many import search_many
@@ -24,7 +26,9 @@ from gradatim.search.mcts import Mcts
 from gradatim.search.momentum import Momentum
 from gradatim.search.pool import Pool
 from gradatim.search.ranking import path_score
+from gradatim.search.rebase import Rebase
 from gradatim.search.sampling import IndependentSampling
+from gradatim.search.vg_search import VgSearch
 
 __all__ = [
     "AStarSearch",
@@ -32,15 +36,19 @@ __all__ = [
     "Backtracking",
     "Beam",
     "BestFirstSearch",
+    "ControlledDecoding",
     "Correction",
     "DeepConf",
+    "Dvts",
     "EarlyStopping",
     "Grow",
     "IndependentSampling",
     "Mcts",
     "Momentum",
     "Pool",
+    "Rebase",
     "Search",
+    "VgSearch",
     "best_of_majority",
     "best_of_majority_k",
     "best_of_n",

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar
-
-from pydantic import Field, PositiveInt
+from typing import ClassVar
 
 from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
-from gradatim.search.choosing import AnswerOf, give_answers
-from gradatim.search.decisions import keep_and_prune
-from gradatim.search.ranking import best
+from gradatim.search.choosing import AnswerOf
+from gradatim.search.vg_search import ByRound, VgSearch
 from gradatim.tree import Tree
-
-ByRound = PositiveInt | Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 
 
 @part
@@ -26,7 +20,7 @@ class Beam(Search):
     Every round proposes ``width * branch`` steps, spread evenly over the frontier (the first round: all below the
     root), scores all that are not cut off and keeps the ``width`` best open ones; identical steps take one place.
     Finished solutions leave the frontier and stay candidates. The search ends when nothing is open or the budget is
-    spent.
+    spent. It is the case of :class:`gradatim.search.vg_search.VgSearch` that verifies every step.
 
     Both numbers may be given round by round, the last one for all that follow: where early scores say little,
     ``width=(4, 1), branch=(1, 16, 1)`` follows four first steps, prunes among the sixteen second ones, and finishes the
@@ -52,20 +46,5 @@ class Beam(Search):
         answer: AnswerOf | None = None,
     ) -> None:
         guide = self._guide(scorer)
-        frontier = [tree.root]
-        depth = 0
-        while frontier and not tree.budget.spent:
-            keep, each = _in_round(self.width, depth), _in_round(self.branch, depth)
-            drawn = await policy.extend(frontier, max(1, keep * each // len(frontier)), sampling=sampling)
-            children = list(dict.fromkeys(drawn))
-            await guide.score([child for child in children if not child.step.end.cuts_off])
-            open_children = [child for child in children if child.open]
-            frontier = best(open_children, keep, guide.name, self.aggregate)
-            keep_and_prune(open_children, frontier, guide.name)
-            depth += 1
-        if answer is not None:
-            await give_answers(tree, answer)
-
-
-def _in_round(value: int | Sequence[int], depth: int) -> int:
-    return value if isinstance(value, int) else value[min(depth, len(value) - 1)]
+        search = VgSearch(aggregate=self.aggregate, width=self.width, branch=self.branch, granularity=1)
+        await search(tree, policy, guide, sampling=sampling, answer=answer)

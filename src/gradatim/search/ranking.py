@@ -46,3 +46,25 @@ def best(nodes: Sequence[Node], count: int, name: str, aggregate: Aggregate = "l
         return math.inf if score is None else -score
 
     return sorted(nodes, key=descending)[:count]
+
+
+def softmax_weights(
+    scores: Sequence[float | None], temperature: float, counts: Sequence[int] | None = None
+) -> list[float]:
+    """``[scores]``: shares of 1 in proportion to ``count * exp(score / temperature)``.
+
+    What has no score has no share, unless nothing has one: then all scores are taken to be equal. Temperature 0 gives
+    everything to the first of the highest score.
+    """
+    highest = max((score for score in scores if score is not None), default=None)
+    known = [0.0 if highest is None else score for score in scores]
+    top = highest or 0.0
+    if temperature == 0:
+        best_place = known.index(top) if known else 0
+        return [float(place == best_place) for place in range(len(known))]
+    exponents = [-math.inf if score is None else (score - top) / temperature for score in known]
+    weights = [
+        count * math.exp(exponent) for count, exponent in zip(counts or [1] * len(scores), exponents, strict=True)
+    ]
+    total = math.fsum(weights)
+    return [weight / total for weight in weights]
