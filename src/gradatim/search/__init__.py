@@ -24,6 +24,7 @@ from gradatim.search.grow import Grow
 from gradatim.search.many import search_many
 from gradatim.search.mcts import Mcts
 from gradatim.search.momentum import Momentum
+from gradatim.search.particles import Particles
 from gradatim.search.pool import Pool
 from gradatim.search.ranking import path_score
 from gradatim.search.rebase import Rebase
@@ -45,6 +46,7 @@ __all__ = [
     "IndependentSampling",
     "Mcts",
     "Momentum",
+    "Particles",
     "Pool",
     "Rebase",
     "Search",
