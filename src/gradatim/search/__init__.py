@@ -25,6 +25,7 @@ from gradatim.search.many import search_many
 from gradatim.search.mcts import Mcts
 from gradatim.search.momentum import Momentum
 from gradatim.search.particles import Particles
+from gradatim.search.phi_decoding import PhiDecoding
 from gradatim.search.pool import Pool
 from gradatim.search.ranking import path_score
 from gradatim.search.rebase import Rebase
@@ -47,6 +48,7 @@ __all__ = [
     "Mcts",
     "Momentum",
     "Particles",
+    "PhiDecoding",
     "Pool",
     "Rebase",
     "Search",
