@@ -13,6 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import fake_vllm
+from every_search import EVERY_SEARCH
 from gradatim.budget import Budget
 from gradatim.policies.base import Policy, Sampling
 from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
@@ -129,6 +130,17 @@ def test_limited_trees_do_not_depend_on_the_batch(
     one_by_one = searched(SEARCHES[name], limit, SAMPLINGS[sampling], branches=1, in_flight=1)
     together = searched(SEARCHES[name], limit, SAMPLINGS[sampling], branches=branches, in_flight=in_flight)
     assert together == one_by_one
+
+
+@pytest.mark.parametrize("name", sorted(set(EVERY_SEARCH) - set(SEARCHES)))
+def test_no_search_depends_on_the_batch(name: str) -> None:
+    def search(policy: Policy, tree: Tree) -> Awaitable[object]:
+        return EVERY_SEARCH[name](tree, policy, LengthScorer(), answer=EvenTask().answer)
+
+    alone, together = (
+        searched(search, 70, SAMPLINGS["rules"], branches=branches, in_flight=branches) for branches in (1, 5)
+    )
+    assert alone == together
 
 
 def steps_of(node: Node) -> list[ScriptedStep]:

@@ -8,16 +8,17 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from every_search import EVERY_SEARCH
 from gradatim.errors import GradatimError
-from gradatim.policies.base import Policy
-from gradatim.search import AbMcts, AStarSearch, Beam, BestFirstSearch, Grow, IndependentSampling, Mcts, search_many
+from gradatim.search import search_many
 from gradatim.tree import Tree
 from scripted_countdown import (
+    TASK,
     DelayedPolicy,
     arbitrary_scorer,
     new_tree,
@@ -25,30 +26,18 @@ from scripted_countdown import (
     random_moves,
 )
 
-Search = Callable[[Tree, Policy], Awaitable[object]]
 
-SEARCHES: list[Search] = [
-    lambda tree, policy: IndependentSampling(n=12, wave=5)(tree, policy, arbitrary_scorer()),
-    lambda tree, policy: Beam(width=3, branch=3)(tree, policy, arbitrary_scorer()),
-    lambda tree, policy: Mcts(simulations=12, wave=3)(tree, policy, arbitrary_scorer()),
-    lambda tree, policy: BestFirstSearch(simulations=12, wave=3)(tree, policy, arbitrary_scorer()),
-    lambda tree, policy: AStarSearch(simulations=12, wave=2)(tree, policy, arbitrary_scorer()),
-    lambda tree, policy: AbMcts(simulations=30, wave=3)(tree, policy, arbitrary_scorer()),
-    lambda tree, policy: Grow(branching=(4, 2))(tree, policy, arbitrary_scorer()),
-]
-
-
-@pytest.mark.parametrize(
-    "search", SEARCHES, ids=["sampling", "beam", "mcts", "best_first", "a_star", "ab_mcts", "grow"]
-)
+@pytest.mark.parametrize("name", EVERY_SEARCH)
 @pytest.mark.parametrize("limit", [None, 400])
-def test_results_do_not_depend_on_how_many_run_at_once(search: Search, limit: int | None) -> None:
+def test_results_do_not_depend_on_how_many_run_at_once(name: str, limit: int | None) -> None:
     def run(in_flight: int, seed: int) -> list[dict[str, Any]]:
         policy = DelayedPolicy(random_moves(noise=0.1), seed)
-        trees = [new_tree(problem, seed=3, limit=limit) for problem in problems(8)]
-        return [
-            tree.to_json() for tree in asyncio.run(search_many(trees, lambda tree: search(tree, policy), in_flight))
-        ]
+
+        async def search(tree: Tree) -> None:
+            await EVERY_SEARCH[name](tree, policy, arbitrary_scorer(), answer=TASK.answer)
+
+        trees = [new_tree(problem, seed=3, limit=limit) for problem in problems(4)]
+        return [tree.to_json() for tree in asyncio.run(search_many(trees, search, in_flight))]
 
     assert run(1, 0) == run(3, 1) == run(64, 2)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from rich.console import Console
 
 from gradatim.errors import GradatimError
@@ -146,25 +144,6 @@ def test_what_cannot_be_searched_is_refused() -> None:
             Beam(**options)  # type: ignore[arg-type]
     with pytest.raises(GradatimError, match=r"^IndependentSampling: wave must be greater than 0, got 0$"):
         IndependentSampling(wave=0)
-
-
-@settings(max_examples=60, deadline=None)
-@given(limit=st.integers(0, 1500), seed=st.integers(0, 5))
-def test_no_search_exceeds_its_budget_and_every_one_ends(limit: int, seed: int) -> None:
-    for n in (None, 20):
-        tree = new_tree(seed=seed, limit=limit)
-        asyncio.run(IndependentSampling(n=n, wave=3)(tree, random_policy(), arbitrary_scorer()))
-        _check_spending(tree, limit)
-    tree = new_tree(seed=seed, limit=limit)
-    asyncio.run(Beam(width=3, branch=3)(tree, random_policy(noise=0.1), arbitrary_scorer()))
-    _check_spending(tree, limit)
-
-
-def _check_spending(tree: Tree, limit: int) -> None:
-    budget = tree.budget
-    assert budget.total <= limit
-    assert budget.written("policy") == sum(len(node.step.tokens) * node.multiplicity for node in tree.nodes[1:])
-    assert budget.read("scorer") == sum(len(node.step.tokens) for node in tree.nodes if "arbitrary" in node.scores)
 
 
 def test_a_beam_says_of_every_open_step_whether_it_was_expanded_or_pruned_and_why() -> None:
