@@ -76,6 +76,25 @@ def continuation_tokens(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False))
 
 
+def known_tokens(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of text that a model is asked to read behind a step.
+
+    Raises:
+        GradatimError: if the reader has no tokenizer, or the tokenizer does not know part of the text.
+    """
+    if tokenizer is None:
+        raise GradatimError(
+            f"nothing can be put behind a step without the model's tokenizer, such as {text!r}; give it"
+        )
+    tokens = continuation_tokens(tokenizer, text)
+    unknown = tokenizer.unk_token_id
+    if unknown is not None and unknown != tokenizer.eos_token_id and unknown in tokens:
+        raise GradatimError(
+            f"the model's tokenizer has no tokens for part of {text!r}; word it as the model was trained to read"
+        )
+    return tokens
+
+
 def step_tokens(tokenizer: Any, text: str, *, finished: bool) -> list[int]:
     """The tokens of a step; a finished solution ends in the tokenizer's end token, as a policy writes it."""
     tokens = continuation_tokens(tokenizer, text)
