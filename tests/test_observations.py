@@ -6,7 +6,7 @@ import asyncio
 import copy
 import random
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -113,7 +113,7 @@ def test_log_probabilities_of_text_follow_observations(seed: int) -> None:
 
 def test_a_prover_continues_what_the_environment_wrote() -> None:
     """Also where it had written the same step itself, or the environment answered later."""
-    tree, apart = text_tree(0), Apart(cast(Any, None))
+    tree, apart = text_tree(0), Apart()
     own = apart.counterpart(tree.root)
     for node in tree.root.children:
         own.tree.add(own, Step((), node.step.text, source="the prover"))

@@ -1,4 +1,4 @@
-"""A tree's steps in a tree of their own, where another policy continues them and the first tree stays as it is."""
+"""A tree's steps in a tree of their own, to be continued or read in another way while the first stays as it is."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Apart:
     trees spend the same budget. Where the prover has another tokenizer, it reads the policy's steps as text.
 
     Args:
-        prover: the policy that continues the steps.
+        prover: the policy that continues the steps; without one, they are text.
     """
 
-    def __init__(self, prover: Policy) -> None:
+    def __init__(self, prover: Policy | None = None) -> None:
         tokenizer = getattr(prover, "tokenizer", None)
         self._tokenizer = None if tokenizer is None else tokenizer_identity(tokenizer)
         self._trees: weakref.WeakKeyDictionary[Tree, dict[int, Node]] = weakref.WeakKeyDictionary()
@@ -45,6 +45,6 @@ class Apart:
         return known[node.id]
 
     def forget(self, tree: Tree) -> Tree | None:
-        """Drop what is kept of a tree that is done; returns the prover's."""
+        """Drop what is kept of a tree that is done; returns the tree that stood for it."""
         known = self._trees.pop(tree, None)
         return None if known is None else known[0].tree

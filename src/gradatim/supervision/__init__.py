@@ -3,6 +3,7 @@
 from gradatim.supervision.base import Construction
 from gradatim.supervision.convincing_errors import ConvincingErrors
 from gradatim.supervision.first_error_pairs import FirstErrorPairs
+from gradatim.supervision.merged_step_labels import MergedStepLabels
 from gradatim.supervision.right_solutions import RightSolutions
 from gradatim.supervision.rows import (
     PreferenceRow,
@@ -27,6 +28,7 @@ __all__ = [
     "ConvincingErrors",
     "FirstErrorPairs",
     "Group",
+    "MergedStepLabels",
     "PreferenceRow",
     "PromptCompletionRow",
     "RightSolutions",
