@@ -6,11 +6,13 @@ import asyncio
 
 import pytest
 
+from clean_task import Clean, ending, write
 from gradatim.budget import Account
 from gradatim.policies import TransformersPolicy
 from gradatim.policies.base import Policy, Sampling
+from gradatim.policies.scripted import ScriptedPolicy
 from gradatim.scorers.rollouts import RolloutScorer
-from gradatim.tree import Tree
+from gradatim.tree import Problem, Tree
 from scripted_countdown import TASK, exact_values, new_tree, problems, random_moves, random_policy
 from tiny_models import byte_pair_tokenizer, tiny_causal
 
@@ -35,6 +37,18 @@ def test_a_provers_values_are_its_own_and_its_solutions_lie_elsewhere() -> None:
     assert shape(tree) == before
     assert all(leaf.reward is None for leaf in tree.leaves())
     assert tree.root.scores["prover"] == pytest.approx(exact_values(tree.problem, random_moves())[""], abs=0.03)
+
+
+def test_what_the_policy_drew_is_none_of_the_provers_draws() -> None:
+    """The policy is always right here and the prover always wrong, though both call themselves alike."""
+    tree = Tree(Problem("p", "go "))
+    leaf = write(tree, "a\n", "done")
+    prover = ScriptedPolicy(lambda node: ending(0.5)(node)[1:])
+    scorer = RolloutScorer(prover, Clean(), 3, apart=True)
+    asyncio.run(scorer.score([leaf]))
+    asyncio.run(scorer.score(tree.nodes))
+    assert [node.scores["rollouts"] for node in leaf.path()] == [0.0, 0.0, 1.0]
+    assert [node.counts["rollouts"] for node in leaf.path()] == [3, 3, 1]
 
 
 def test_a_prover_spends_the_trees_budget() -> None:

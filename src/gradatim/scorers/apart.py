@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from gradatim.engine.identity import tokenizer_identity
 from gradatim.policies.base import Policy
-from gradatim.tree import Node, Tree
+from gradatim.tree import Node, Step, Tree
 
 
 class Apart:
@@ -36,8 +36,10 @@ class Apart:
             if each.id not in known:
                 assert each.parent is not None, "only the root has no parent"
                 above = known[each.parent.id]
-                step = each.step if as_tokens else replace(each.step, tokens=(), log_probabilities=(), observation=())
-                known[each.id] = above.tree.add(above, step)
+                step = replace(each.step, source="")  # whatever it calls itself, the prover did not draw it
+                if not as_tokens:
+                    step = replace(step, tokens=(), log_probabilities=(), observation=())
+                known[each.id] = _at(above, step)
             mine = known[each.id]  # which the prover may have written itself, or before the environment answered
             seen = (each.step.observation if as_tokens else (), each.step.observation_text)
             if (mine.step.observation, mine.step.observation_text) != seen:
@@ -48,3 +50,12 @@ class Apart:
         """Drop what is kept of a tree that is done; returns the tree that stood for it."""
         known = self._trees.pop(tree, None)
         return None if known is None else known[0].tree
+
+
+def _at(parent: Node, step: Step) -> Node:
+    """The node of a step below ``parent``, which is not counted as drawn if it is there."""
+    size = len(parent.tree)
+    node = parent.tree.add(parent, step)
+    if len(parent.tree) == size:
+        node.multiplicity -= 1
+    return node
