@@ -317,7 +317,7 @@ class Recipe(Section):
 
     def _check_keys(self) -> None:
         """See that nothing writes over what another writes to the trees, and that what is learned from is written."""
-        written = [values.key for values in self.values]
+        written = [key for values in self.values for key in sorted(values.written)]
         if self.scorer is not None:
             written += {self.scorer.name, *(each.name for each in self.scorer.within)}
         for key in written:

@@ -26,6 +26,11 @@ class Values(ABC):
     key: str = VALUE
     """The name of the values in trees."""
 
+    @property
+    def written(self) -> set[str]:
+        """The names of all that it writes to trees."""
+        return {self.key}
+
     @abstractmethod
     async def __call__(self, tree: Tree, context: Context) -> None:
         """Write ``node.scores[key]`` to every step that has a value, and to ``node.counts[key]`` the solutions behind.

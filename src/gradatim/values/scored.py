@@ -23,8 +23,19 @@ class Scored(Values):
     scorer: Annotated[ScorerPart, PartOf("scorers")]
     """What judges the steps, under the values' key."""
 
+    def __post_init__(self) -> None:
+        self._keyed()  # scorers within it may have that key
+
+    @property
+    def written(self) -> set[str]:
+        """The values, and what scorers within the scorer say."""
+        return {self.key, *(each.name for each in self.scorer.within)}
+
+    def _keyed(self) -> ScorerPart:
+        return replace(self.scorer, key=self.key)
+
     async def __call__(self, tree: Tree, context: Context) -> None:
-        scorer = replace(self.scorer, key=self.key).open(context)
+        scorer = self._keyed().open(context)
         levels: dict[int, list[Node]] = {}
         for node in tree.nodes[1:]:
             levels.setdefault(node.depth, []).append(node)
