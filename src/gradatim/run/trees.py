@@ -102,7 +102,10 @@ def grow_trees(run: Run, number: int, split: str, problems: Sequence[Problem]) -
         budget=recipe.trees.budget,
         in_flight=recipe.trees.in_flight,
     )
-    note_outcomes(run, name, title, trees, split, budget_key="trees.budget", value=value_key(recipe))
+    grown = (
+        None if recipe.values and recipe.values[-1].samples else value_key(recipe)
+    )  # sampled solutions need no value
+    note_outcomes(run, name, title, trees, split, budget_key="trees.budget", value=grown)
     return trees
 
 
