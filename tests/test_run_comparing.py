@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from itertools import combinations
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from gradatim.errors import GradatimError
 from gradatim.evaluation import metrics
 from gradatim.evaluation.metrics import Sample
 from gradatim.recipes import Comparison, load_as, parse_recipe
+from gradatim.run import Progress
 from gradatim.run.comparing import run_comparison
 from gradatim.run.searching import search_into
 from gradatim.store.trees import TreeStore
@@ -169,3 +172,17 @@ def test_best_of_majority_over_subsets_is_the_mean_of_all_of_them(n: int) -> Non
         best = max(eligible, key=lambda sample: sample.score, default=None)
         expected.append(float(best is not None and bool(best.correct)))
     assert metrics.best_of_majority(samples, n, frequent=0.4) == pytest.approx(sum(expected) / len(expected))
+
+
+def test_a_judge_that_says_nothing_is_told_of_and_its_tokens_count(tmp_path: Path) -> None:
+    """The shipped policy as its own judge writes moves, and never a verdict."""
+    console = Console(file=io.StringIO(), width=400)
+    said = {"name": "judge", "model": "policy", "template": "Make {step}\n", "max_tokens": 16}
+    methods = [{"name": "by words", "search": {"name": "beam", "branch": 2}, "scorer": "words", "sizes": [2]}]
+    small: dict[str, Any] = {"judge_steps": False, "problems": {"test": 2}, "seeds": [0]}
+    made = comparison(methods=methods, scorers={"words": said}, **small)
+    report = run_comparison(made, tmp_path, progress=Progress(console))
+    assert "of the judgements of 'judge' are off-format: " in console.file.getvalue()
+    spending = method(report, "by words")["points"][0]["spending"]
+    assert set(spending) == {"policy", "judge"}
+    assert spending["judge"]["written"] > 0

@@ -13,9 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from failing_server import serving
 from gradatim import Budget, GradatimError, Problem, Tree
 from gradatim.budget import SCORER, Account
+from gradatim.evaluation.record_scoring import score_records
+from gradatim.evaluation.step_records import StepRecord
 from gradatim.part import make
+from gradatim.policies import ServerPolicy, TransformersPolicy
 from gradatim.policies.base import Sampling
 from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
 from gradatim.run.outcomes import off_format_warnings
@@ -24,10 +28,12 @@ from gradatim.scorers.judge import JudgePart, JudgeScorer
 from gradatim.scorers.verdicts import JUDGEMENTS
 from gradatim.search import Beam, IndependentSampling, search_many
 from gradatim.store import TreeStore
+from gradatim.text.prompts import ChatFormat, prompt_tokens
 from gradatim.tree import EndReason, Node, Step
 from gradatim.view import render
 from scripted_countdown import DelayedPolicy, new_tree, problems, random_moves, random_policy
 from scripted_judge import arithmetic_judge, calculates_right, countdown_step, scripted_judge
+from tiny_models import byte_pair_tokenizer, tiny_causal
 
 
 def two_steps(**options: Any) -> Tree:
@@ -323,3 +329,71 @@ def test_steps_of_finished_samples_are_judged_at_temperature_0_too() -> None:
     assert tree.budget.written("judge") == sum(_said(node) for node in tree.nodes[1:]) / 3, (
         "written once, counts thrice"
     )
+
+
+def tiny_judge() -> TransformersPolicy:
+    """A random model in a chat format, which says nothing that could be read."""
+    tokenizer = byte_pair_tokenizer(["Ann has 3 apples and buys 4. How many? Verdict: correct"], size=300)
+    tokenizer.chat_template = "User: {{ messages[-1].content }}\nAssistant:"
+    return TransformersPolicy(tiny_causal(vocabulary=len(tokenizer), positions=1024), tokenizer, chat=ChatFormat())
+
+
+@pytest.mark.parametrize("limit", [None, 720])
+def test_the_engine_judges_many_trees_in_one_batch_as_if_each_were_alone(limit: int | None) -> None:
+    judge = tiny_judge()
+
+    def judged_trees(at_once: bool) -> list[Tree]:
+        trees = [two_steps(seed=seed, budget=Budget(limit)) for seed in range(3)]
+        scorer = JudgeScorer(judge, JudgePart(samples=3, max_tokens=12))
+
+        async def score() -> None:
+            for group in [trees] if at_once else [[tree] for tree in trees]:
+                await asyncio.gather(*(scorer.score(tree.nodes) for tree in group))
+
+        asyncio.run(score())
+        return trees
+
+    together, alone = judged_trees(True), judged_trees(False)
+    assert [tree.to_json() for tree in together] == [tree.to_json() for tree in alone]
+    costs = [len(prompt_tokens(judge.tokenizer, asked_of(node), judge.chat)) for node in two_steps().nodes[1:]]
+    for tree in together:
+        assert tree.budget.read("judge") == sum(costs)
+        assert limit in (None, tree.budget.total)
+        assert [JUDGEMENTS in node.notes for node in tree.nodes[1:]] == [True, limit is None]
+        assert len({each["text"] for each in tree.nodes[1].notes[JUDGEMENTS]["judge"]}) == 3
+    assert len({json.dumps(tree.nodes[1].notes) for tree in together}) == 3, "another seed, other words"
+
+
+def asked_of(node: Node) -> Problem:
+    return Problem("asked", judge_prompt(node))
+
+
+def test_what_is_too_long_for_a_server_stays_unscored_and_is_told_of() -> None:
+    tree = two_steps()
+
+    async def score(policy: ServerPolicy) -> None:
+        try:
+            await JudgeScorer(policy, JudgePart(max_tokens=20)).score(tree.nodes)
+        finally:
+            await policy.close()
+
+    with serving(lambda text, seed: ["Verdict: ", "correct"]) as server:
+        server.context = len(judge_prompt(tree.nodes[1])) + 8
+        with pytest.warns(UserWarning, match="is left out, as is whatever else is too long"):
+            asyncio.run(score(ServerPolicy(server.url)))
+    assert [node.scores for node in tree.nodes[1:]] == [{"judge": 1.0}, {}]
+
+
+def test_a_judge_is_measured_on_records_of_labelled_steps() -> None:
+    """Of a benchmark, such as ProcessBench: a record of which a step cannot be judged is left out."""
+    records = [
+        StepRecord(str(place), f"Q{place}?", ("1 + 1 = 2\n", last), (True, right), "all", str(place))
+        for place, (last, right) in enumerate([("2 + 2 = 4", True), ("2 + 2 = 5", False), ("Hm.", True)])
+    ]
+
+    def says(prompt: str) -> str:
+        step = prompt.split("Step to judge:\n")[1].split("\n")[0]
+        return "?" if "=" not in step else f"Verdict: {'correct' if calculates_right(step) else 'incorrect'}"
+
+    scores = asyncio.run(score_records(records, JudgeScorer(scripted_judge(says), JudgePart())))
+    assert scores == [[1.0, 1.0], [1.0, 0.0], None]

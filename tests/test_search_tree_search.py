@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gradatim.errors import GradatimError
 from gradatim.part import make
 from gradatim.policies.base import Sampling
+from gradatim.search import Pool
 from gradatim.search.decisions import DECISION
 from gradatim.search.tree_search import TreeSearch
 from gradatim.tree import Node, Tree
@@ -170,6 +171,17 @@ def test_values_may_be_of_whole_paths() -> None:
     for node in tree.nodes[1:]:
         if not node.children:
             assert node.scores["best_first"] == min(arbitrary_value(step) for step in node.path()[1:])
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_steps_that_a_policy_draws_elsewhere_are_valued_where_they_are(name: str) -> None:
+    tree = new_tree(DEEP_PROBLEM)
+    made = search(name, simulations=20)
+    asyncio.run(Pool(search=made, rounds=5)(tree, random_policy(), arbitrary_scorer()))
+    assert all(made.key in node.counts for node in tree.nodes[1:])
+    for node in tree.nodes:
+        below = sum(child.counts[made.key] for child in node.children)
+        assert node.counts[made.key] == below + (not node.is_root)
 
 
 def test_answers_are_known_where_the_task_can_tell_them() -> None:

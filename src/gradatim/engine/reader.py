@@ -16,7 +16,7 @@ from gradatim.engine.distributions import Measure
 from gradatim.engine.heads import head_values, heads_of
 from gradatim.engine.passes import next_pass
 from gradatim.engine.path_length import longest_path
-from gradatim.engine.reading import Reading, Request
+from gradatim.engine.reading import Reading, Request, by_step
 from gradatim.engine.self_check import checked_tree_model
 from gradatim.engine.too_long import TooLong
 from gradatim.engine.tree_model import ModelStatistics, TreeModel, is_aside
@@ -131,6 +131,7 @@ class Reader:
         measures: Sequence[Measure] = (),
         hidden: bool = False,
         heads: Sequence[str] = (),
+        attention: bool = False,
         keep: bool = True,
         account: Account | None = None,
     ) -> list[Reading | None]:
@@ -147,6 +148,8 @@ class Reader:
                 for more tokens of a vocabulary at once than fit in memory.
             hidden: the last hidden state at its end.
             heads: what these heads say there.
+            attention: how much it attends to the steps of its path. Weights are not kept: that token is computed again
+                each time.
             keep: whether the states of what is computed are cached, for what is read below it later. Without them,
                 reading many whole trees takes no memory beyond a pass.
             account: what is charged, if not the reader's own.
@@ -166,7 +169,7 @@ class Reader:
         asked: dict[Node, Request | None] = {}
         for node in nodes:
             if node not in asked:
-                request = self._request(node, log_probabilities, tuple(measures), hidden, tuple(heads), keep)
+                request = self._request(node, log_probabilities, tuple(measures), hidden, tuple(heads), attention, keep)
                 asked[node] = request if request is not None and self._pays(request, account) else None
         requests = [request for request in asked.values() if request is not None]
         self._wait(requests)
@@ -180,6 +183,7 @@ class Reader:
         measures: tuple[Measure, ...],
         hidden: bool,
         heads: tuple[str, ...],
+        attention: bool,
         keep: bool,
     ) -> Request | None:
         """What is to be read of a node; ``None`` where it is too long, which is counted."""
@@ -193,7 +197,15 @@ class Reader:
             recorded = read.step.log_probabilities if read.step.source == self._source() else None
         done: asyncio.Future[Reading] = asyncio.get_running_loop().create_future()
         own = self._own(node, read)
-        return Request(read, own, recorded, log_probabilities, measures, hidden, heads, keep, done)
+        ends = self._ends(node, read, length) if attention else ()
+        return Request(read, own, recorded, log_probabilities, measures, hidden, heads, ends, keep, done)
+
+    def _ends(self, node: Node, read: Node, length: int) -> tuple[int, ...]:
+        """Where the prompt and each step of a path end, as the model reads it; the last one at ``length``. Where a
+        layout writes a path anew, a step ends where the path to there would."""
+        transcript = None if read is node else self._transcript
+        before = [each if transcript is None else transcript.followed(each) for each in node.path()[:-1]]
+        return (*(min(len(each.tokens), length) for each in before), length)
 
     def _own(self, node: Node, read: Node) -> range:
         """Which tokens of ``read``'s step are those of the node's own step."""
@@ -211,7 +223,7 @@ class Reader:
         return range(max(shared - (len(tokens) - stop), int(read.is_root)), stop)
 
     def _pays(self, request: Request, account: Account) -> bool:
-        free = not request.hidden and not request.heads and not request.predictors()
+        free = not request.at_end and not request.predictors()
         return free or self.tree_model.charge(request.read, account, behind=False)
 
     def as_read(self, node: Node) -> Node:
@@ -291,7 +303,8 @@ class Reader:
             for node, part in (*request.predictors(), *request.end()):
                 before = wanted.get(node, part)
                 wanted[node] = range(min(part.start, before.start), max(part.stop, before.stop))
-        hidden = self.tree_model.hidden(wanted, keep=any(request.keep for request in batch)) if wanted else {}
+        watched = {request.read: len(request.read.step.tokens) - 1 for request in batch if request.ends}
+        hidden, weights = self.tree_model.read(wanted, watched, keep=any(request.keep for request in batch))
         log_probabilities, measured = self._predictions(batch, wanted, hidden)
         ends = [request for request in batch if request.end()]
         states = [hidden[node][part.start - wanted[node].start] for each in ends for node, part in each.end()]
@@ -306,6 +319,7 @@ class Reader:
                     measures=measured.get(id(request), ((),) * len(request.measures)),
                     hidden=states[place].clone() if request.hidden else None,
                     heads={name: heads[name][place] for name in request.heads},
+                    attention=by_step(weights[request.read], request.ends) if request.ends else None,
                 )
             )
         return readings

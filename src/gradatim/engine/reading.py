@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -22,12 +23,15 @@ class Reading:
         measures: for each measure that was asked for one number for each of these tokens.
         hidden: (hidden size,) the last hidden state at the step's last token.
         heads: (outputs,) in float32, what each head says there (of the model's own, what the reader makes of it).
+        attention: how much the step's last token attends to the prompt and to each step of its path (with its
+            observation), itself included: summed over their tokens, the mean over the heads of the last layer.
     """
 
     log_probabilities: tuple[float, ...] | None = None
     measures: tuple[tuple[float, ...], ...] = ()
     hidden: Tensor | None = None
     heads: Mapping[str, Tensor] = field(default_factory=dict)
+    attention: tuple[float, ...] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -39,6 +43,8 @@ class Request:
         own: which tokens of ``read``'s step are the node's own.
         recorded: its log-probabilities, where they need not be computed.
         log_probabilities, measures, hidden, heads: what is asked for.
+        ends: of the prompt and of each step of the path, one past its last token in the path as it is read, if
+            attention is asked for.
         keep: whether what is computed for it is cached.
         done: has the reading.
     """
@@ -50,6 +56,7 @@ class Request:
     measures: tuple[Measure, ...]
     hidden: bool
     heads: tuple[str, ...]
+    ends: tuple[int, ...]
     keep: bool
     done: asyncio.Future[Reading]
 
@@ -64,7 +71,12 @@ class Request:
     def end(self) -> list[tuple[Node, range]]:
         """The step's last token, if what the model says there is asked for."""
         last = len(self.read.step.tokens)
-        return [(self.read, range(last - 1, last))] if self.hidden or self.heads else []
+        return [(self.read, range(last - 1, last))] if self.at_end else []
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the model is read at the step's last token."""
+        return bool(self.hidden or self.heads or self.ends)
 
 
 def _last_token(node: Node | None) -> tuple[Node, range]:
@@ -75,3 +87,8 @@ def _last_token(node: Node | None) -> tuple[Node, range]:
             return node, range(length - 1, length)
         node = node.parent
     raise GradatimError("a prompt without tokens predicts no first step; tokenize it with at least a start token")
+
+
+def by_step(weights: Tensor, ends: Sequence[int]) -> tuple[float, ...]:
+    """Weights of tokens, (tokens,), summed from one end to the next."""
+    return tuple(float(weights[start:stop].sum()) for start, stop in pairwise((0, *ends)))

@@ -44,6 +44,22 @@ class Block:
 
 
 @dataclass
+class Watch:
+    """Of which new tokens it is noted how much they attend to what, in one layer.
+
+    Attributes:
+        layer: the layer.
+        tokens: (w,) which of the new tokens, ascending.
+        weights: (w, tokens of the row) in float32, the mean over the heads; filled in by the pass.
+    """
+
+    layer: int
+    tokens: Tensor
+    weights: Tensor
+    done: bool = False
+
+
+@dataclass
 class RowPlan:
     """New tokens of trees, whose cached tokens lie in the same row; see :class:`gradatim.engine.tree_attention
     .AttentionPlan`. Each block of queries meets only those keys that any of them sees, under the exact mask.
@@ -53,6 +69,7 @@ class RowPlan:
         queries: (new,) the places of the new tokens, ascending.
         blocks: all new tokens, in order.
         keep: whether ``written`` is kept.
+        watch: whose attention is noted, if anybody's.
         written: one (2, key-value heads, new, head size) per layer: the new keys and values.
     """
 
@@ -60,6 +77,7 @@ class RowPlan:
     queries: Tensor
     blocks: Sequence[Block]
     keep: bool = True
+    watch: Watch | None = None
     written: dict[int, Tensor] = field(default_factory=dict)
     _met: dict[AttentionPattern, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
@@ -76,7 +94,23 @@ class RowPlan:
             seen_key, seen_value = block.seen(layer, key, value, keys)
             output = _attention(query[:, :, block.queries], seen_key, seen_value, mask, weighting)
             outputs.append(output.transpose(1, 2))
+            if self.watch is not None and layer == self.watch.layer:
+                self._note(self.watch, block, query, seen_key, keys, mask, weighting)
         return torch.cat(outputs, dim=1)
+
+    def _note(
+        self, watch: Watch, block: Block, query: Tensor, key: Tensor, new: Tensor, mask: Tensor, weighting: Weighting
+    ) -> None:
+        """Note the weights of those queries of a block that are watched; ``key`` are the keys that the block meets,
+        the cached ones and those of the ``new`` tokens."""
+        watch.done = True
+        inside = (watch.tokens >= block.queries.start) & (watch.tokens < block.queries.stop)
+        watched = watch.tokens[inside]
+        if len(watched):
+            places = torch.cat((block.places, self.queries[new]))
+            weights = _weights(query[:, :, watched], key, mask[:, :, watched - block.queries.start], weighting)
+            rows = inside.nonzero()[:, :1]
+            watch.weights[rows, places[None]] = weights[0].mean(dim=0)
 
     def _blocks(self, pattern: AttentionPattern) -> list[tuple[Tensor, Tensor]]:
         """For each block which new tokens it sees (k,), and the mask (1, 1, queries, m + k) of these behind the cached
@@ -138,7 +172,13 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, weightin
         return nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, scale=weighting.scaling, enable_gqa=repeats > 1
         )
-    key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
+    weights = _weights(query, key, mask, weighting)
+    return weights.to(value.dtype) @ value.repeat_interleave(repeats, dim=1)
+
+
+def _weights(query: Tensor, key: Tensor, mask: Tensor, weighting: Weighting) -> Tensor:
+    """How much each query attends to each key, (1, heads, n, m) in float32; arguments as for :func:`_attention`."""
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     scores = query @ key.transpose(2, 3) * weighting.scaling
     if weighting.softcap is not None:
         scores = torch.tanh(scores / weighting.softcap) * weighting.softcap
@@ -146,5 +186,4 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, weightin
     if weighting.sinks is not None:
         sinks = weighting.sinks.float()[None, :, None, None].expand(*scores.shape[:3], 1)
         scores = torch.cat((scores, sinks), dim=3)
-    weights = scores.softmax(dim=-1)[..., : key.shape[2]]
-    return weights.to(value.dtype) @ value
+    return scores.softmax(dim=-1)[..., : key.shape[2]]

@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,8 @@ from gradatim.engine.decoder import decoder_of, outputs_of
 from gradatim.engine.distributions import Measure
 from gradatim.engine.key_value_store import KeyValueStore, NodeState
 from gradatim.engine.lending import replace_attention
-from gradatim.engine.row_attention import Block, RowPlan, divided
+from gradatim.engine.row_attention import RowPlan
+from gradatim.engine.row_pieces import Piece, blocks, on_paths, watch_over
 from gradatim.engine.tree_attention import AttentionPlan, attending
 from gradatim.engine.tree_row import TreeRow
 from gradatim.errors import GradatimError
@@ -45,33 +45,6 @@ class ModelStatistics:
     passes: int = 0
     tokens: int = 0
     recomputed: int = 0
-
-
-@dataclass(slots=True)
-class Piece:
-    """A node in a row of trees.
-
-    Attributes:
-        node: the node.
-        tokens: as many of its tokens as are read.
-        known: so many of them are cached.
-        state: what is cached of it.
-        start: the place of its first token in the row.
-        stop: one past the last place of what was laid below it.
-        depth: tokens of its path before it.
-    """
-
-    node: Node
-    tokens: list[int]
-    known: int
-    state: NodeState | None
-    start: int = 0
-    stop: int = 0
-    depth: int = 0
-
-    @property
-    def missing(self) -> list[int]:
-        return self.tokens[self.known :]
 
 
 class TreeModel:
@@ -152,27 +125,38 @@ class TreeModel:
         has the hidden state of the node's last token.
         """
         ends = [(node, len(node.step.tokens_with_observation)) for node in nodes]
-        states, _ = self._row({node: range(end - 1, end) for node, end in ends}, keep=True)
+        states, *_ = self._row({node: range(end - 1, end) for node, end in ends}, {}, keep=True)
         return [[states[each] for each in node.path() if each in states] for node in nodes]
 
-    def hidden(self, wanted: Mapping[Node, range], *, keep: bool = True) -> dict[Node, Tensor]:
+    def read(
+        self, wanted: Mapping[Node, range], watched: Mapping[Node, int], *, keep: bool = True
+    ) -> tuple[dict[Node, Tensor], dict[Node, Tensor]]:
         """The last hidden states at some tokens of nodes; what is missing of their paths is computed, each token once.
 
         Args:
             wanted: for each node a range of its tokens, those of its step and then those of its observation. Of nodes
                 below which nothing is read, nothing is computed behind it.
+            watched: for some of these nodes one of these tokens, of which attention is asked for. Weights are not kept,
+                so such a token is computed again where it is cached.
             keep: whether what is computed is cached.
 
         Returns:
-            For each node (tokens, hidden size).
-        """
-        return self._row(wanted, keep)[1]
+            For each node its hidden states, (tokens, hidden size); and for each watched one how much its token attends
+            to those of its path, itself included: (tokens of the path to there,) in float32, the mean over the heads of
+            the last layer.
 
-    def _row(self, wanted: Mapping[Node, range], keep: bool) -> tuple[dict[Node, NodeState], dict[Node, Tensor]]:
-        """The states of all nodes on the paths of ``wanted`` (where they are kept), and the hidden states."""
-        pieces = self._lay_out(wanted)
+        Raises:
+            GradatimError: if attention is asked for and the model's last layer does not attend.
+        """
+        return self._row(wanted, watched, keep)[1:]
+
+    def _row(
+        self, wanted: Mapping[Node, range], watched: Mapping[Node, int], keep: bool
+    ) -> tuple[dict[Node, NodeState], dict[Node, Tensor], dict[Node, Tensor]]:
+        """The states of all nodes on the paths of ``wanted`` (where they are kept), and what :meth:`read` returns."""
+        pieces = self._lay_out(wanted, watched)
         new = sum(len(piece.missing) for piece in pieces)
-        written, computed = self._compute(pieces, keep) if new else (None, None)
+        written, computed, weights = self._compute(pieces, keep, watched) if new else (None, None, {})
         states: dict[Node, NodeState] = {}
         hidden: dict[Node, Tensor] = {}
         done = 0
@@ -197,9 +181,9 @@ class TreeModel:
             for piece in reversed(pieces):  # so that what most paths share, the root, was used last
                 if piece.missing and not is_aside(piece.node):
                     self.store.put(piece.node, states[piece.node])
-        return states, hidden
+        return states, hidden, weights
 
-    def _lay_out(self, wanted: Mapping[Node, range]) -> list[Piece]:
+    def _lay_out(self, wanted: Mapping[Node, range], watched: Mapping[Node, int]) -> list[Piece]:
         """The nodes of a row that holds all that is wanted, in depth-first order."""
         nodes = depth_first(wanted)
         inner = {node.parent for node in nodes}
@@ -212,8 +196,8 @@ class TreeModel:
             known = 0 if state is None else state.tokens
             if node not in inner:
                 tokens = tokens[: max(part.stop, known)]
-            if state is not None and part and part.start < known - len(state.hidden):
-                known = part.start  # its hidden states were not kept
+            if state is not None and part and (node in watched or part.start < known - len(state.hidden)):
+                known = part.start  # its hidden states were not kept, or nobody kept its weights
             depth = 0
             if node.parent is not None:
                 above = pieces[node.parent]
@@ -225,9 +209,12 @@ class TreeModel:
                 pieces[node.parent].stop = max(pieces[node.parent].stop, pieces[node].stop)
         return list(pieces.values())
 
-    def _compute(self, pieces: Sequence[Piece], keep: bool) -> tuple[Tensor | None, Tensor]:
+    def _compute(
+        self, pieces: Sequence[Piece], keep: bool, watched: Mapping[Node, int]
+    ) -> tuple[Tensor | None, Tensor, dict[Node, Tensor]]:
         """Compute the missing tokens of a row in one forward pass: their keys and values (layers, 2, heads, new, size),
-        if they are kept, and their hidden states (new, hidden size)."""
+        if they are kept, their hidden states (new, hidden size), and the attention of one token of each watched node,
+        given by its index."""
         device = self.device
         input_ids = torch.tensor([token for piece in pieces for token in piece.missing], device=device)
         lengths = torch.tensor([len(piece.tokens) for piece in pieces])
@@ -238,14 +225,17 @@ class TreeModel:
         )
         new = [place for piece in pieces for place in range(piece.start + piece.known, piece.start + len(piece.tokens))]
         queries = torch.tensor(new, device=device)
-        plan = RowPlan(row, queries, _blocks(pieces, new, device), keep)
+        last = int(self.model.config.get_text_config().num_hidden_layers) - 1
+        watch = watch_over(pieces, new, watched, last, device) if watched else None
+        plan = RowPlan(row, queries, blocks(pieces, new, device), keep, watch)
         positions = row.positions[queries][None]
         ids = input_ids[None]
         options: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "use_cache": False}
         with self._timed(), torch.inference_mode(), attending(plan, positions):
             hidden = self._decoder(input_ids=ids, position_ids=positions, **options).last_hidden_state[0]
         self.statistics.passes += 1
-        return _stacked(plan.written) if keep else None, hidden.to(device)
+        weights = {} if watch is None else on_paths(pieces, watch, watched)
+        return _stacked(plan.written) if keep else None, hidden.to(device), weights
 
     def _count(self, piece: Piece) -> None:
         """Count what was computed of a node, and of that what had been computed before."""
@@ -358,20 +348,6 @@ def _stacked(written: dict[int, Tensor]) -> Tensor:
             for _, layer in sorted(written.items())
         ]
     )
-
-
-def _blocks(pieces: Sequence[Piece], new: Sequence[int], device: torch.device) -> list[Block]:
-    """The new tokens of a row, which lie at the places ``new``, in blocks."""
-    trees = [list(group) for _, group in groupby(pieces, key=lambda piece: id(piece.node.tree))]
-    sizes = [(sum(len(each.missing) for each in tree), sum(len(each.tokens) for each in tree)) for tree in trees]
-    blocks = []
-    for queries, members in divided(sizes, device):
-        first, last = new[queries.start], new[queries.stop - 1]
-        near = [each for tree in trees[members] for each in tree if each.start <= last and each.stop > first]
-        places = [place for each in near for place in range(each.start, each.start + each.known)]
-        cached = [each.state.keys_values[:, :, :, : each.known] for each in near if each.state is not None]
-        blocks.append(Block(queries, cached, torch.tensor(places, dtype=torch.long, device=device)))
-    return blocks
 
 
 def _joined(before: Tensor | None, after: Tensor, follows: bool) -> Tensor:

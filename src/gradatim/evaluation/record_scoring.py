@@ -41,7 +41,7 @@ async def score_records(
 
     Returns:
         For each record the scores of its steps, in order; ``None`` where the scorer left a step unscored, since the
-        solution is too long for it.
+        solution is too long for it, or what a judge said of it cannot be read.
 
     Raises:
         GradatimError: if the scorer leaves every record unscored or gives a number that is none; what was scored
@@ -72,7 +72,8 @@ async def score_records(
     await search_many(trees(), lambda tree: scorer.score(tree.nodes[1:]), in_flight, keep)
     if records and all(each is None for each in found):
         raise GradatimError(
-            f"the scorer {scorer.name!r} left a step of every record without a score; are they too long for its model?"
+            f"the scorer {scorer.name!r} left a step of every record without a score; are they too long for its "
+            "model, or can its judgements not be read?"
         )
     return found
 

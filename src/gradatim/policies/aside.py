@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from gradatim.budget import Account
+from gradatim.budget import Account, Budget
 from gradatim.policies.base import Policy
 from gradatim.policies.server.failures import ContextError
 from gradatim.text.boundaries.regular_expression import RegularExpression
@@ -40,10 +40,10 @@ class Answer(NamedTuple):
 class Aside:
     """Asks a model about trees, and leaves no step of what it writes in them.
 
-    Each question is the problem of a tree of its own, so it goes through the model's chat format where it has one. What
-    is read and written is charged to the budget of the tree that the question is about. All that is asked is answered
-    in one batch, but for the questions about a tree with a limit: they are asked one after the other, so that its
-    budget always ends at the same one.
+    Each question is the problem of a tree of its own, so it goes through the model's chat format where it has one. All
+    that is asked is answered in one batch. What is read and written is charged to the budget of the tree that the
+    question is about, in the order of the questions, as if each had been answered before the next was asked: the one in
+    which the budget ends takes what is left and has no answers. So a limited tree is the same in every batch.
 
     Args:
         policy: the model.
@@ -75,28 +75,21 @@ class Aside:
         Raises:
             Exception: the first that the policy raises; the others are not waited for.
         """
-        found: list[list[Answer] | None] = [None] * len(questions)
-        lines: dict[int, list[int]] = {}
-        for place, question in enumerate(questions):
-            budget = question.about.tree.budget
-            lines.setdefault(-place - 1 if budget.limit is None else id(budget), []).append(place)
-
-        async def ask(line: list[int]) -> None:
-            for place in line:
-                found[place] = await self._ask(questions[place])
-
+        trees = [self._tree(question) for question in questions]
         try:
             async with asyncio.TaskGroup() as group:
-                for line in lines.values():
-                    group.create_task(ask(line))
+                asked = [group.create_task(self._ask(tree)) for tree in trees]
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
-        return found
+        paid = [_pay(question.about.tree.budget, tree) for question, tree in zip(questions, trees, strict=True)]
+        return [task.result() if each else None for task, each in zip(asked, paid, strict=True)]
 
-    async def _ask(self, question: Question) -> list[Answer] | None:
+    def _tree(self, question: Question) -> Tree:
         about = question.about
         problem = Problem(f"{about.tree.problem.id} ({self._purpose}, step {about.depth})", question.text)
-        tree = Tree(problem, seed=about.key, budget=about.tree.budget)
+        return Tree(problem, seed=about.key, budget=Budget(about.tree.budget.remaining))
+
+    async def _ask(self, tree: Tree) -> list[Answer] | None:
         try:
             drawn = await self._policy.extend(
                 [tree.root], self._samples, steps=None, sampling=self._sampling, account=self._account
@@ -116,3 +109,12 @@ class Aside:
             warnings.warn(
                 f"a question ({self._purpose}) is left out, as is whatever else is too long: {error}", stacklevel=2
             )
+
+
+def _pay(budget: Budget, tree: Tree) -> bool:
+    """Charge what a question's tree cost; returns whether the budget had all of it left."""
+    for name, spent in tree.budget.accounts.items():
+        account = Account(name, spent.parameters)
+        if not budget.take(account, read=spent.read) or budget.take_up_to(account, spent.written) < spent.written:
+            return False
+    return True

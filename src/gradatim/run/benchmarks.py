@@ -95,7 +95,7 @@ def benchmark_sections(value: Mapping[str, Any]) -> list[Section]:
             f"{each['solutions']:,} solutions; {', '.join(f'{key} {_shown(told)}' for key, told in telling.items())}."
         )
         if each["left_out"]:
-            text += f" Too long to be scored and left out: {', '.join(each['left_out'])}."
+            text += f" Left out, since a step has no score: {', '.join(each['left_out'])}."
         sections.append(Section(section.title, [text, *section.blocks]))
     return sections
 

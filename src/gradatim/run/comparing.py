@@ -28,6 +28,7 @@ from gradatim.run.comparison_cells import Cell, SamplesCell, cells_of
 from gradatim.run.comparison_report import JudgedSteps, write_comparison
 from gradatim.run.contents import contents
 from gradatim.run.models import Models
+from gradatim.run.outcomes import off_format_warnings
 from gradatim.run.progress import Progress
 from gradatim.run.run_folder import RunFolder
 from gradatim.run.searching import Searcher, search_into
@@ -132,6 +133,8 @@ class _Work:
                 self.progress.line(f"{_title(cell)}: {len(asked):,} of {len(asked):,} problems, all done before")
                 return known
         trees = self._searched(cell, problems, trees_path)
+        for text in off_format_warnings(trees):
+            self.progress.warn(f"{_title(cell)}: {text}")
         keys = {name: part.name for name, part in self.comparison.scorers.items()}
         outcome = {
             "asked": asked,

@@ -102,9 +102,8 @@ def grow_trees(run: Run, number: int, split: str, problems: Sequence[Problem]) -
         budget=recipe.trees.budget,
         in_flight=recipe.trees.in_flight,
     )
-    grown = (
-        None if recipe.values and recipe.values[-1].samples else value_key(recipe)
-    )  # sampled solutions need no value
+    completed = bool(recipe.values) and recipe.values[-1].samples  # solutions that were sampled for values need none
+    grown = None if completed else value_key(recipe)
     note_outcomes(run, name, title, trees, split, budget_key="trees.budget", value=grown)
     return trees
 

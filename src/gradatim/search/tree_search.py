@@ -78,9 +78,10 @@ class TreeSearch(Search):
                     await guide.score([child for child in drawn if not child.step.end.cuts_off])
                 finally:
                     state.release(wave)
-                for leaf, why in selected.items():
-                    state.back_up(leaf, [child for child in drawn if child.parent is leaf])
-                    decide([leaf], "expanded", why)
+                for leaf, children in _by_parent(wave, drawn).items():
+                    state.back_up(leaf, children)
+                    if leaf in selected:
+                        decide([leaf], "expanded", selected[leaf])
                 done += len(wave)
                 ended = self._ended(state, done, drawn)
         _say_what_was_left(state, ended)
@@ -111,6 +112,20 @@ class TreeSearch(Search):
         if state.tree.budget.spent:
             return "the budget was spent"
         return "all expansions were made" if done == self.simulations else None
+
+
+def _by_parent(wave: Sequence[Node], drawn: Sequence[Node]) -> dict[Node, list[Node]]:
+    """The children that were drawn, by their parents, in the order of selection.
+
+    A node without any was expanded in vain; unless a policy around the policy (:mod:`gradatim.search.around`) drew
+    elsewhere: then it was not expanded, and others were.
+    """
+    below: dict[Node, list[Node]] = {leaf: [] for leaf in wave}
+    for child in drawn:
+        if child.parent is not None:
+            below.setdefault(child.parent, []).append(child)
+    elsewhere = len(below) > len(wave)
+    return {leaf: children for leaf, children in below.items() if children or not elsewhere}
 
 
 def _say_what_was_left(state: TreeState, ended: str) -> None:
