@@ -96,8 +96,8 @@ A, B = given_part("a", x=0.2, y=0.8), given_part("b", x=0.6, y=0.1)
     [
         ({}, (0.2 + 0.6) / 2),
         ({"weights": [2, -1]}, 2 * 0.2 - 0.6),
-        ({"weights": [1, 3], "on": "logits"}, math.log(0.25) + 3 * math.log(1.5)),
-        ({"weights": [0.5, 0.5], "on": ["logarithms", "logits"]}, 0.5 * math.log(0.2) + 0.5 * math.log(1.5)),
+        ({"weights": [1, 3], "scale": "logits"}, math.log(0.25) + 3 * math.log(1.5)),
+        ({"weights": [0.5, 0.5], "scale": ["logarithms", "logits"]}, 0.5 * math.log(0.2) + 0.5 * math.log(1.5)),
     ],
 )
 def test_a_mixture_is_a_weighted_sum(options: dict[str, Any], expected: float) -> None:
@@ -190,7 +190,7 @@ def test_a_budget_may_end_anywhere(limit: int) -> None:
         ({"delta": {"scorer": {"delta": {"scorer": A}}}}, "two scorers within 'delta'"),
         ({"mixture": {"scorers": []}}, "scorers"),
         ({"mixture": {"scorers": [A, B], "weights": [1]}}, "a mixture of 2 scorers has 1 weights; give one each"),
-        ({"mixture": {"scorers": [A], "on": ["logits", "logits"]}}, "a mixture of 1 scorers has 2 scales in on"),
+        ({"mixture": {"scorers": [A], "scale": ["logits", "logits"]}}, "a mixture of 1 scorers has 2 scales"),
         ({"mixture": {"scorers": [A], "weights": [math.nan]}}, "finite"),
         ({"ensemble": {"scorers": [A]}}, "at least 2"),
         ({"clip": {"scorer": A}}, "needs 'threshold'"),
@@ -215,7 +215,7 @@ def test_scores_without_a_logarithm_or_a_logit_are_refused() -> None:
     negative = given_part("n", x=-1.0)
     for scale, said in (("logits", "no probability"), ("logarithms", "no logarithm")):
         with pytest.raises(GradatimError, match=said):
-            scored(make("scorers", {"mixture": {"scorers": [negative], "on": scale}}), chain("x"))
+            scored(make("scorers", {"mixture": {"scorers": [negative], "scale": scale}}), chain("x"))
 
 
 def test_numbers_that_are_none_are_refused_where_they_arise() -> None:
@@ -270,7 +270,7 @@ def test_the_file_of_a_calibration_belongs_to_what_depends_on_it(tmp_path: Path)
 def test_a_run_loads_the_models_within_and_scores_by_them(tmp_path: Path) -> None:
     evaluation = {
         "samples": 2, "pass_at": [1], "best_of": [2], "majority": [], "greedy": False,
-        "scorer": {"mixture": {"scorers": ["process_reward", "uncertainty"], "on": ["logits", "logarithms"]}},
+        "scorer": {"mixture": {"scorers": ["process_reward", "uncertainty"], "scale": ["logits", "logarithms"]}},
     }  # fmt: skip
     judge = {"model": "shipped:countdown-reward", "train": False}
     nothing: dict[str, Any] = {"objective": None, "search": None, "problems": {"test": 1}}

@@ -327,12 +327,12 @@ class Recipe(Section):
             written.append(name_of(self.search))
         for place, learn in enumerate(self.learn if self.trees.stored is None else ()):
             for number, part in enumerate(learn.data):
-                value = getattr(part, "value", None)
-                if value is not None and value not in written:
-                    raise ValueError(
-                        f"learn.{place}.data.{number} learns from {value!r}, which nothing writes to the trees; "
-                        f"{suggestion(value, written)}"
-                    )
+                for value in (getattr(part, name, None) for name in ("value", "rated_by")):
+                    if value is not None and value not in written:
+                        raise ValueError(
+                            f"learn.{place}.data.{number} learns from {value!r}, which nothing writes to the trees; "
+                            f"{suggestion(value, written)}"
+                        )
 
     def _check_models(self) -> None:
         """See that every model that is named is there, and that none has the policy's name."""

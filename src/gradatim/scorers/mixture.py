@@ -27,19 +27,19 @@ class MixturePart(WrapperPart):
     """The scorers."""
     weights: tuple[FiniteFloat, ...] = ()
     """What each counts, of any sign; all alike and 1 in all by default."""
-    on: Scale | tuple[Scale, ...] = "scores"
+    scale: Scale | tuple[Scale, ...] = "scores"
     """What is summed: the `scores`, their `logarithms`, or their `logits`; one for all or one for each."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, given in (("weights", self.weights), ("scales in on", self.on)):
+        for name, given in (("weights", self.weights), ("scales", self.scale)):
             if given and not isinstance(given, str) and len(given) != len(self.scorers):
                 raise GradatimError(f"a mixture of {len(self.scorers)} scorers has {len(given)} {name}; give one each")
 
     def open(self, context: Context) -> MixtureScorer:
         count = len(self.scorers)
-        one: Scale = self.on if isinstance(self.on, str) else "scores"
-        scales = (one,) * count if isinstance(self.on, str) else self.on or (one,) * count
+        one: Scale = self.scale if isinstance(self.scale, str) else "scores"
+        scales = (one,) * count if isinstance(self.scale, str) else self.scale or (one,) * count
         inner = [each.open(context) for each in self.scorers]
         return MixtureScorer(self.name, inner, self.weights or (1 / count,) * count, scales)
 
