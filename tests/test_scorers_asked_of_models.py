@@ -100,6 +100,24 @@ def test_what_the_budget_cannot_pay_has_no_reward(limit: int) -> None:
     assert tree.budget.total <= limit
 
 
+def test_a_policy_on_a_server_has_what_it_told() -> None:
+    tree = Tree(Problem("p", "Add.\n"))
+    own = tree.add(tree.root, Step((), "7\n", (-1.0, -0.5), source="server"))
+    empty = tree.add(own, Step((), "", (), EndReason.END_OF_TEXT, source="server"))
+    other = tree.add(tree.root, Step((), "8\n", (-1.0, -0.5), source="somebody"))
+    here = SimpleNamespace(source="server")
+    context: Any = SimpleNamespace(
+        policy=lambda name: here if name == "policy" else SimpleNamespace(reader=None),
+        reader=lambda name: Reader(tiny_causal(vocabulary=260), TOKENIZER),
+    )
+    scorer = make("scorers", {"implicit": {"beta": 2.0}}).open(context)
+    logits = logits_behind(tiny_causal(vocabulary=260), "Add.\n", "7\n")[:-1]
+    reference = float(logits.log_softmax(-1)[range(2), TOKENIZER("7\n")["input_ids"]].sum())
+    expected = pytest.approx(2 * (-1.5 - reference), abs=1e-4)
+    assert scored(scorer, [own, empty, other]) == [expected, None, None]
+    assert scorer.missing == 2
+
+
 # Conditional entropy
 
 

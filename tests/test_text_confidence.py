@@ -210,6 +210,20 @@ def test_a_server_that_tells_none_is_refused() -> None:
             written(policy, [Tree(Problem("p", "Count.\n"))], at_once)
 
 
+@pytest.mark.parametrize("at", ["before", "after"])
+@pytest.mark.parametrize("work", [at_once, step_by_step])
+def test_a_budget_may_end_anywhere(at: Any, work: Any) -> None:
+    policy = engine(Confidence(below=0.05, at=at, max_tokens=6))
+    for limit in range(0, 60, 7):
+        tree = make_tree(3)
+        tree.budget.limit = limit
+        written(policy, [tree], work)
+        assert tree.budget.total <= limit
+        kept = sum(node.multiplicity * len(node.step.tokens) for node in tree.nodes[1:])
+        assert tree.budget.written("policy") == kept
+    assert kept > 20
+
+
 # The threshold
 
 

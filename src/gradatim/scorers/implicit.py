@@ -9,7 +9,9 @@ from typing import Literal
 from pydantic import PositiveFloat
 
 from gradatim.engine.reader import Reader
+from gradatim.engine.reading import Reading
 from gradatim.part import part
+from gradatim.policies.base import Policy
 from gradatim.scorers.base import Context, ModelName, ScorerPart, StepScorer
 from gradatim.scorers.path_values import PathValues
 from gradatim.tree import Node, Tree
@@ -24,8 +26,9 @@ class ImplicitPart(ScorerPart):
     The reward of a step is :math:`\beta \sum_t \log (\pi(y_t) / \pi_{\text{ref}}(y_t))` over its tokens, in units of
     :math:`\beta` nats, of either sign. If the model was trained on outcomes with such a log-ratio as the reward (by
     DPO, for instance), the sum from the prompt on is the exponential average of the outcome that it expects: a Q-value,
-    of which the reward of a step is the increment. Log-probabilities that either model recorded when it wrote the step
-    are not read again.
+    of which the reward of a step is the increment. The objective `implicit_reward` trains such a model.
+    Log-probabilities that either model recorded when it wrote the step are not read again; of a model on a server, or
+    in another program, there are no others.
     """
 
     model: ModelName = "policy"
@@ -38,8 +41,33 @@ class ImplicitPart(ScorerPart):
     """The reward of the step alone, or `accumulated` from the prompt on: the Q-value."""
 
     def open(self, context: Context) -> ImplicitScorer:
-        model, reference = context.reader(self.model), context.reader(self.reference)
+        model, reference = (_likelihoods(context, name) for name in (self.model, self.reference))
         return ImplicitScorer(model, reference, self.name, beta=self.beta, form=self.form)
+
+
+class Recorded:
+    """What a policy that runs elsewhere recorded of the steps that it wrote, in the place of a reader.
+
+    Args:
+        policy: the policy, by whose name its steps are found.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    async def read(self, nodes: Sequence[Node], *, log_probabilities: bool = True) -> list[Reading | None]:
+        """The recorded log-probabilities; ``None`` where another policy wrote the step, or nobody recorded them."""
+        steps = [node.step for node in nodes]
+        known = [step.source == self._policy.source and bool(step.log_probabilities) for step in steps]
+        return [Reading(step.log_probabilities) if each else None for step, each in zip(steps, known, strict=True)]
+
+    def release(self, tree: Tree) -> None:
+        """Nothing is kept."""
+
+
+def _likelihoods(context: Context, name: str) -> Reader | Recorded:
+    policy = context.policy(name)
+    return context.reader(name) if hasattr(policy, "reader") else Recorded(policy)
 
 
 class ImplicitScorer(StepScorer):
@@ -48,13 +76,19 @@ class ImplicitScorer(StepScorer):
     Each model reads the step in its own tokens. A prompt has no score but 0 where rewards are accumulated.
 
     Args:
-        model, reference: read the two models.
+        model, reference: read the two models, or have what they recorded.
         name: the key in ``node.scores``.
         beta, form: as in :class:`ImplicitPart`.
     """
 
     def __init__(
-        self, model: Reader, reference: Reader, name: str = "implicit", *, beta: float = 0.05, form: Form = "increment"
+        self,
+        model: Reader | Recorded,
+        reference: Reader | Recorded,
+        name: str = "implicit",
+        *,
+        beta: float = 0.05,
+        form: Form = "increment",
     ) -> None:
         super().__init__(name)
         self._readers = model, reference
@@ -88,7 +122,7 @@ class ImplicitScorer(StepScorer):
             reader.release(tree)
 
 
-async def _log_likelihoods(reader: Reader, nodes: Sequence[Node]) -> list[float | None]:
+async def _log_likelihoods(reader: Reader | Recorded, nodes: Sequence[Node]) -> list[float | None]:
     """The log-probability of each whole step under a model."""
     readings = await reader.read(nodes, log_probabilities=True)
     return [None if each is None else math.fsum(each.log_probabilities or ()) for each in readings]
