@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -23,6 +24,7 @@ from gradatim.scorers.calibration import (
     Isotonic,
     Platt,
     brier,
+    cross_fitted,
     fit,
     fit_isotonic,
     fit_platt,
@@ -34,6 +36,7 @@ from gradatim.tasks.base import grade
 from gradatim.tree import Tree
 from gradatim.values.backup import back_up_values
 from scripted_countdown import TASK, arbitrary_value, new_tree, oracle_value, random_policy
+from small_runs import small_content
 from test_scorers_wrappers import chain as chain_of
 from test_scorers_wrappers import given_part, scored
 
@@ -179,7 +182,7 @@ def test_labels_are_values_verdicts_or_the_truth() -> None:
         "exact": [oracle_value(node) for node in nodes],
         "correct": [float(bool(node.correct)) if node.finished else None for node in nodes],
     }.items():
-        scores, labels = labelled_scores([tree], "guess", label, TASK)
+        scores, labels, _ = labelled_scores([tree], "guess", label, TASK)
         kept = [node for node, each in zip(nodes, expected, strict=True) if each is not None or "guess" in node.scores]
         assert scores == [node.scores.get("guess") for node in kept]
         assert labels == [expected[nodes.index(node)] for node in kept]
@@ -190,29 +193,70 @@ def test_labels_are_values_verdicts_or_the_truth() -> None:
         labelled_scores([tree], "guess", "exact", object())
 
 
-def test_the_command_writes_a_calibration_and_says_what_it_found(tmp_path: Path) -> None:
-    trees = [searched_tree(seed) for seed in range(4)]
-    with TreeStore(tmp_path / "trees.jsonl") as store:
-        for number, tree in enumerate(trees):
-            content = tree.to_json()
+def stored(path: Path) -> list[Tree]:
+    """Trees of four problems, in a file."""
+    trees = []
+    with TreeStore(path) as store:
+        for number in range(4):
+            content = searched_tree(number).to_json()
             content["problem"]["id"] = str(number)
-            store.append(Tree.from_json(content))
+            trees.append(Tree.from_json(content))
+            store.append(trees[-1])
+    return trees
 
-    def call(*more: str) -> Any:
-        words = ["calibrate", str(tmp_path / "trees.jsonl"), "--scorer", "guess", "--output", str(tmp_path / "c.json")]
-        return CliRunner().invoke(app, [*words, *more])
 
-    for method in ("isotonic", "platt"):
-        result = call("--method", method)
-        assert result.exit_code == 0, result.output
-        found = read_calibration(tmp_path / "c.json")
-        scores, labels = labelled_scores(trees, "guess", "value")
-        assert found == fit(scores, labels, method, of=found.of)  # type: ignore[arg-type]
-        told = f"fitted to {found.pairs:,} scores with labels, {found.left_out:,} left out"
-        assert told in " ".join(result.output.split())
-        assert json.loads((tmp_path / "c.json").read_text())["method"] == method
-    assert "--method 'other' is not known" in call("--method", "other").output
-    assert "is no run folder, so that its task is not known" in " ".join(call("--value", "exact").output.split())
+def call(source: Path, output: Path, *more: str) -> Any:
+    words = ["calibrate", str(source), "--scorer", "guess", "--output", str(output)]
+    return CliRunner().invoke(app, [*words, *more])
+
+
+@pytest.mark.parametrize("method", ["isotonic", "platt"])
+def test_the_command_writes_a_calibration_and_says_what_it_found(method: Any, tmp_path: Path) -> None:
+    file, trees = tmp_path / "c.json", stored(tmp_path / "trees.jsonl")
+    result = call(tmp_path / "trees.jsonl", file, "--method", method)
+    assert result.exit_code == 0, result.output
+    found = read_calibration(file)
+    scores, labels, _ = labelled_scores(trees, "guess", "value")
+    assert found == fit(scores, labels, method, of=found.of)
+    told = f"fitted to {found.pairs:,} scores with labels, {found.left_out:,} left out"
+    assert told in result.output
+    assert "by what was fitted to the other half" in result.output
+    assert json.loads(file.read_text())["method"] == method
+
+
+def test_the_command_asks_the_task_of_a_run_and_warns_of_test_problems(tmp_path: Path) -> None:
+    file, run = tmp_path / "c.json", tmp_path / "run"
+    (run / "trees").mkdir(parents=True)
+    for name in ("round-1", "evaluate-base"):
+        trees = stored(run / "trees" / f"{name}.jsonl")
+    content = small_content(judge=None, objective=None, task={"name": "countdown", "numbers": 3})
+    (run / "recipe.yaml").write_text(yaml.safe_dump(content))
+    result = call(run, file, "--value", "exact")
+    assert result.exit_code == 0, result.output
+    scores, labels, _ = labelled_scores(trees, "guess", "exact", TASK)
+    assert read_calibration(file).curve == fit(scores, labels).curve
+    with pytest.warns(UserWarning, match="has trees of test problems"):
+        assert call(run, file, "--trees", "evaluate-base").exit_code == 0
+
+
+def test_the_command_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    trees, file = tmp_path / "trees.jsonl", tmp_path / "c.json"
+    stored(trees)
+    for words, said in {
+        ("--method", "other"): "--method 'other' is not known",
+        ("--on", "other"): "--on 'other' is not known",
+        ("--value", "exact"): "is no run folder, so that its task is not known",
+    }.items():
+        assert said in " ".join(call(trees, file, *words).output.split())
+    assert not file.exists()
+
+
+def test_what_is_measured_was_not_fitted_to() -> None:
+    scores, labels, groups = [0.1, 0.9, 0.1, 0.9, None, 0.5], [0.0, 1.0, 1.0, 0.0, 1.0, None], [0, 0, 1, 1, 1, 0]
+    assert cross_fitted(scores, labels, groups, "isotonic") == pytest.approx([0.5, 0.5, 0.0, 1.0, None, 0.5])
+    assert brier([0.5, None, 1.0], [1.0, 1.0, None]) == 0.25
+    with pytest.raises(GradatimError, match="nothing to calibrate"):
+        cross_fitted(scores, labels, [0] * 6)
 
 
 @given(PAIRS)

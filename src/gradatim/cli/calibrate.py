@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +14,12 @@ from gradatim.errors import GradatimError
 from gradatim.suggestions import suggestion
 
 if TYPE_CHECKING:
+    from gradatim.evaluation.labelled_scores import LabelledScores
     from gradatim.scorers.calibration import Calibration
 
 _METHODS = ("isotonic", "platt")
 _SCALES = ("auto", "scores", "logits")
+_OF_TEST = ("evaluate-", "search-", "compare-")  # what stores of test problems' trees are called in a run
 
 
 def calibrate(
@@ -45,11 +48,14 @@ def calibrate(
         if given not in known:
             raise GradatimError(f"{option} {given!r} is not known; {suggestion(given, list(known))}")
     store = open_store(source, trees, skip_damaged=skip_damaged)
-    scores, labels = labelled_scores(store, scorer, value, _task_of(source) if value == EXACT else None)
+    if store.path.stem.startswith(_OF_TEST):
+        warnings.warn(f"{store.path} has trees of test problems: measure what this calibrates on others", stacklevel=1)
+    pairs = labelled_scores(store, scorer, value, _task_of(source) if value == EXACT else None)
     chosen: Any = {"method": method, "on": None if on == "auto" else on}
-    calibration = fit(scores, labels, **chosen, of=f"{scorer} against {value}, {len(store):,} trees of {store.path}")
+    of = f"{scorer} against {value}, {len(store):,} trees of {store.path}"
+    calibration = fit(pairs.scores, pairs.labels, **chosen, of=of)
     calibration.write(output)
-    result_console().print(f"{output}: {_told(calibration, scores, labels)}", highlight=False, soft_wrap=True)
+    result_console().print(f"{output}: {_told(calibration, pairs, **chosen)}", highlight=False, soft_wrap=True)
 
 
 def _task_of(source: Path) -> Any:
@@ -64,16 +70,18 @@ def _task_of(source: Path) -> Any:
     return guarded(recipe.task)
 
 
-def _told(calibration: Calibration, scores: list[float | None], labels: list[float | None]) -> str:
-    """What was found, in a sentence; how good it is, is told over the pairs that it was fitted to."""
-    from gradatim.scorers.calibration import brier
+def _told(calibration: Calibration, pairs: LabelledScores, **chosen: Any) -> str:
+    """What was found, in a sentence; how good it is, is told of problems that a calibration was not fitted to."""
+    from gradatim.scorers.calibration import brier, cross_fitted
 
-    pairs = [(s, y) for s, y in zip(scores, labels, strict=True) if s is not None and y is not None]
-    known = [label for _, label in pairs]
-    after = brier([calibration(score) for score, _ in pairs], known)
-    before = brier([score for score, _ in pairs], known)
+    scores, labels, _ = pairs
     left_out = f", {calibration.left_out:,} left out that lack one or the other" if calibration.left_out else ""
+    fitted = f"fitted to {calibration.pairs:,} scores with labels{left_out}"
+    try:
+        after = brier(cross_fitted(*pairs, **chosen), labels)
+    except GradatimError:
+        return f"{fitted}; of too few problems to say how good it is on others"
     return (
-        f"fitted to {calibration.pairs:,} scores with labels{left_out}; mean squared error {before:.4f}, calibrated "
-        f"{after:.4f} (over the same pairs)"
+        f"{fitted}; mean squared error {brier(scores, labels):.4f}, calibrated {after:.4f} (each half of the problems "
+        "by what was fitted to the other half)"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from gradatim.errors import GradatimError
 from gradatim.supervision.values import has_value
@@ -16,10 +16,21 @@ EXACT = "exact"
 """The label of steps by the task's exact truth."""
 
 
-def labelled_scores(
-    trees: Iterable[Tree], scorer: str, label: str, task: Any = None
-) -> tuple[list[float | None], list[float | None]]:
-    """The scores of steps, and their labels; ``None`` where a step that has one lacks the other.
+class LabelledScores(NamedTuple):
+    """Steps that have a score or a label; ``None`` where one of them is missing.
+
+    Attributes:
+        scores, labels: of each step.
+        trees: the number of the tree that each is in.
+    """
+
+    scores: list[float | None]
+    labels: list[float | None]
+    trees: list[int]
+
+
+def labelled_scores(trees: Iterable[Tree], scorer: str, label: str, task: Any = None) -> LabelledScores:
+    """The scores of steps, and their labels.
 
     Args:
         trees: trees with scores.
@@ -34,18 +45,18 @@ def labelled_scores(
     truth = state_truth(task) if label == EXACT else None
     if label == EXACT and truth is None:
         raise GradatimError("the task of these trees knows no exact truth of steps; name another label, such as value")
-    scores: list[float | None] = []
-    labels: list[float | None] = []
-    for tree in trees:
+    found = LabelledScores([], [], [])
+    for number, tree in enumerate(trees):
         for node in tree.nodes[1:]:
             score, known = node.scores.get(scorer), _label(node, label, truth)
             if score is not None or known is not None:
-                scores.append(score)
-                labels.append(known)
-    for name, found in ((scorer, scores), (label, labels)):
-        if all(each is None for each in found):
+                found.scores.append(score)
+                found.labels.append(known)
+                found.trees.append(number)
+    for name, values in ((scorer, found.scores), (label, found.labels)):
+        if all(each is None for each in values):
             raise GradatimError(f"no step of these trees has {name!r}; see what they have with 'gradatim show'")
-    return scores, labels
+    return found
 
 
 def _label(node: Node, label: str, truth: StateTruth | None) -> float | None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -148,6 +148,27 @@ def fit(
     return Calibration(curve, len(x), left_out, of)
 
 
+def cross_fitted(
+    scores: Sequence[float | None],
+    labels: Sequence[float | None],
+    groups: Sequence[int],
+    method: Method = "isotonic",
+    *,
+    on: Scale | None = None,
+) -> list[float | None]:
+    """What each score means by a calibration that was fitted to others: those of even groups by one that was fitted to
+    odd ones, and the other way round. Arguments and errors as for :func:`fit`; a group is what belongs together, such
+    as all steps of a problem."""
+    found: list[float | None] = [None] * len(scores)
+    for half in (0, 1):
+        others = [place for place, group in enumerate(groups) if group % 2 != half]
+        calibration = fit([scores[place] for place in others], [labels[place] for place in others], method, on=on)
+        for place, (score, group) in enumerate(zip(scores, groups, strict=True)):
+            if group % 2 == half and score is not None and _known(score):
+                found[place] = calibration(score)
+    return found
+
+
 def fit_platt(scores: FloatArray, labels: FloatArray, on: Scale | None = None) -> Platt:
     """The logistic curve of the least cross-entropy, by Newton's method.
 
@@ -199,9 +220,11 @@ def smoothed(labels: FloatArray) -> FloatArray:
     return labels * (right + 1) / (right + 2) + (1 - labels) / (wrong + 2)
 
 
-def brier(scores: Sequence[float], labels: Sequence[float]) -> float:
-    """The mean squared difference between probabilities and labels."""
-    return math.fsum((score - label) ** 2 for score, label in zip(scores, labels, strict=True)) / len(scores)
+def brier(scores: Sequence[float | None], labels: Sequence[float | None]) -> float:
+    """The mean squared difference between probabilities and labels, of those that have both."""
+    pairs = zip(scores, labels, strict=True)
+    apart = [(score - label) ** 2 for score, label in pairs if score is not None and label is not None]
+    return math.fsum(apart) / len(apart)
 
 
 def _isotonic(scores: Sequence[float], values: Sequence[float]) -> Isotonic:
@@ -212,7 +235,7 @@ def _isotonic(scores: Sequence[float], values: Sequence[float]) -> Isotonic:
     return curve
 
 
-def _known(value: float | None) -> bool:
+def _known(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
