@@ -13,8 +13,8 @@ from gradatim.errors import GradatimError
 from gradatim.policies.base import Sampling
 from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
 from gradatim.search import PhiDecoding
-from gradatim.search.decisions import DECISION
-from gradatim.search.phi_decoding import SIMULATED, clustered, future_likelihood
+from gradatim.search.decisions import DECISION, SIMULATED
+from gradatim.search.phi_decoding import clustered, future_likelihood
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from scripted_countdown import TASK, arbitrary_scorer, new_tree, random_policy
 

@@ -21,6 +21,7 @@ from gradatim.search.deepconf import DeepConf
 from gradatim.search.dvts import Dvts
 from gradatim.search.early_stopping import EarlyStopping
 from gradatim.search.grow import Grow
+from gradatim.search.lookahead import Lookahead
 from gradatim.search.many import search_many
 from gradatim.search.mcts import Mcts
 from gradatim.search.momentum import Momentum
@@ -45,6 +46,7 @@ __all__ = [
     "EarlyStopping",
     "Grow",
     "IndependentSampling",
+    "Lookahead",
     "Mcts",
     "Momentum",
     "Particles",

@@ -9,6 +9,8 @@ from gradatim.tree import Node
 
 DECISION = "search"
 """The key of the decision in a node's notes."""
+SIMULATED = "simulated"
+"""The key of a note on steps that only a simulated future went through."""
 Decision = Literal["expanded", "pruned", "dropped"]
 """``expanded``: steps were asked for below it. ``pruned``: others were more promising. ``dropped``: nothing more was
 to be had of it, whatever its score is."""

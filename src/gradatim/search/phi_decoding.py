@@ -15,13 +15,11 @@ from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
 from gradatim.search.choosing import AnswerOf, give_answers
-from gradatim.search.decisions import decide
+from gradatim.search.decisions import SIMULATED, decide
 from gradatim.search.proposals import by_start
 from gradatim.search.ranking import softmax_weights
 from gradatim.tree import Node, Tree
 
-SIMULATED = "simulated"
-"""The key of a note on steps that only a simulated future went through."""
 _SIMILAR = 0.5  # of all words of two futures, the share that both have, from which on they are one cluster
 
 
