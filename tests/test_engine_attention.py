@@ -12,6 +12,7 @@ import torch
 from gradatim.engine.reader import SCORE, Reader
 from gradatim.scorers.layouts import SeparatorLayout
 from gradatim.tree import Node, Problem, Step, Tree
+from model_families import model_of
 from test_scorers_process_reward import random_tree, read_tokens
 from tiny_models import byte_pair_tokenizer, tiny_causal, tiny_classifier
 
@@ -46,6 +47,19 @@ def test_attention_equals_that_of_each_path_alone(family: str) -> None:
     for asked in ({"keep": False}, {}, {"log_probabilities": True, "hidden": True}):
         assert_exact(model, nodes, asyncio.run(reader.read(nodes, attention=True, **asked)))
     assert [tree.budget.total for tree in trees] == [read_tokens(tree) for tree in trees]
+
+
+@pytest.mark.parametrize("kind", ["gpt_oss", "olmo2", "phi3"])
+def test_other_kinds_attend_as_they_do_alone(kind: str) -> None:
+    """One with sinks, which take a share of the weight, among them."""
+    made, alone = model_of(kind), model_of(kind)
+    alone.set_attn_implementation("eager")
+    tree = random_tree(5)
+    for node, reading in zip(tree.nodes, asyncio.run(Reader(made).read(tree.nodes, attention=True)), strict=True):
+        assert reading is not None
+        found = expected(alone, node.tokens_before_observation, ends_of(node))
+        assert reading.attention == pytest.approx(found, abs=1e-5)
+        assert (sum(found) < 0.999) == (kind == "gpt_oss")
 
 
 @pytest.mark.parametrize("memory_bytes", [0, 15_000])

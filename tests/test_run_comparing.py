@@ -142,6 +142,10 @@ def test_trees_that_are_not_kept_leave_what_was_counted(tmp_path: Path) -> None:
         ({"methods": [{"name": "x", "search": "sampling", "policy": "big"}]}, "not in models"),
         ({"methods": [{"name": "x", "search": "sampling", "sizes": [0]}]}, "greater than 0"),
         ({"scorers": {"truth": "rollouts"}, "methods": SMALL["methods"][1:2]}, "knows the truth"),
+        (
+            {"scorers": {"truth": {"delta": {"scorer": "rollouts"}}}, "methods": SMALL["methods"][1:2]},
+            "knows the truth",
+        ),
         ({"methods": []}, "at least 1"),
         ({"seeds": []}, "at least 1"),
     ],

@@ -128,7 +128,7 @@ class Comparison(Section):
         for place, method in enumerate(self.methods):
             self._check_method(f"methods.{place}", method)
         for name, part in self.scorers.items():
-            if part.verifies:
+            if part.knows_truth:
                 raise ValueError(
                     f"scorers.{name} knows the truth about solutions, so that choosing by it measures nothing"
                 )
