@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from failing_server import serving
 from gradatim import Budget, GradatimError, Tree
+from gradatim.cli.main import app
+from gradatim.store import TreeStore
 from gradatim.store.division import Division
 from gradatim.tasks.base import grade
 from gradatim.text.boundaries.marked import marked_steps
 from gradatim.tree import EndReason, Problem, Step
-from scripted_countdown import TASK, new_tree, random_policy
+from scripted_countdown import TASK, new_tree, problems, random_policy
 from scripted_judge import scripted_judge
 
 
@@ -121,3 +126,36 @@ def test_steps_with_observations_are_actions_and_stay() -> None:
 def test_a_prompt_that_cannot_work_is_refused(options: dict[str, str]) -> None:
     with pytest.raises(GradatimError):
         Division(random_policy(), **options)  # type: ignore[arg-type]
+
+
+def marks(text: str, seed: int) -> list[str]:
+    """A server's model that marks each line, but of every solution with a 7 writes another."""
+    solution = text.split("Solution:\n")[1].split("\n\nSolution with")[0]
+    return list(solution.replace("7", "8").replace("\n", "\n<step>"))
+
+
+def test_a_file_of_trees_is_divided_and_gone_on_with(tmp_path: Path) -> None:
+    source, output = tmp_path / "trees.jsonl", tmp_path / "divided.jsonl"
+    with TreeStore(source) as store:
+        for number, problem in enumerate(problems(3)):
+            tree = Tree(problem, budget=Budget(1))
+            for text in ("a\nb\n", "a\n7\n", f"{number}"):
+                tree.add(tree.root, Step((), text, end=EndReason.END_OF_TEXT))
+            store.append(tree)
+
+    def divided_by(url: str, *more: str) -> str:
+        words = ["divide", str(source), "--policy", url, "--output", str(output), *more]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
+        return " ".join(result.stdout.split())
+
+    with serving(marks) as server:
+        said = divided_by(server.url)
+        assert said.endswith("3 trees; 3 solutions have new steps, others keep theirs: another text (3), no mark (3)")
+        asked = len(server.requests)
+        assert divided_by(server.url).endswith("3 trees; 0 solutions have new steps")
+        assert len(server.requests) == asked, "all was done before"
+    for tree in TreeStore(output):
+        assert sorted(node.step.text for node in tree.nodes[1:4]) == ["a\n", "a\n7\n", "b\n"]
+    result = CliRunner().invoke(app, ["divide", str(source), "--policy", "x", "--output", str(source)])
+    assert (result.exit_code, "choose another --output" in result.stderr) == (1, True)

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import gradatim
-from gradatim.cli import calibrate, check, compare, evaluate, output, parts, recipes, solve, train_scorer, trees
+from gradatim.cli import calibrate, check, compare, divide, evaluate, output, parts, recipes, solve, train_scorer, trees
 from gradatim.cli.advice import in_words_of
 from gradatim.cli.output import Amount
 from gradatim.errors import GradatimError
@@ -20,7 +20,7 @@ from gradatim.store.files import file_error
 
 _INTERRUPTED = 130  # what shells report for Ctrl-C
 _QUIET, _VERBOSE = ("--quiet", "-q"), ("--verbose", "-v")
-_RESUMABLE = {"run", "compare", "pretrain", "evaluate-scorer", "train-scorer"}
+_RESUMABLE = {"run", "compare", "pretrain", "evaluate-scorer", "train-scorer", "divide"}
 
 
 class Commands(TyperGroup):
@@ -108,7 +108,12 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "evaluate-scorer": evaluate.evaluate_scorer,
         "calibrate": calibrate.calibrate,
     },
-    "Trees": {"show": trees.show, "export": trees.export, "import": trees.import_trees},
+    "Trees": {
+        "show": trees.show,
+        "export": trees.export,
+        "import": trees.import_trees,
+        "divide": divide.divide,
+    },
 }
 for _panel, _commands in _PANELS.items():
     for _name, _function in _commands.items():
