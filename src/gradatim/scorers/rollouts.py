@@ -26,7 +26,7 @@ class RolloutsPart(ScorerPart):
     rollouts: PositiveInt = 8
     """Solutions behind each score, those already in the tree included."""
     until: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Stop earlier where the 95 % interval of the score is no wider than this; `null` for always all."""
+    """Stop earlier where the 95 % interval of the share of right ones is no wider than this; `null` for always all."""
     model: ModelName = "policy"
     """The model that completes them: the policy that is searched with, or another one, a prover."""
     best_of: PositiveInt = 1
@@ -72,7 +72,7 @@ class RolloutScorer(StepScorer):
         account: what is charged for the rollouts; by default the policy's own.
         apart: the policy is another one than that which grew the tree, a prover (Setlur et al., "Rewarding Progress",
             2024, arXiv:2410.08146): its solutions lie in a tree of their own, and only its values come back.
-        until: stop earlier where the interval of a score is no wider.
+        until: stop earlier where the interval of the share of right ones is no wider.
         best_of: how often a prover tries.
 
     Raises:
