@@ -211,3 +211,22 @@ def test_countdown_knows_what_can_be_reached_and_where_it_first_cannot() -> None
     truth = state_truth(TASK)
     assert truth is not None
     assert (truth.name, truth.holds(PROBLEM, SOLUTION)) == ("reachable", True)
+
+
+@pytest.mark.parametrize(("least", "most"), [(1, 6), (12, 21), (33, None)])
+def test_difficulty_by_ways_takes_the_problems_of_the_same_stream_that_have_so_many(
+    least: int, most: int | None
+) -> None:
+    chosen = Countdown(seed=1, least_ways=least, most_ways=most).problems("test", 10)
+    everything = Countdown(seed=1).problems("test", 200)
+    expected = [
+        problem
+        for problem in everything
+        if least <= Countdown().ways(problem, "") and (most is None or Countdown().ways(problem, "") <= most)
+    ]
+    assert chosen[: len(expected)] == expected[:10]
+
+
+def test_no_ways_that_contradict_each_other() -> None:
+    with pytest.raises(GradatimError, match="most_ways of at least least_ways"):
+        Countdown(least_ways=3, most_ways=2)

@@ -12,7 +12,20 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 import gradatim
-from gradatim.cli import calibrate, check, compare, divide, evaluate, output, parts, recipes, solve, train_scorer, trees
+from gradatim.cli import (
+    calibrate,
+    check,
+    compare,
+    divide,
+    evaluate,
+    output,
+    parts,
+    recipes,
+    replicate,
+    solve,
+    train_scorer,
+    trees,
+)
 from gradatim.cli.advice import in_words_of
 from gradatim.cli.output import Amount
 from gradatim.errors import GradatimError
@@ -20,7 +33,7 @@ from gradatim.store.files import file_error
 
 _INTERRUPTED = 130  # what shells report for Ctrl-C
 _QUIET, _VERBOSE = ("--quiet", "-q"), ("--verbose", "-v")
-_RESUMABLE = {"run", "compare", "pretrain", "evaluate-scorer", "train-scorer", "divide"}
+_RESUMABLE = {"run", "compare", "replicate", "pretrain", "evaluate-scorer", "train-scorer", "divide"}
 
 
 class Commands(TyperGroup):
@@ -97,6 +110,7 @@ _PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Runs": {
         "run": recipes.run,
         "compare": compare.compare,
+        "replicate": replicate.replicate,
         "check": check.check,
         "recipes": recipes.show_recipes,
         "parts": parts.parts,

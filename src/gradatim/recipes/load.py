@@ -15,24 +15,32 @@ from gradatim.recipes.explain import explain
 from gradatim.recipes.overrides import apply_override, yaml_reason
 from gradatim.recipes.pretrain import PretrainRecipe
 from gradatim.recipes.recipe import Recipe
+from gradatim.recipes.study import Study
 from gradatim.suggestions import suggestion
 
 _FOLDER = Path(__file__).parent / "library"
-AnyRecipe = Recipe | PretrainRecipe | Comparison
-Kind = TypeVar("Kind", Recipe, PretrainRecipe, Comparison)
+_STUDIES = Path(__file__).parent / "studies"
+AnyRecipe = Recipe | PretrainRecipe | Comparison | Study
+Kind = TypeVar("Kind", Recipe, PretrainRecipe, Comparison, Study)
 _PURPOSES: dict[type, str] = {
     Recipe: "grows, learns and evaluates",
     PretrainRecipe: "trains a model from scratch",
     Comparison: "compares methods",
+    Study: "tests claims of papers",
 }
-_KINDS: dict[str, type[AnyRecipe]] = {"run": Recipe, "pretrain": PretrainRecipe, "compare": Comparison}
+_KINDS: dict[str, type[AnyRecipe]] = {"run": Recipe, "pretrain": PretrainRecipe, "compare": Comparison, "study": Study}
 
-_COMMANDS = {model: kind for kind, model in _KINDS.items()}
+_COMMANDS = {model: "replicate" if kind == "study" else kind for kind, model in _KINDS.items()}
 
 
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with the package, by name."""
     return {path.stem: path for path in sorted(_FOLDER.glob("*.yaml"))}
+
+
+def shipped_studies() -> dict[str, Path]:
+    """The studies that come with the package, by name."""
+    return {path.stem: path for path in sorted(_STUDIES.glob("*.yaml"))}
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
@@ -95,7 +103,7 @@ def find_recipe(source: str | Path) -> Path:
     Raises:
         GradatimError: if there is none.
     """
-    shipped = shipped_recipes()
+    shipped = shipped_recipes() | shipped_studies()
     if str(source) in shipped:
         return shipped[str(source)]
     path = Path(source).expanduser()

@@ -62,15 +62,38 @@ def run_comparison(
     Raises:
         GradatimError: if another process uses the folder, or an input cannot be used.
     """
+    return compared(comparison, output, fresh=fresh, progress=progress).report
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What came of a comparison.
+
+    Attributes:
+        report: the content of ``report.json``.
+        curves: of each method.
+        judged: what the scorers said of partial solutions.
+    """
+
+    report: dict[str, Any]
+    curves: list[Curve]
+    judged: list[JudgedSteps]
+
+
+def compared(
+    comparison: Comparison, output: str | os.PathLike[str], *, fresh: bool = False, progress: Progress | None = None
+) -> Compared:
+    """As :func:`run_comparison`, with all that the report is made from."""
     torch.set_num_threads(max(1, min(torch.get_num_threads(), os.cpu_count() or 1)))
     with RunFolder(output, comparison, fresh=fresh) as folder:
         work = _Work(comparison, folder, Progress() if progress is None else progress)
         found = [(cell, work.outcome(cell)) for cell in cells_of(comparison, work.judges)]
-        report = write_comparison(folder, comparison, curves_of(comparison, found), work.judged_steps(found))
+        curves, judged = curves_of(comparison, found), work.judged_steps(found)
+        report = write_comparison(folder, comparison, curves, judged)
         if failures := verifier_record(work.task).sentence():
             warnings.warn(failures, stacklevel=2)
         work.progress.line(f"Report: {folder.path / 'report.md'}")
-        return report
+        return Compared(report, curves, judged)
 
 
 @dataclass

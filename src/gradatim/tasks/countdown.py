@@ -89,8 +89,16 @@ class Countdown(GeneratedTask):
     """Targets are drawn from 1 to this."""
     largest_result: PositiveInt = 100
     """The solution that the generator knows never exceeds this on the way."""
+    least_ways: PositiveInt = 1
+    """Problems that can be solved in fewer ways than this are left out: with more of them a problem is easier."""
+    most_ways: PositiveInt | None = None
+    """Problems that can be solved in more ways than this are left out; `null` for no limit."""
 
     def __post_init__(self) -> None:
+        if self.most_ways is not None and self.most_ways < self.least_ways:
+            raise GradatimError(
+                f"countdown needs a most_ways of at least least_ways; got {self.most_ways} and {self.least_ways}"
+            )
         if self.largest_result < self.largest_target:
             raise GradatimError(
                 f"countdown needs a largest_result of at least largest_target; got {self.largest_result} and "
@@ -120,7 +128,8 @@ class Countdown(GeneratedTask):
         """
         if split not in _SPLIT_SHARES:
             raise GradatimError(f"countdown has the splits {', '.join(_SPLIT_SHARES)}; there is no {split!r}")
-        generator = random.Random(f"countdown {self.seed} {split} {self.difficulty}")
+        drawn = {name: value for name, value in self.difficulty.items() if name not in ("least_ways", "most_ways")}
+        generator = random.Random(f"countdown {self.seed} {split} {drawn}")
         low, high = _SPLIT_SHARES[split]
         seen: set[tuple[Numbers, int]] = set()
         fruitless = 0
@@ -132,13 +141,21 @@ class Countdown(GeneratedTask):
             state = (tuple(sorted(numbers)), moves[-1].result)
             if state in seen or not low <= _split_share(*state) < high:
                 continue
-            fruitless = 0
             seen.add(state)
+            if not self._has_wanted_ways(*state):
+                continue
+            fruitless = 0
             yield make_problem(numbers, moves[-1].result), render_solution(numbers, moves)
         raise GradatimError(
             f"countdown found only {len(seen)} different problems of this difficulty for {split!r}; "
             "ask for fewer or raise the difficulty"
         )
+
+    def _has_wanted_ways(self, numbers: Numbers, target: int) -> bool:
+        if self.least_ways == 1 and self.most_ways is None:
+            return True
+        ways = count_ways(numbers, target)
+        return self.least_ways <= ways and (self.most_ways is None or ways <= self.most_ways)
 
     def _draw_solution(self, generator: random.Random) -> tuple[Numbers, list[Move] | None]:
         """Random numbers and random moves to a target; no moves if they left the bounds of the difficulty."""

@@ -1,0 +1,140 @@
+"""What a study may say: claims of papers, and the comparison that tests them here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from gradatim.errors import GradatimError
+from gradatim.recipes.comparison import Comparison
+from gradatim.recipes.overrides import apply_override
+from gradatim.recipes.recipe import NAME
+from gradatim.recipes.section import Section
+
+PREPARED = "prepared:"
+"""What the name of a model begins with that a study trains first: `prepared:NAME/scorer` is the model `scorer` of the
+run `NAME`."""
+Size = Literal["smoke", "full"]
+
+
+class Preparation(Section):
+    """A recipe that is run before the comparison, since the comparison names a model of it."""
+
+    recipe: str
+    """A shipped recipe."""
+    set: list[str] = Field(default=[])
+    """Keys that are changed, as `key=value`."""
+
+
+class Claim(Section):
+    """One thing that a paper says, as something that can be won or lost here."""
+
+    text: str
+    """What is claimed, as a sentence."""
+    paper: str = ""
+    """Where it is claimed, and the size of the effect there."""
+    first: str
+    """The method (or scorer) that is claimed to be better."""
+    second: str
+    """What it is claimed to be better than."""
+    by: Literal["accuracy", "auc"] = "accuracy"
+    """Accuracy of methods at equal tokens, or the AUC of scorers against the truth about partial solutions."""
+
+
+class Extent(Section):
+    """How large a study is."""
+
+    comparison: list[str] = Field(default=[])
+    """Keys of the comparison that are changed."""
+    prepare: dict[str, list[str]] = Field(default={})
+    """Keys of the recipes of `prepare` that are changed, by the name of the preparation."""
+    testbeds: list[str] | None = None
+    """The testbeds that are run; `null` for all."""
+
+
+class Study(Section):
+    """Claims of one or more papers, tested on one or more testbeds."""
+
+    kind: Literal["study"]
+    """A study."""
+    name: Annotated[str, Field(pattern=NAME)]
+    """Of the study."""
+    summary: str
+    """The question, in one line."""
+    systems: list[str] = Field(default=[])
+    """The ids of the systems that it is about."""
+    prepare: dict[Annotated[str, Field(pattern=NAME)], Preparation] = Field(default={})
+    """Runs whose models the comparison names."""
+    comparison: dict[str, Any]
+    """A comparison (`kind: compare` is understood), whose models may be `prepared:NAME/MODEL`."""
+    testbeds: dict[Annotated[str, Field(pattern=NAME)], list[str]] = Field(min_length=1)
+    """Keys of the comparison that are changed on each testbed."""
+    claims: list[Claim] = Field(min_length=1)
+    """What is tested."""
+    smoke: Extent
+    """A size that only shows that everything works."""
+    full: Extent
+    """A size that shows something."""
+
+    def at(self, size: Size) -> Extent:
+        """The study's extent at a size."""
+        return self.smoke if size == "smoke" else self.full
+
+    def testbeds_at(self, size: Size) -> list[str]:
+        """The testbeds that are run at a size."""
+        chosen = self.at(size).testbeds
+        return list(self.testbeds) if chosen is None else chosen
+
+    def overrides(self, preparation: str, size: Size) -> list[str]:
+        """What is changed of a preparation's recipe."""
+        return [*self.prepare[preparation].set, *self.at(size).prepare.get(preparation, ())]
+
+    def comparison_on(self, testbed: str, size: Size, prepared: Mapping[str, str]) -> Comparison:
+        """The comparison on a testbed.
+
+        Args:
+            testbed: its name.
+            size: of the study.
+            prepared: the folders of the preparations' runs, by their names.
+
+        Raises:
+            GradatimError: if the comparison is none, or names a preparation that is not there.
+        """
+        from gradatim.recipes.load import parse_recipe
+
+        content = {"kind": "compare", "name": f"{self.name}-{testbed}", **deepcopy(self.comparison)}
+        for override in (*self.testbeds[testbed], *self.at(size).comparison):
+            apply_override(content, override)
+        made = parse_recipe(_placed(content, prepared), f"{self.name} on {testbed}")
+        if not isinstance(made, Comparison):
+            raise GradatimError(f"the study {self.name!r} needs a comparison; leave kind out, or set it to compare")
+        return made
+
+    @model_validator(mode="after")
+    def _fits(self) -> Study:
+        for size in ("smoke", "full"):
+            extent = self.at(size)
+            for name in extent.testbeds or ():
+                if name not in self.testbeds:
+                    raise ValueError(f"{size}.testbeds names {name!r}, which is not in testbeds")
+            for name in extent.prepare:
+                if name not in self.prepare:
+                    raise ValueError(f"{size}.prepare names {name!r}, which is not in prepare")
+        return self
+
+
+def _placed(value: Any, prepared: Mapping[str, str]) -> Any:
+    """The same content with the folders of prepared models in the place of their names."""
+    if isinstance(value, dict):
+        return {key: _placed(each, prepared) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_placed(each, prepared) for each in value]
+    if not isinstance(value, str) or not value.startswith(PREPARED):
+        return value
+    name, slash, rest = value.removeprefix(PREPARED).partition("/")
+    if name not in prepared:
+        raise GradatimError(f"{value!r} names the preparation {name!r}, which the study does not have")
+    return prepared[name] + slash + rest

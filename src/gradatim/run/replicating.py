@@ -1,0 +1,161 @@
+"""Rerunning the claims of papers: what is trained first, the comparison, and whether each claim is won or lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradatim.errors import GradatimError
+from gradatim.evaluation.bootstrap import Estimate, Indices, bootstrap_statistic
+from gradatim.evaluation.equal_compute import Curve, corrected, differences
+from gradatim.evaluation.metrics import auc
+from gradatim.evaluation.steps import ScoredStates
+from gradatim.recipes.load import load_recipe
+from gradatim.recipes.pretrain import PretrainRecipe
+from gradatim.recipes.recipe import Recipe
+from gradatim.recipes.study import Claim, Size, Study
+from gradatim.run import run_recipe
+from gradatim.run.comparing import Compared, compared
+from gradatim.run.progress import Progress
+from gradatim.run.replication_report import RESULT, write_replication
+from gradatim.store.files import write_json
+
+
+def replicate(
+    studies: Sequence[Study], output: str | os.PathLike[str], size: Size, *, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Run studies in the folder ``output``, or go on with them; those that ran there before stay in its report.
+
+    Args:
+        studies: what to run.
+        output: the folder: a folder of each size, in it one of each study and testbed, and ``prepared`` with the models
+            that were trained first; ``report.json``, ``report.md`` and ``plots/``.
+        size: ``smoke`` only shows that all works.
+        progress: where progress is shown.
+
+    Returns:
+        The content of ``report.json``.
+
+    Raises:
+        GradatimError: if an input cannot be used; what ran before it is in the report.
+    """
+    shown = Progress() if progress is None else progress
+    folder = Path(output)
+    for study in studies:
+        for testbed in study.testbeds_at(size):
+            shown.line(f"\n{study.name} on {testbed}: {study.summary}")
+            _run(study, testbed, size, folder, shown)
+            write_replication(folder, size)
+    return write_replication(folder, size)
+
+
+def _run(study: Study, testbed: str, size: Size, folder: Path, progress: Progress) -> None:
+    started = time.perf_counter()
+    prepared = {name: _prepare(study, name, size, folder, progress) for name in study.prepare}
+    comparison = study.comparison_on(testbed, size, {name: str(path) for name, path in prepared.items()})
+    place = folder / size / study.name / testbed
+    found = compared(comparison, place, progress=progress)
+    result = {
+        "study": study.name,
+        "testbed": testbed,
+        "size": size,
+        "summary": study.summary,
+        "systems": study.systems,
+        "claims": [{**claim.model_dump(), **judged(claim, found)} for claim in study.claims],
+        "prepared": {name: label_costs(path) for name, path in prepared.items()},
+        "report": found.report,
+        "seconds": time.perf_counter() - started,
+    }
+    write_json(place / RESULT, result)
+
+
+def _prepare(study: Study, name: str, size: Size, folder: Path, progress: Progress) -> Path:
+    """The folder of a preparation's run; studies that prepare the same thing share it."""
+    source, changes = study.prepare[name].recipe, study.overrides(name, size)
+    digest = hashlib.sha256(json.dumps([source, changes]).encode()).hexdigest()[:8]
+    place = folder / size / "prepared" / f"{source}-{digest}"
+    recipe = load_recipe(source, changes)
+    if isinstance(recipe, PretrainRecipe):
+        from gradatim.training.from_scratch import pretrain
+
+        pretrain(recipe.task, recipe.task.tokenizer(), recipe.size, recipe.training, place)
+    elif isinstance(recipe, Recipe):
+        run_recipe(recipe, place, progress=progress)
+    else:
+        raise GradatimError(f"the study {study.name!r} prepares {source!r}, which trains no model")
+    return place
+
+
+def label_costs(run: Path) -> dict[str, Any] | None:
+    """Tokens that the training trees of a run cost, and the problems they are of; ``None`` where it grew none."""
+    from gradatim.store.trees import TreeStore
+
+    path = run / "trees" / "round-1.jsonl"
+    if not path.is_file():
+        return None
+    with TreeStore(path, damaged="skip") as store:
+        spent = [tree.budget.total for tree in store]
+    return {"problems": len(spent), "tokens": sum(spent)}
+
+
+def judged(claim: Claim, found: Compared) -> dict[str, Any]:
+    """Whether a claim is won, lost, mixed or undecided here, with the figures that say so.
+
+    Raises:
+        GradatimError: if it names a method or scorer that was not run.
+    """
+    if claim.by == "auc":
+        return _judged_by_auc(claim, found)
+    first, second = (_curve(name, found.curves) for name in (claim.first, claim.second))
+    tests = corrected(differences(first, second))
+    verdicts = {test.verdict for test in tests}
+    won, lost = "better" in verdicts, "worse" in verdicts
+    verdict = "mixed" if won and lost else "won" if won else "lost" if lost else "undecided"
+    return {"verdict": verdict if tests else "not measured", "differences": [test.to_json() for test in tests]}
+
+
+def _judged_by_auc(claim: Claim, found: Compared) -> dict[str, Any]:
+    states = {each.scorer: each.test for each in found.judged}
+    for name in (claim.first, claim.second):
+        if name not in states:
+            raise GradatimError(f"a claim is about the scorer {name!r}, which was not measured; name one of scorers")
+    difference = auc_difference(states[claim.second], states[claim.first])
+    if difference is None or difference.low is None or difference.high is None:
+        return {"verdict": "not measured"}
+    verdict = "won" if difference.low > 0 else "lost" if difference.high < 0 else "undecided"
+    return {"verdict": verdict, "auc_difference": difference.to_json()}
+
+
+def auc_difference(first: Sequence[ScoredStates], second: Sequence[ScoredStates]) -> Estimate | None:
+    """The AUC of the second scorer minus that of the first on the same problems, its interval by resampling problems.
+
+    Returns:
+        ``None`` where all states are alike.
+    """
+    columns = [
+        [(np.array(each.labels, dtype=bool), np.array(each.scores, dtype=float)) for each in scorer]
+        for scorer in (first, second)
+    ]
+
+    def value(indices: Indices) -> float | None:
+        found = [
+            auc(np.concatenate([column[i][0] for i in indices]), np.concatenate([column[i][1] for i in indices]))
+            for column in columns
+        ]
+        return None if None in found else found[1] - found[0]  # type: ignore[operator]
+
+    return bootstrap_statistic(value, len(columns[0]), resamples=500)
+
+
+def _curve(name: str, curves: Sequence[Curve]) -> Curve:
+    for each in curves:
+        if each.name == name:
+            return each
+    raise GradatimError(f"a claim is about the method {name!r}, which was not run; name one of methods")
