@@ -18,11 +18,12 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
     """Put the keys in the place of the marker."""
     if _MARKER not in markdown:
         return markdown
-    from gradatim.recipes import Comparison, PretrainRecipe, Recipe
+    from gradatim.recipes import Comparison, PretrainRecipe, Recipe, Study
 
     kinds = {
         "Recipes of a run": Recipe,
         "Recipes of a comparison": Comparison,
+        "Recipes of a study": Study,
         "Recipes that train from scratch": PretrainRecipe,
     }
     parts = [part for title, kind in kinds.items() for part in _recipe(title, kind)]

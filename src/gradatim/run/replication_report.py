@@ -58,8 +58,8 @@ def overview_sections(value: Mapping[str, Any]) -> list[Section]:
     smoke = " At this size nothing is shown but that everything works." if value["size"] == "smoke" else ""
     text = (
         f"{len(rows)} claims of papers, tested at equal tokens on held-out problems: {counts}.{smoke} A claim is won "
-        "or lost where the interval of the paired difference leaves out 0 and the test, corrected for the sizes that were "
-        "compared, says so; mixed, where it is so at some sizes and the other way round at others."
+        "or lost where the interval of the paired difference leaves out 0 and the test, corrected for the sizes that "
+        "were compared, says so; mixed, where it is so at some sizes and the other way round at others."
     )
     header = ["study", "testbed", "claim", "paper", "here", "figures"]
     return [Section("", [text, Table(header, rows, words=6)])]
