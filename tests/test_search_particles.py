@@ -6,6 +6,7 @@ import asyncio
 import math
 import random
 import statistics
+from collections import Counter
 from typing import get_args
 
 import pytest
@@ -17,7 +18,7 @@ from gradatim.policies.base import Sampling
 from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
 from gradatim.search import Particles
 from gradatim.search.decisions import DECISION
-from gradatim.search.particles import NORMALISER
+from gradatim.search.particles import NORMALISER, SAMPLE
 from gradatim.search.resampling import Scheme, effective_size, resample
 from gradatim.tree import EndReason, Node, Problem, Tree
 from scripted_countdown import FunctionScorer, new_tree, random_policy
@@ -145,6 +146,33 @@ def assert_estimates(search: Particles, policy: ScriptedPolicy, truth: float, ru
     error = statistics.pstdev(estimates) / math.sqrt(runs)
     assert 0 < error < 0.2 * truth
     assert abs(statistics.fmean(estimates) - truth) < 3.5 * error
+
+
+def test_sweeps_of_particle_gibbs_come_nearer_to_solutions_in_proportion_to_their_worth() -> None:
+    worth = {text: share * of_text(text) ** 4 for text, share in solutions(whole=False).items()}
+
+    def distance(sweeps: int, runs: int = 150) -> float:
+        search = Particles(particles=8, weights="twist", temperature=0.25, sweeps=sweeps)
+        found: Counter[str] = Counter()
+        for seed in range(runs):
+            tree = Tree(Problem("letters", "?"), seed=seed)
+            asyncio.run(search(tree, ScriptedPolicy(letters), FunctionScorer(value)))
+            found[tree.nodes[tree.metadata[SAMPLE]].text] += 1
+        return sum(abs(found[text] / runs - each / sum(worth.values())) for text, each in worth.items()) / 2
+
+    assert distance(8) < 0.15 < 0.25 < distance(1)
+
+
+@pytest.mark.parametrize("limit", [0, 40, 150, 400, None])
+@pytest.mark.parametrize("particles", [1, 6])
+def test_sweeps_end_with_the_budget_and_one_particle_alone_draws_once(limit: int | None, particles: int) -> None:
+    tree = new_tree(limit=limit)
+    search = Particles(particles=particles, sweeps=4, scheme="residual")
+    asyncio.run(search(tree, random_policy(noise=0.1), FunctionScorer(lambda node: 0.5)))
+    assert limit is None or tree.budget.total <= limit
+    if limit is None:
+        assert tree.root.draws == particles + 3 * (particles - 1)  # the one that is kept is not drawn
+        assert tree.nodes[tree.metadata[SAMPLE]].finished
 
 
 def test_a_swarm_without_any_weight_goes_on_and_says_so() -> None:

@@ -25,6 +25,8 @@ from gradatim.tree import Node, Tree
 
 NORMALISER = "particles_log_normaliser"
 """Where a tree's metadata has the logarithm of the estimated normalising constant; ``None`` if it is 0."""
+SAMPLE = "particles_sample"
+"""Where a tree's metadata has the id of the node that was drawn of the last particles by their weights."""
 
 _EVEN = 1 - 1e-9  # rounding must not make even weights uneven
 
@@ -45,7 +47,12 @@ class Particles(Search):
 
     The mean weights of all rounds multiply to an unbiased estimate of the normalising constant: with ``twist``, of the
     expectation of psi over the policy's solutions, such as its success rate where psi of a solution is its reward. Its
-    logarithm is in the tree's metadata under ``particles_log_normaliser``.
+    logarithm is in the tree's metadata under ``particles_log_normaliser``, and under ``particles_sample`` the id of one
+    solution that is drawn of the particles in the end.
+
+    Particle Gibbs (Andrieu et al., 2010; as in Puri et al.) are several sweeps: each after the first has the solution
+    that was drawn in the one before among its particles, and never drops it, so that the solutions drawn come ever
+    nearer to the target though particles are few. It is exact for the ``multinomial`` scheme.
 
     What a limit cut off is worth nothing, and what has no score is worth nothing unless nothing has one. Solutions that
     a resampling drops stay candidates for the answer.
@@ -53,7 +60,7 @@ class Particles(Search):
 
     title: ClassVar[str] = "particle filtering"
     is_guided: ClassVar[bool] = True
-    grows_with: ClassVar[tuple[str, ...]] = ("particles",)
+    grows_with: ClassVar[tuple[str, ...]] = ("particles", "sweeps")
 
     particles: PositiveInt = 16
     """Partial solutions, copies included."""
@@ -68,6 +75,8 @@ class Particles(Search):
     resample_below: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Resample where the effective number of particles is below this share of them; 1 always does where weights differ,
     0 never does."""
+    sweeps: PositiveInt = 1
+    """Times that particles are run: 1 is particle filtering, more are particle Gibbs."""
 
     async def __call__(
         self,
@@ -79,28 +88,53 @@ class Particles(Search):
         answer: AnswerOf | None = None,
     ) -> None:
         guide = self._guide(scorer)
+        reference: list[Node] = []
+        for sweep in range(self.sweeps):
+            chance = random.Random(f"{tree.seed} {tree.problem.id} particles {sweep}")
+            swarm, log_normaliser = await self._sweep(tree, policy, guide, sampling, reference, chance)
+            if not swarm or (sweep and tree.budget.spent):
+                break
+            if not sweep:
+                tree.metadata[NORMALISER] = log_normaliser if log_normaliser > -math.inf else None
+            shares = _shares(swarm) if _log_mean_weight(swarm) > -math.inf else [each.count for each in swarm]
+            reference = chance.choices(swarm, shares)[0].node.path()
+            tree.metadata[SAMPLE] = reference[-1].id
+        if answer is not None:
+            await give_answers(tree, answer)
+
+    async def _sweep(
+        self,
+        tree: Tree,
+        policy: Policy,
+        scorer: Scorer,
+        sampling: Sampling | None,
+        reference: Sequence[Node],
+        chance: random.Random,
+    ) -> tuple[list[_Particle], float]:
+        """Run the particles once, one of them along the path of ``reference`` if that is not empty.
+
+        Returns:
+            The particles, and the logarithm of the estimated normalising constant.
+        """
         swarm = [_Particle(tree.root, self.particles)]
-        log_normaliser, number = 0.0, 0
+        kept = iter(reference[1:])
+        held = tree.root if reference else None
+        log_normaliser = 0.0
         while any(particle.node.open for particle in swarm) and not tree.budget.spent:
             moving = [particle for particle in swarm if particle.node.open]
             drawn = await propose(
-                [particle.node for particle in moving], [particle.count for particle in moving], policy, guide,
+                [each.node for each in moving], [each.count - (each.node is held) for each in moving], policy, scorer,
                 sampling=sampling, aggregate=self.aggregate,
             )  # fmt: skip
-            below = by_start([particle.node for particle in moving], drawn)
-            swarm = [each for particle in swarm for each in particle.moved(below.get(particle.node))]
-            moved = {particle.node for particle in swarm}
-            elsewhere = Counter(node for node in drawn if node not in moved)  # by a policy around the policy
-            swarm += [_Particle(node, count) for node, count in elsewhere.items()]
-            self._weigh(swarm, guide.name)
+            if step := next(kept, None):
+                drawn.append(step)
+                held = step
+            swarm = _moved(swarm, drawn)
+            self._weigh(swarm, scorer.name)
             if any(particle.node.open for particle in swarm):
-                log_normaliser += self._resample(swarm, tree, number, guide.name)
+                log_normaliser += self._resample(swarm, held, chance, scorer.name)
                 swarm = [particle for particle in swarm if particle.count]
-            number += 1
-        log_normaliser += _log_mean_weight(swarm)
-        tree.metadata[NORMALISER] = log_normaliser if log_normaliser > -math.inf else None
-        if answer is not None:
-            await give_answers(tree, answer)
+        return swarm, log_normaliser + _log_mean_weight(swarm)
 
     def _weigh(self, swarm: Sequence[_Particle], name: str) -> None:
         """Multiply weights by what the last step is worth."""
@@ -116,8 +150,8 @@ class Particles(Search):
                 particle.log_weight += twist - particle.log_twist
                 particle.log_twist = twist
 
-    def _resample(self, swarm: Sequence[_Particle], tree: Tree, number: int, name: str) -> float:
-        """Copy and drop particles where their weights are uneven.
+    def _resample(self, swarm: Sequence[_Particle], held: Node | None, chance: random.Random, name: str) -> float:
+        """Copy and drop particles where their weights are uneven, but for one at the node ``held``.
 
         Returns:
             The logarithm of the mean weight that was taken off all of them; 0 where nothing was resampled.
@@ -129,18 +163,20 @@ class Particles(Search):
                 particle.log_weight, particle.log_twist = 0.0, 0.0
             decide([particle.node for particle in swarm if particle.node.open], "expanded", "nothing has any weight")
             return log_mean
-        weights = [math.exp(particle.log_weight - log_mean) for particle in swarm]
-        each = [weight for particle, weight in zip(swarm, weights, strict=True) for _ in range(particle.count)]
+        shares = _shares(swarm)
+        each = [
+            share / particle.count for particle, share in zip(swarm, shares, strict=True) for _ in range(particle.count)
+        ]
         if effective_size(each) >= self.resample_below * total * _EVEN:
             decide([particle.node for particle in swarm if particle.node.open], "expanded", "weights are even enough")
             return 0.0
-        generator = random.Random(f"{tree.seed} {tree.problem.id} particles {number}")
-        shares = [particle.count * weight for particle, weight in zip(swarm, weights, strict=True)]
-        for particle, copies in zip(swarm, resample(shares, total, self.scheme, generator), strict=True):
-            why = f"{copies} of {total} particles after {particle.count}, by {name}"
-            particle.count, particle.log_weight = copies, 0.0
+        drawn = resample(shares, total - (held is not None), self.scheme, chance)
+        for particle, copies in zip(swarm, drawn, strict=True):
+            before, particle.count = particle.count, copies + (particle.node is held)
+            particle.log_weight = 0.0
             if particle.node.open:
-                decide([particle.node], "expanded" if copies else "pruned", why)
+                why = f"{particle.count} of {total} particles after {before}, by {name}"
+                decide([particle.node], "expanded" if particle.count else "pruned", why)
         return log_mean
 
 
@@ -160,11 +196,20 @@ class _Particle:
     log_weight: float = 0.0
     log_twist: float = 0.0
 
-    def moved(self, drawn: Sequence[Node] | None) -> list[_Particle]:
-        """They after a step: those at a closed node, below which nothing is drawn, stay."""
-        if drawn is None:
-            return [self]
-        return [replace(self, node=node, count=count) for node, count in Counter(drawn).items()]
+
+def _moved(swarm: Sequence[_Particle], drawn: Sequence[Node]) -> list[_Particle]:
+    """Particles after one draw each; those at a closed node, below which nothing is drawn, stay.
+
+    Where a policy around the policy drew elsewhere, new particles begin.
+    """
+    below = by_start([particle.node for particle in swarm if particle.node.open], drawn)
+    after = [particle for particle in swarm if not particle.node.open]
+    for particle in swarm:
+        ends = Counter(below.get(particle.node, ()))
+        after += [replace(particle, node=node, count=count) for node, count in ends.items()]
+    known = {particle.node for particle in after}
+    elsewhere = Counter(node for node in drawn if node not in known)
+    return [*after, *(_Particle(node, count) for node, count in elsewhere.items())]
 
 
 def _log_twist(score: float, name: str) -> float:
@@ -180,5 +225,10 @@ def _log_mean_weight(swarm: Sequence[_Particle]) -> float:
     largest = max((particle.log_weight for particle in swarm), default=-math.inf)
     if largest == -math.inf:
         return largest
-    total = math.fsum(particle.count * math.exp(particle.log_weight - largest) for particle in swarm)
-    return largest + math.log(total / sum(particle.count for particle in swarm))
+    return largest + math.log(math.fsum(_shares(swarm)) / sum(particle.count for particle in swarm))
+
+
+def _shares(swarm: Sequence[_Particle]) -> list[float]:
+    """``[swarm]``: what the particles at each node weigh together, in proportion."""
+    largest = max(particle.log_weight for particle in swarm)
+    return [particle.count * math.exp(particle.log_weight - largest) for particle in swarm]
