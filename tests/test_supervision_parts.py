@@ -9,6 +9,8 @@ from itertools import product
 import pytest
 import torch
 from hypothesis import given, settings
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from gradatim.engine.heads import attach_heads
 from gradatim.errors import GradatimError
@@ -18,6 +20,7 @@ from gradatim.store.export import row_format
 from gradatim.supervision import Construction, Term
 from gradatim.training.forward import measured
 from gradatim.training.rows import build_row
+from gradatim.training.text_terms import terms_in_tokens_of
 from gradatim.tree import EndReason, Tree
 from supervision_trees import valued_trees
 from training_models import random_tree, tiny_model
@@ -60,10 +63,20 @@ def valued(seed: int) -> Tree:
     return tree
 
 
+def letters() -> PreTrainedTokenizerFast:
+    """A token for each letter that random trees and marks are made of, for constructions that write texts."""
+    words = {word: index for index, word in enumerate(["<eos>", *sorted({*"promptso\nBacktrack"})])}
+    tokenizer = Tokenizer(models.WordLevel(words))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern=Regex(r"[\s\S]"), behavior="isolated")
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
+
+
 @pytest.mark.parametrize(("objective", "construction"), product(OBJECTIVES, CONSTRUCTIONS), ids=str)
 def test_an_objective_learns_from_what_it_accepts(objective: Objective, construction: Construction) -> None:
     terms = [term for seed in range(2) for term in construction(valued(seed))]
     assert terms
+    if any(term.ends[0].tree.has_text_steps for term in terms):
+        terms = terms_in_tokens_of(terms, letters())
     try:
         objective.check(construction)
     except GradatimError as refusal:

@@ -33,6 +33,7 @@ from gradatim.text.transcript import in_tokens_of
 from gradatim.training import TrainingResult
 from gradatim.training.model_card import write_model_card
 from gradatim.training.saving import save_model, save_process_reward_model, stored_dtype
+from gradatim.training.text_terms import terms_in_tokens_of
 from gradatim.tree import EndReason, Node, Step, Tree
 
 
@@ -124,7 +125,8 @@ def _held_out_trees(training: _Training) -> list[Tree]:
 
 def _terms(training: _Training, trees: Iterable[Tree]) -> list[Term]:
     own = (in_tokens_of(tree, training.tokenizer, training.chat) for tree in trees)
-    return [term for tree in own for construction in training.learn.data for term in construction(tree)]
+    terms = (term for tree in own for construction in training.learn.data for term in construction(tree))
+    return terms_in_tokens_of(terms, training.tokenizer, training.chat)
 
 
 def _demonstrated(training: _Training) -> list[Term]:

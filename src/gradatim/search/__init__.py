@@ -31,6 +31,7 @@ from gradatim.search.pool import Pool
 from gradatim.search.ranking import path_score
 from gradatim.search.rebase import Rebase
 from gradatim.search.sampling import IndependentSampling
+from gradatim.search.self_backtracking import SelfBacktrackingSearch
 from gradatim.search.vg_search import VgSearch
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Pool",
     "Rebase",
     "Search",
+    "SelfBacktrackingSearch",
     "VgSearch",
     "best_of_majority",
     "best_of_majority_k",

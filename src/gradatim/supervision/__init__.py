@@ -16,10 +16,12 @@ from gradatim.supervision.rows import (
     stepwise_rows,
     unpaired_preference_rows,
 )
+from gradatim.supervision.self_backtracking import SelfBacktracking
 from gradatim.supervision.sibling_pairs import SiblingPairs
 from gradatim.supervision.solution_labels import SolutionLabels
 from gradatim.supervision.solution_pairs import SolutionPairs
 from gradatim.supervision.step_labels import StepLabels
+from gradatim.supervision.stream_of_search import StreamOfSearch
 from gradatim.supervision.terms import Group, Term, labelled_step, margin, pair, path_term
 from gradatim.supervision.values import has_value
 
@@ -32,11 +34,13 @@ __all__ = [
     "PreferenceRow",
     "PromptCompletionRow",
     "RightSolutions",
+    "SelfBacktracking",
     "SiblingPairs",
     "SolutionLabels",
     "SolutionPairs",
     "StepLabels",
     "StepwiseRow",
+    "StreamOfSearch",
     "Term",
     "UnpairedPreferenceRow",
     "has_value",
