@@ -96,3 +96,6 @@ def test_where_the_budget_cannot_pay_nothing_is_said() -> None:
 def test_a_head_that_is_not_there_is_an_error() -> None:
     with pytest.raises(GradatimError, match="the model has no head 'contribution'"):
         ValueHeadScorer(Reader(with_heads(tiny_causal())), "x", "contribution")
+    scorer = ValueHeadScorer(Reader(with_heads(tiny_causal())), "x", "next_token")
+    with pytest.raises(GradatimError, match="'next_token' says several things of a step"):
+        asyncio.run(scorer.score(random_tree(3).nodes[1:]))

@@ -280,5 +280,21 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path: Path) -> None:
         Learn(objective="hidden_verifier", data=["step_labels"], training={"lora": {"rank": 2}})
     with pytest.raises(GradatimError, match="width"):
         HiddenVerifier(width=0)
+    with pytest.raises(GradatimError, match="has a head 'verifier' of 1 output, and one of 1 output and a hid"):
+        attach_heads(with_heads(tiny_model(), {"verifier": HeadShape()}), HiddenVerifier().heads)
     with pytest.raises(GradatimError, match="margin"):
         Ranking(margin=-1.0)
+
+
+def test_values_are_learned_beside_what_is_imitated() -> None:
+    model, tree, objective = with_heads(tiny_model(), {"value": HeadShape()}), graded(3), Value(nll=0.5)
+    leaves = [leaf for leaf in tree.leaves() if leaf.correct]
+    labelled = [labelled_step(node, 0.25) for node in tree.nodes[1:4]]
+    found = objective.loss(quantities(model, objective, [*map(path_term, leaves), *labelled]))
+    for place, leaf in enumerate(leaves):
+        own = torch.cat([path_log_probabilities(model, step).detach() for step in leaf.path()[1:]])
+        assert float(found.per_term[place].detach()) == pytest.approx(-0.5 * float(own.mean()), abs=1e-5)
+    alone = Value().loss(quantities(model, Value(), labelled)).per_term
+    torch.testing.assert_close(found.per_term[len(leaves) :], alone, atol=1e-5, rtol=0)
+    with pytest.raises(GradatimError, match="'value' needs targets"):
+        Value().prepared(path_term(leaves[0]))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from gradatim.engine.decoder import decoder_of
 from gradatim.engine.head_shape import HeadShape
+from gradatim.errors import GradatimError
 
 HEADS_FILE = "heads.safetensors"
 _ATTRIBUTE = "gradatim_heads"
@@ -33,6 +34,9 @@ def attach_heads(model: Any, shapes: Mapping[str, HeadShape]) -> None:
     Args:
         model: the model.
         shapes: of the heads, by their names.
+
+    Raises:
+        GradatimError: if it has a head of such a name and another shape.
     """
     inner = plain_model(model)
     like = inner.get_output_embeddings().weight
@@ -40,6 +44,11 @@ def attach_heads(model: Any, shapes: Mapping[str, HeadShape]) -> None:
     for name, shape in shapes.items():
         if name not in heads:
             heads[name] = _new_head(like.shape[-1], shape).to(like.device, _dtype(inner))
+        elif (known := _shape(heads[name])) not in (None, shape):
+            raise GradatimError(
+                f"the model has a head {name!r} of {_in_words(known)}, and one of {_in_words(shape)} is asked for; ask "
+                "for the same, or take the model without its heads"
+            )
     setattr(inner, _ATTRIBUTE, nn.ModuleDict(heads))
 
 
@@ -138,6 +147,22 @@ def load_heads(model: Any, folder: Path) -> None:
     weights = load_file(folder / HEADS_FILE)
     attach_heads(model, {name: _shape_of(name, weights) for name in saved_heads(folder)})
     getattr(plain_model(model), _ATTRIBUTE).load_state_dict(weights)
+
+
+def _shape(head: nn.Module) -> HeadShape | None:
+    """The shape of a head; ``None`` where something is laid around it."""
+    if isinstance(head, nn.Linear):
+        return HeadShape(head.out_features)
+    if not isinstance(head, nn.Sequential):
+        return None
+    first, *_, last = (each for each in head if isinstance(each, nn.Linear))
+    return HeadShape(last.out_features, hidden=first.out_features)
+
+
+def _in_words(shape: HeadShape | None) -> str:
+    assert shape is not None
+    outputs = f"{shape.outputs} {'output' if shape.outputs == 1 else 'outputs'}"
+    return outputs if shape.hidden is None else f"{outputs} and a hidden layer of width {shape.hidden}"
 
 
 def _shape_of(name: str, weights: Mapping[str, Tensor]) -> HeadShape:

@@ -41,7 +41,6 @@ class Objective(ABC):
     """A loss over the steps of trees; a subclass is a part (:func:`gradatim.part.part`) in a file of its own.
 
     Attributes:
-        needs: what beside heads is measured: ``"log_probabilities"``, ``"reference"``.
         heads_only: whether only the heads learn, and the model below them stays as it is.
         unit: what the loss is a mean over: terms, or the tokens of their steps.
         groups: how many groups a term must have; ``None`` for any number.
@@ -49,10 +48,14 @@ class Objective(ABC):
 
     __slots__ = ()
 
-    needs: ClassVar[frozenset[str]] = frozenset()
     heads_only: ClassVar[bool] = False
     unit: ClassVar[Unit] = "terms"
     groups: ClassVar[int | None] = None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What beside heads is measured: ``"log_probabilities"``, ``"reference"``."""
+        return frozenset()
 
     @property
     def heads(self) -> Mapping[str, HeadShape]:

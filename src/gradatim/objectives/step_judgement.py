@@ -48,6 +48,13 @@ def step_targets(quantities: Quantities) -> Tensor:
     return own.where(~own.isnan(), at_end)
 
 
+def aimed(quantities: Quantities) -> Tensor:
+    """Whether any step of each term is aimed at something, (N,)."""
+    known = (~step_targets(quantities).isnan()).to(quantities.weight.dtype)
+    terms = quantities.group_term[quantities.group_of]
+    return known.new_zeros(quantities.weight.shape[0]).index_add(0, terms, known) > 0
+
+
 def judged(quantities: Quantities, head: str, kind: Kind) -> Loss:
     """The loss of a head at the steps of each term that are aimed at something: their mean, by the steps' weights."""
     logits, targets = quantities.heads[head][quantities.step_of], step_targets(quantities)

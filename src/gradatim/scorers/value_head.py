@@ -51,7 +51,7 @@ class ValueHeadScorer(StepScorer):
         accumulate: sum it over the path.
 
     Raises:
-        GradatimError: if the model has no such head.
+        GradatimError: if the model has no such head, or, when it is read, one of several outputs.
     """
 
     def __init__(
@@ -65,7 +65,8 @@ class ValueHeadScorer(StepScorer):
     ) -> None:
         if head not in reader.heads:
             raise GradatimError(
-                f"the model has no head {head!r}; train one with it, by an objective that has such a head (value, svpo)"
+                f"the model has no head {head!r}; train one with it, by an objective that has such a head (value, "
+                "svpo, hidden_verifier, contribution)"
             )
         super().__init__(name)
         self.reader = reader
@@ -85,6 +86,10 @@ class ValueHeadScorer(StepScorer):
         """What the head says of each step alone."""
         readings = await self.reader.read(nodes, heads=(self.head,))
         found = [None if each is None else each.heads[self.head] for each in readings]
+        if any(each is not None and each.numel() != 1 for each in found):
+            raise GradatimError(
+                f"the head {self.head!r} says several things of a step, which make no score; name another"
+            )
         if self.output == "probability":
             found = [None if each is None else torch.sigmoid(each) for each in found]
         return [None if each is None else float(each) for each in found]
