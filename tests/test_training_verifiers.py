@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from gradatim.engine.head_shape import HeadShape
 from gradatim.engine.heads import HEADS_FILE, attach_heads, heads_of, saved_heads
 from gradatim.engine.loading import load_model
+from gradatim.engine.reader import Reader
 from gradatim.errors import GradatimError
 from gradatim.objectives import (
     Contribution,
@@ -31,6 +33,7 @@ from gradatim.objectives import (
     dpo_loss,
 )
 from gradatim.recipes.recipe import Learn
+from gradatim.scorers.implicit import ImplicitScorer
 from gradatim.supervision import Group, SolutionLabels, Term, labelled_step, pair, path_term
 from gradatim.training import LoraSettings, TrainingSettings, save_model, train
 from gradatim.training.forward import measured
@@ -163,6 +166,23 @@ def test_implicit_rewards_are_log_ratios_of_whole_solutions() -> None:
         assert float(found.metrics["rewards/mean"][place]) == pytest.approx(reward, abs=1e-4)
     step = objective.prepared(labelled_step(terms[0].ends[0], 1.0))
     assert step.groups[0].nodes == tuple(terms[0].ends[0].path()[1:])
+
+
+def test_the_scorer_reads_the_reward_that_was_learned() -> None:
+    """The increments that the scorer `implicit` gives the steps of a solution sum to the reward of its outcome."""
+    model, reference, tree = tiny_model(), tiny_model(seed=1), graded(3)
+    for node in tree.nodes[1:]:
+        recorded = tuple(path_log_probabilities(reference, node).detach().tolist())
+        node.step = replace(node.step, log_probabilities=recorded)
+    terms, objective = SolutionLabels()(tree), ImplicitReward(beta=0.3)
+    rewards = objective.loss(quantities(model, objective, terms)).metrics["rewards/mean"].tolist()
+    readers = Reader(model), Reader(reference)
+    for form in ("increment", "accumulated"):
+        asyncio.run(ImplicitScorer(*readers, form, beta=0.3, form=form).score(tree.nodes[1:]))  # type: ignore[arg-type]
+    for reward, term in zip(rewards, terms, strict=True):
+        leaf = term.ends[0]
+        assert leaf.scores["accumulated"] == pytest.approx(reward, abs=1e-4)
+        assert sum(step.scores["increment"] for step in leaf.path()[1:]) == pytest.approx(reward, abs=1e-4)
 
 
 def test_at_the_reference_a_right_and_a_wrong_solution_teach_what_dpo_does() -> None:
