@@ -129,6 +129,14 @@ def solve(
     console.print(f"{tree.budget.total:,} tokens", style="dim", highlight=False)
 
 
+_CHOSEN_BY = {
+    "score": "the scorer",
+    "majority": "the vote",
+    "weighted_majority": "a vote weighted by the scorer",
+    "best_of_majority": "the scorer among frequent answers",
+}
+
+
 async def _search(tree: Tree, policy: Policy, scorer: Scorer | None, search: Search, answer: AnswerOf) -> None:
     try:
         await search(tree, policy, scorer, answer=answer)
@@ -143,7 +151,8 @@ def _print_answer(tree: Tree, search: Search, chosen: Node | None, scorer: str |
         advice = f"; try more ({', '.join(f'--set {name}=N' for name in search.grows_with)})" if several else ""
         console.print(f"No solution with an answer was found{advice}.")
     else:
-        console.print("\n[bold]Chosen by the " + ("vote" if scorer is None else "scorer") + ":[/]")
+        rule = search.choose_by or ("majority" if scorer is None else "score")
+        console.print(f"\n[bold]Chosen by {_CHOSEN_BY[rule]}:[/]")
         console.print(chosen.text.rstrip(), highlight=False, markup=False)
         reason = f" ({chosen.notes['verdict']})" if tree.problem.answer is not None else ""
         console.print(f"Answer: {chosen.answer}{reason}", highlight=False)

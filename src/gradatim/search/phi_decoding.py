@@ -9,10 +9,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from gradatim.errors import GradatimError
 from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
+from gradatim.scorers.confidence import mean, recorded
 from gradatim.search.base import Search
 from gradatim.search.choosing import AnswerOf, give_answers
 from gradatim.search.decisions import SIMULATED, decide
@@ -36,7 +36,8 @@ class PhiDecoding(Search):
 
     Futures of the same final answer are one cluster, and those without an answer by the words that they share; the
     paper clusters their texts by k-means. Simulated futures are solutions like others: they stay in the tree, noted as
-    ``simulated``, and may be chosen. Candidates that end a solution are their own future.
+    ``simulated``, and may be chosen (by vote where there is no scorer; the paper goes on from one of the last
+    candidates). Candidates that end a solution are their own future.
     """
 
     title: ClassVar[str] = "phi-decoding"
@@ -89,7 +90,7 @@ class PhiDecoding(Search):
 
     def _pruned_in_width(self, candidates: Sequence[Node]) -> list[Node]:
         """Those that are not much less likely than the others; at least ``width``, as far as there are so many."""
-        likely = {node: mean_log_probability([node]) for node in candidates}
+        likely = {node: likelihood_of([node]) for node in candidates}
         if self.prune_below is None or len(likely) <= self.width:
             return list(candidates)
         least = statistics.fmean(likely.values()) - self.prune_below * statistics.pstdev(likely.values())
@@ -134,24 +135,18 @@ class PhiDecoding(Search):
         return chosen
 
 
-def mean_log_probability(steps: Sequence[Node]) -> float:
+def likelihood_of(steps: Sequence[Node]) -> float:
     """The mean log-probability of the tokens of some steps.
 
     Raises:
         GradatimError: if those of a step are unknown.
     """
-    for node in steps:
-        if not node.step.log_probabilities:
-            raise GradatimError(
-                f"phi-decoding needs the log-probabilities of steps, and {node.step.source or 'the policy'!r} gave "
-                "none; use a policy that tells them, or a search with a scorer"
-            )
-    return statistics.fmean(value for node in steps for value in node.step.log_probabilities)
+    return mean([value for node in steps for value in recorded(node.step)])
 
 
 def future_likelihood(node: Node, end: Node) -> float:
     """The mean log-probability of a future's tokens; a candidate that ends the solution is its own future."""
-    return mean_log_probability(end.path()[node.depth + 1 :] or [node])
+    return likelihood_of(end.path()[node.depth + 1 :] or [node])
 
 
 def clustered(futures: dict[Node, Node]) -> list[list[Node]]:

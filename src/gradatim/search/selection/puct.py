@@ -9,6 +9,8 @@ from typing import Literal
 from pydantic import NonNegativeFloat
 
 from gradatim.part import part
+from gradatim.scorers.confidence import mean
+from gradatim.search.ranking import softmax_weights
 from gradatim.search.selection.base import Descent, most_promising
 from gradatim.search.tree_state import TreeState
 from gradatim.tree import Node
@@ -49,8 +51,4 @@ def priors(siblings: Sequence[Node]) -> list[float]:
     sources = {node.step.source for node in siblings}
     if len(sources) > 1 or not all(node.step.log_probabilities for node in siblings):
         return [1 / len(siblings)] * len(siblings)
-    means = [sum(node.step.log_probabilities) / len(node.step.log_probabilities) for node in siblings]
-    largest = max(means, default=0.0)
-    weights = [math.exp(mean - largest) for mean in means]
-    total = sum(weights)
-    return [weight / total for weight in weights]
+    return softmax_weights([mean(node.step.log_probabilities) for node in siblings], 1.0)
