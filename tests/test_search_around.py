@@ -12,6 +12,7 @@ from rich.console import Console
 
 from gradatim.errors import GradatimError
 from gradatim.part import chosen_options, content_of, make
+from gradatim.recipes.comparison import Method
 from gradatim.recipes.overrides import apply_override
 from gradatim.run.stages import search_name
 from gradatim.scorers.base import Scorer
@@ -116,6 +117,8 @@ def test_options_of_the_inner_search_are_set_like_all_others() -> None:
     told = {"windows": 3, "search": {"name": "momentum", "search": {"name": "beam", "width": 2}}}
     assert chosen_options(made) == told
     assert search_name(made) == "search-early_stopping-search-name-momentum-search-name-beam-width-2-windows-3"
+    method = Method(name="gated", search=content_of(made.search), sizes=[1, 2])
+    assert [method.sized(size) for size in (1, 4)] == [Momentum(search=Beam(width=width)) for width in (1, 4)]
     for search, said in (({"name": "bem"}, "did you mean 'beam'"), ({"name": "beam", "width": 0}, "greater than 0")):
         with pytest.raises(GradatimError, match=said):
             make("search", {"name": "pool", "search": search})

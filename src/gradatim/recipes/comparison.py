@@ -55,8 +55,12 @@ class Method(Section):
 
 
 def with_options(search: Search, **changed: Any) -> Search:
-    """The same search with some options changed."""
-    return replace(search, **changed)
+    """The same search with some options changed; ``"search.width"`` is one of the search within."""
+    for key, value in changed.items():
+        name, _, within = key.partition(".")
+        option: Any = with_options(getattr(search, name), **{within: value}) if within else value
+        search = replace(search, **{name: option})
+    return search
 
 
 class Counts(Section):
