@@ -27,8 +27,9 @@ _TOTALS: dict[str, Callable[[Sequence[float]], float]] = {
 class AStar(Queue):
     """A*: the least cost f = g + h, so far and still to come (Q*: Wang et al., 2024, arXiv:2406.14283).
 
-    Also ToolChain* (Zhuang et al., 2023, arXiv:2310.13227) and A*-decoding (Chatziveroglou, 2025, arXiv:2505.13672).
-    The cost so far, g, is made of the steps' costs; the estimate of what is still to come, h, of the scorer's value.
+    Also ToolChain* (Zhuang et al., 2023, arXiv:2310.13227) and A*-decoding (Chatziveroglou, 2025, arXiv:2505.13672),
+    whose estimate of what is still to come is one minus the reward model's score. The cost so far, g, is made of the
+    steps' costs; the estimate, h, of the scorer's value.
     A finished solution's value counts like any other's, so one that the scorer finds wrong has far to go.
 
     Where costs are the policy's (``cost="likelihood", total="sum"``) and the value of a step is no less than the
