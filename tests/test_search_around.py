@@ -12,6 +12,7 @@ from rich.console import Console
 
 from gradatim.errors import GradatimError
 from gradatim.part import chosen_options, content_of, make
+from gradatim.recipes import Recipe
 from gradatim.recipes.comparison import Method
 from gradatim.recipes.overrides import apply_override
 from gradatim.run.stages import search_name
@@ -35,6 +36,7 @@ from scripted_countdown import (
     problems,
     random_policy,
 )
+from small_runs import small_content
 
 AROUND = [
     EarlyStopping(windows=3),
@@ -122,6 +124,15 @@ def test_options_of_the_inner_search_are_set_like_all_others() -> None:
     for search, said in (({"name": "bem"}, "did you mean 'beam'"), ({"name": "beam", "width": 0}, "greater than 0")):
         with pytest.raises(GradatimError, match=said):
             make("search", {"name": "pool", "search": search})
+
+
+def test_a_recipe_learns_from_what_the_inner_search_writes() -> None:
+    search = {"name": "early_stopping", "search": {"name": "mcts", "simulations": 4}}
+    judge = {"data": [{"name": "step_labels", "value": "mcts"}]}
+    content = small_content(judge=judge, objective=None, search=search, scorer={"name": "rollouts"})
+    assert Recipe.model_validate(content).search == EarlyStopping(search=Mcts(simulations=4))
+    with pytest.raises(ValueError, match="search needs a scorer to guide it"):
+        Recipe.model_validate({**content, "scorer": None})
 
 
 @pytest.mark.parametrize(("threshold", "window"), [(1.0, 2), (1.0, 3), (0.6, 5), (0.75, 4)])

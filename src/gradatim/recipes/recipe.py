@@ -18,7 +18,7 @@ from pydantic import (
 
 from gradatim.errors import GradatimError
 from gradatim.objectives.base import Objective
-from gradatim.part import PartOf, make, models_of, name_of
+from gradatim.part import PartOf, make, models_of, name_of, parts_within
 from gradatim.policies.base import SamplingOptions
 from gradatim.policies.server.options import ServerOptions, is_server_url
 from gradatim.recipes.section import Section
@@ -323,8 +323,7 @@ class Recipe(Section):
         for key in written:
             if written.count(key) > 1:
                 raise ValueError(f"values and scorer write {key!r} more than once: give one of them another key")
-        if self.search is not None:
-            written.append(name_of(self.search))
+        written += map(name_of, parts_within(self.search))
         for place, learn in enumerate(self.learn if self.trees.stored is None else ()):
             for number, part in enumerate(learn.data):
                 for value in (getattr(part, name, None) for name in ("value", "rated_by")):
