@@ -116,6 +116,7 @@ def line(name: str, *points: tuple[float, float]) -> Curve:
         ([(100, 0.2), (200, 0.9)], [(50, 0.5), (400, 0.6)], "mixed"),
         ([(100, 0.5), (200, 0.5)], [(50, 0.5), (400, 0.5)], "undecided"),
         ([(100, 0.5)], [(200, 0.5), (400, 0.5)], "not measured"),
+        ([(100, 0.58)], [(50, 0.5), (400, 0.5)], "leans won"),  # one seed and 40 problems
     ],
 )
 def test_a_claim_is_won_or_lost_by_what_differs_at_equal_tokens(

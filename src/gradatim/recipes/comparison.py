@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from gradatim.errors import GradatimError
 from gradatim.part import PartOf, models_of
 from gradatim.recipes.recipe import MODEL_NAME, NAME, PLACEMENT, POLICY, ModelOptions, inherited_placement
 from gradatim.recipes.section import Section
@@ -34,19 +35,24 @@ class Method(Section):
     policy: str = POLICY
     """Whose steps they are: `policy`, or one of `models`, such as a bigger or longer trained one as a baseline."""
     sizes: list[PositiveInt] = Field(default=[])
-    """Values of the option that makes the search larger (the first that it grows with), one for each point of its
-    curve; empty for the search as it is, under each of `budgets` where there are some."""
+    """Values of the option that is varied, one for each point of its curve; empty for the search as it is, under each
+    of `budgets` where there are some."""
+    varies: str | None = None
+    """The option that `sizes` are values of, with dots into a search within the search (`search.width`); `null` is the
+    first that makes the search larger."""
     choose_by: ChoiceRule | None = None
     """In place of the search's own rule."""
 
     @property
     def chosen(self) -> Search:
         """The search, with the rule by which this method chooses."""
-        return self.search if self.choose_by is None else with_options(self.search, choose_by=self.choose_by)
+        return self.search if self.choose_by is None else replace(self.search, choose_by=self.choose_by)
 
     def sized(self, size: int | None) -> Search:
         """The search of one point of the curve."""
-        return self.chosen if size is None else with_options(self.chosen, **{self.chosen.grows_with[0]: size})
+        if size is None:
+            return self.chosen
+        return _with_option(self.chosen, self.varies or self.chosen.grows_with[0], size)
 
     @property
     def samples(self) -> bool:
@@ -54,13 +60,17 @@ class Method(Section):
         return isinstance(self.search, IndependentSampling)
 
 
-def with_options(search: Search, **changed: Any) -> Search:
-    """The same search with some options changed; ``"search.width"`` is one of the search within."""
-    for key, value in changed.items():
-        name, _, within = key.partition(".")
-        option: Any = with_options(getattr(search, name), **{within: value}) if within else value
-        search = replace(search, **{name: option})
-    return search
+def _with_option(search: Search, option: str, value: Any) -> Search:
+    """The same search with one option changed, perhaps of a search within it.
+
+    Raises:
+        ValueError: if there is no such option.
+    """
+    name, dot, rest = option.partition(".")
+    if name not in {each.name for each in fields(search)}:
+        names = [each.name for each in fields(search)]
+        raise ValueError(f"{search.title} has no option {name!r} to vary; {suggestion(name, names)}")
+    return replace(search, **{name: _with_option(getattr(search, name), rest, value) if dot else value})
 
 
 class Counts(Section):
@@ -169,7 +179,12 @@ class Comparison(Section):
         search, rule = method.chosen, method.chosen.choose_by
         if method.scorer is None and (search.is_guided or rule in NEEDS_SCORES):
             raise ValueError(f"{place} ({method.name}) needs a scorer: name one of scorers")
-        if method.sizes and not search.grows_with:
-            raise ValueError(f"{place}.sizes: {search.title} has no option that makes it larger; leave sizes out")
+        if method.sizes and not (method.varies or search.grows_with):
+            raise ValueError(f"{place}.sizes: {search.title} has no option that makes it larger; say what varies")
+        for size in method.sizes:
+            try:
+                method.sized(size)
+            except GradatimError as error:
+                raise ValueError(f"{place}.sizes: {error}") from error
         if method.samples and not method.sizes and not self.budgets and getattr(search, "n", None) is None:
             raise ValueError(f"{place} samples without end: give it sizes")

@@ -88,6 +88,13 @@ class Study(Section):
         chosen = self.at(size).testbeds
         return list(self.testbeds) if chosen is None else chosen
 
+    def prepared_for(self, testbed: str, size: Size) -> list[str]:
+        """The preparations whose models the comparison names on a testbed."""
+        names = {name: f"{PREPARED}{name}" for name in self.prepare}
+        comparison = self.comparison_on(testbed, size, names)
+        used = [options.model for options in (comparison.policy, *comparison.models.values())]
+        return [name for name, place in names.items() if any(f"{model}/".startswith(f"{place}/") for model in used)]
+
     def overrides(self, preparation: str, size: Size) -> list[str]:
         """What is changed of a preparation's recipe."""
         return [*self.prepare[preparation].set, *self.at(size).prepare.get(preparation, ())]

@@ -27,6 +27,9 @@ from gradatim.run.progress import Progress
 from gradatim.run.replication_report import RESULT, write_replication
 from gradatim.store.files import write_json
 
+ENOUGH_SEEDS, ENOUGH_PROBLEMS, LARGE = 3, 1000, 0.1
+"""What a difference below ``LARGE`` needs to be called won or lost; with less, it only leans that way."""
+
 
 def replicate(
     studies: Sequence[Study], output: str | os.PathLike[str], size: Size, *, progress: Progress | None = None
@@ -58,7 +61,7 @@ def replicate(
 
 def _run(study: Study, testbed: str, size: Size, folder: Path, progress: Progress) -> None:
     started = time.perf_counter()
-    prepared = {name: _prepare(study, name, size, folder, progress) for name in study.prepare}
+    prepared = {name: _prepare(study, name, size, folder, progress) for name in study.prepared_for(testbed, size)}
     comparison = study.comparison_on(testbed, size, {name: str(path) for name, path in prepared.items()})
     place = folder / size / study.name / testbed
     found = compared(comparison, place, progress=progress)
@@ -82,6 +85,8 @@ def _prepare(study: Study, name: str, size: Size, folder: Path, progress: Progre
     digest = hashlib.sha256(json.dumps([source, changes]).encode()).hexdigest()[:8]
     place = folder / size / "prepared" / f"{source}-{digest}"
     recipe = load_recipe(source, changes)
+    if _is_done(place, recipe.model_dump(mode="json")):
+        return place
     if isinstance(recipe, PretrainRecipe):
         from gradatim.training.from_scratch import pretrain
 
@@ -91,6 +96,12 @@ def _prepare(study: Study, name: str, size: Size, folder: Path, progress: Progre
     else:
         raise GradatimError(f"the study {study.name!r} prepares {source!r}, which trains no model")
     return place
+
+
+def _is_done(run: Path, recipe: dict[str, Any]) -> bool:
+    """Whether a run is finished that was of this very recipe."""
+    path = run / "report.json"
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("recipe") == recipe
 
 
 def label_costs(run: Path) -> dict[str, Any] | None:
@@ -118,6 +129,10 @@ def judged(claim: Claim, found: Compared) -> dict[str, Any]:
     verdicts = {test.verdict for test in tests}
     won, lost = "better" in verdicts, "worse" in verdicts
     verdict = "mixed" if won and lost else "won" if won else "lost" if lost else "undecided"
+    seeds, problems = first.points[0].solved.shape
+    few = seeds < ENOUGH_SEEDS or problems < ENOUGH_PROBLEMS
+    if (won or lost) and few and all(abs(test.difference.value) < LARGE for test in tests):
+        verdict = f"leans {verdict}"
     return {"verdict": verdict if tests else "not measured", "differences": [test.to_json() for test in tests]}
 
 

@@ -59,7 +59,8 @@ def overview_sections(value: Mapping[str, Any]) -> list[Section]:
     text = (
         f"{len(rows)} claims of papers, tested at equal tokens on held-out problems: {counts}.{smoke} A claim is won "
         "or lost where the interval of the paired difference leaves out 0 and the test, corrected for the sizes that "
-        "were compared, says so; mixed, where it is so at some sizes and the other way round at others."
+        "were compared, says so; mixed, where it is so at some sizes and the other way round at "
+        "others. Of fewer than 1,000 problems or three seeds, a difference of less than 10 points only leans that way."
     )
     header = ["study", "testbed", "claim", "paper", "here", "figures"]
     return [Section("", [text, Table(header, rows, words=6)])]
