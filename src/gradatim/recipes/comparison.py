@@ -70,7 +70,8 @@ def _with_option(search: Search, option: str, value: Any) -> Search:
     if name not in {each.name for each in fields(search)}:
         names = [each.name for each in fields(search)]
         raise ValueError(f"{search.title} has no option {name!r} to vary; {suggestion(name, names)}")
-    return replace(search, **{name: _with_option(getattr(search, name), rest, value) if dot else value})
+    changed: dict[str, Any] = {name: _with_option(getattr(search, name), rest, value) if dot else value}
+    return replace(search, **changed)
 
 
 class Counts(Section):
