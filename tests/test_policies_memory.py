@@ -82,9 +82,9 @@ def test_paths_are_read_in_passes_that_fit() -> None:
         for model in (policy.tree_model, scorer.tree_model):
             lay_out = model._lay_out
 
-            def watching(wanted: Any, lay_out: Any = lay_out) -> Any:
+            def watching(wanted: Any, *others: Any, lay_out: Any = lay_out) -> Any:
                 widths.append(sum(len(node.step.tokens) for node in depth_first(wanted)))
-                return lay_out(wanted)
+                return lay_out(wanted, *others)
 
             model._lay_out = watching  # type: ignore[method-assign]
         widths.clear()

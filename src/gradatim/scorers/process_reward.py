@@ -24,7 +24,11 @@ from gradatim.tree import Node, Tree
 
 @part
 class ProcessRewardPart(ScorerPart):
-    """A process reward model: the probability that a step is right (Lightman et al., 2023, arXiv:2305.20050)."""
+    """A process reward model: the probability that a step is right (Lightman et al., 2023, arXiv:2305.20050).
+
+    An outcome reward model is the same with other labels (the construction `solution_labels`): it is meant for the last
+    step of a solution, where searches read it with `aggregate: last`; sampling has nothing else scored.
+    """
 
     model: ModelName = "scorer"
     """The reward model."""
