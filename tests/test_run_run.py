@@ -271,7 +271,7 @@ def test_every_way_of_growing_trees(changes: dict[str, Any], tmp_path: Path) -> 
     recipe = small_recipe(
         problems={"train": 3, "test": 2},
         **changes,
-        values=[{"name": "rollouts", "rollouts": 3}],
+        values=[{"name": "scored", "scorer": {"name": "rollouts", "rollouts": 3}}],
         judge=None,
         objective=None,
         evaluation={"samples": 8, "greedy": False},
