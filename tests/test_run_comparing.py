@@ -146,6 +146,16 @@ def test_trees_that_are_not_kept_leave_what_was_counted(tmp_path: Path) -> None:
             {"scorers": {"truth": {"delta": {"scorer": "rollouts"}}}, "methods": SMALL["methods"][1:2]},
             "knows the truth",
         ),
+        ({"scorers": {"reward": "process_reward", "b": {"process_reward": {"model": "again"}}}}, "a key of its own"),
+        (
+            {
+                "scorers": {
+                    "reward": "process_reward",
+                    "b": {"delta": {"scorer": {"process_reward": {"model": "again"}}}},
+                }
+            },
+            "a key of its own",
+        ),
         ({"methods": []}, "at least 1"),
         ({"seeds": []}, "at least 1"),
     ],

@@ -147,7 +147,19 @@ class Comparison(Section):
                 raise ValueError(
                     f"scorers.{name} knows the truth about solutions, so that choosing by it measures nothing"
                 )
+        self._check_keys()
         return self
+
+    def _check_keys(self) -> None:
+        """See that no two scorers write over each other's scores in the samples that all of them score."""
+        known: dict[str, ScorerPart] = {}
+        for name, part in self.scorers.items():
+            for each in (part, *part.within):
+                if known.setdefault(each.name, each) != each:
+                    raise ValueError(
+                        f"scorers.{name} writes scores of the name {each.name!r}, as another scorer of other options "
+                        "does: give one of them a key of its own"
+                    )
 
     def _check_names(self) -> None:
         names = [method.name for method in self.methods]
