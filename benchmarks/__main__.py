@@ -10,16 +10,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.measure import SkippedError
 from gradatim.store import write_json
 
 BENCHMARKS = {
     "engine_vs_generate": "engine_vs_generate",
     "engine_vs_generate_batch": "engine_vs_generate",
+    "engine_vs_llama_cpp": "engine_vs_llama_cpp",
     "prm_incremental": "prm_incremental",
     "reader_vs_rows": "reader_vs_rows",
     "engine_vs_matrix_products": "limits",
     "training_vs_causal_row": "limits",
     "search_overhead": "search_overhead",
+    "beam_vs_rereading": "beam_vs_rereading",
+    "beam_vs_thinkbooster": "beam_vs_thinkbooster",
     "training_vs_trl_dpo": "training_vs_trl_dpo",
 }
 LOWER_IS_BETTER = {"search_overhead", "engine_vs_matrix_products", "training_vs_causal_row"}
@@ -38,7 +42,10 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for module in modules:
         console.print(f"{module} ...", highlight=False)
-        rows += importlib.import_module(f"benchmarks.{module}").run(options.quick)
+        try:
+            rows += importlib.import_module(f"benchmarks.{module}").run(options.quick)
+        except SkippedError as missing:
+            console.print(f"  skipped: {missing}", highlight=False)
         write_json(options.output / "report.json", rows)  # what is done is kept
     console.print(_table(rows))
     console.print(f"Report: {options.output / 'report.json'}", highlight=False)

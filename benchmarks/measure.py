@@ -15,12 +15,16 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from gradatim.tree import Node
+from gradatim.tree import Node, Problem, Tree
 
 THREADS = int(os.environ.get("OMP_NUM_THREADS", "2"))
 VOCABULARY = 4096
 END = 1
 LINE_END = 3
+
+
+class SkippedError(Exception):
+    """A benchmark cannot run here; the message is one sentence that says what it needs."""
 
 
 def llama_config(size: str) -> LlamaConfig:
@@ -65,6 +69,13 @@ def teacher_forced_difference(model: Any, node: Node) -> float:
         logits = model(input_ids=ids, use_cache=False).logits[0, len(before) - 1 : -1]
     expected = logits.log_softmax(-1).gather(-1, ids[0, len(before) :, None])[:, 0]
     return float((expected - torch.tensor(node.step.log_probabilities)).abs().max())
+
+
+def random_trees(problems: int, prompt_tokens: int, seed: int = 0) -> list[Tree]:
+    """Trees with prompts of random tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    prompts = torch.randint(4, 500, (problems, prompt_tokens), generator=generator).tolist()
+    return [Tree(Problem(str(number), ""), seed=seed, prompt_tokens=prompt) for number, prompt in enumerate(prompts)]
 
 
 def alternate(works: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

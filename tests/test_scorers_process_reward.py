@@ -15,6 +15,7 @@ from gradatim.budget import Budget, Spent
 from gradatim.errors import GradatimError
 from gradatim.scorers.base import Scorer
 from gradatim.scorers.process_reward import ProcessRewardScorer
+from gradatim.search.beam import Beam
 from gradatim.tree import EndReason, Node, Step, Tree
 from test_policies_exact import make_policy, make_tree
 from tiny_models import BOUNDARY, tiny_classifier
@@ -208,3 +209,34 @@ def test_cancelling_one_caller_leaves_the_others_unharmed() -> None:
 def test_other_numbers_of_labels_are_refused(labels: int) -> None:
     with pytest.raises(GradatimError, match=f"one label or two, but this one has {labels}"):
         make_scorer(labels=labels)
+
+
+def passes(scorer: ProcessRewardScorer, *waiting: list[Node]) -> int:
+    """The forward passes that it takes to score what several callers ask for at the same time."""
+    before = scorer.statistics.passes
+
+    async def score() -> None:
+        await asyncio.gather(*map(scorer.score, waiting))
+
+    asyncio.run(score())
+    return scorer.statistics.passes - before
+
+
+def test_scoring_siblings_is_one_forward_pass_however_many_there_are() -> None:
+    scorer, tree, other = make_scorer(), random_tree(7, nodes=1), random_tree(8, nodes=1)
+    siblings, others = (
+        [each.add(each.root, Step((4 + number, BOUNDARY), "", (), EndReason.BOUNDARY)) for number in range(24)]
+        for each in (tree, other)
+    )
+    assert passes(scorer, siblings) == 1, "the prompt and all siblings behind it"
+    below = [tree.add(node, Step((5, BOUNDARY), "", (), EndReason.BOUNDARY)) for node in siblings for _ in range(2)]
+    assert passes(scorer, below, others) == 1, "cousins, and siblings of another search that waits as well"
+    assert_exact(tiny_classifier(), [*siblings, *below, *others])
+
+
+def test_a_guided_beam_reads_each_round_in_one_forward_pass_of_the_reward_model() -> None:
+    scorer, policy, tree = make_scorer(), make_policy(), make_tree(2, 3)
+    asyncio.run(Beam(width=2, branch=4)(tree, policy, scorer))
+    rounds = {node.depth for node in tree.nodes[1:] if "process_reward" in node.scores}
+    assert len(rounds) > 2
+    assert scorer.statistics.passes == len(rounds)
