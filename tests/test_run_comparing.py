@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from gradatim.errors import GradatimError
+from gradatim.errors import GradatimError, ProblemError
 from gradatim.evaluation import metrics
 from gradatim.evaluation.metrics import Sample
 from gradatim.recipes import Comparison, load_as, parse_recipe
 from gradatim.run import Progress
 from gradatim.run.comparing import run_comparison
 from gradatim.run.searching import search_into
+from gradatim.search import IndependentSampling
 from gradatim.store.trees import TreeStore
+from gradatim.tree import Tree
 
 SMALL: dict[str, Any] = {
     "kind": "compare",
@@ -200,3 +202,69 @@ def test_a_judge_that_says_nothing_is_told_of_and_its_tokens_count(tmp_path: Pat
     spending = method(report, "by words")["points"][0]["spending"]
     assert set(spending) == {"policy", "judge"}
     assert spending["judge"]["written"] > 0
+
+
+def samples_of_two(tmp_path: Path, *scorers: str, **changes: Any) -> dict[str, Any]:
+    """The report of best-of-two by each of some scorers, all on the same samples."""
+    known: dict[str, Any] = {
+        "reward": "process_reward",
+        "moved": {"delta": {"scorer": "process_reward"}},
+        "asked": {"name": "self_evaluation", "prompt": " + 3 =", "yes": " 3", "no": " 4"},
+    }
+    methods = [{"name": name, "search": "sampling", "scorer": name, "sizes": [1, 2]} for name in scorers]
+    few: dict[str, Any] = {"problems": {"test": 2}, "seeds": [0], "judge_steps": False}
+    made = comparison(methods=methods, scorers={name: known[name] for name in scorers}, **few, **changes)
+    return run_comparison(made, tmp_path / "-".join(scorers))
+
+
+def test_a_scorer_costs_what_it_costs_alone_whatever_others_are_compared(tmp_path: Path) -> None:
+    alone = {name: method(samples_of_two(tmp_path, name), name)["points"] for name in ("reward", "moved", "asked")}
+    for names in (("reward", "moved", "asked"), ("asked", "moved", "reward")):
+        report = samples_of_two(tmp_path, *names)
+        for name in names:
+            found = method(report, name)["points"]
+            assert [point["spending"] for point in found] == [point["spending"] for point in alone[name]]
+    asked, reward = (alone[name][1]["spending"]["policy"] for name in ("asked", "reward"))
+    assert asked["written"] == reward["written"]  # the samples
+    assert asked["read"] > reward["read"]  # the questions are of the same account
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_was_counted_is_counted_anew_where_methods_change(tmp_path: Path, keep: bool) -> None:
+    few: dict[str, Any] = {"seeds": [0], "keep_trees": keep}
+    voted = {"name": "chosen", "search": "sampling", "scorer": "reward", "choose_by": "majority", "sizes": [1, 4]}
+    run_comparison(comparison(methods=[voted], **few, judge_steps=False), tmp_path / "changed")
+    changed = [{**voted, "choose_by": "score"}, {**voted, "name": "new", "sizes": [2, 4]}]
+    reports = [
+        run_comparison(comparison(methods=changed, scorers={"reward": "process_reward"}, **few), tmp_path / folder)
+        for folder in ("changed", "fresh")
+    ]
+    for name in ("chosen", "new"):
+        again, fresh = (
+            [(point["accuracy"], point["tokens"]) for point in method(report, name)["points"]] for report in reports
+        )
+        assert again == fresh
+    again, fresh = ([(each["name"], each["states"]) for each in report["scorers"]] for report in reports)
+    assert again == fresh != []
+    assert any((tmp_path / "changed" / "trees").iterdir()) == keep
+
+
+def test_problems_that_fail_are_told_of_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = comparison(methods=SMALL["methods"][:1], seeds=[0], judge_steps=False, keep_trees=False)
+    search = IndependentSampling.__call__
+
+    async def failing(self: Any, tree: Tree, *rest: Any, **options: Any) -> None:
+        if tree.problem.id == failed:
+            raise ProblemError("the server is away")
+        await search(self, tree, *rest, **options)
+
+    failed = made.task.problems("test", 6)[2].id
+    with monkeypatch.context() as patch:
+        patch.setattr(IndependentSampling, "__call__", failing)
+        report = run_comparison(made, tmp_path)
+    assert report["problems"] == 5
+    assert report["failed"] == {failed: "the server is away"}
+    assert "1 problem failed" in (tmp_path / "report.md").read_text()
+    again = run_comparison(made, tmp_path)
+    assert again["problems"] == 6
+    assert not again["failed"]

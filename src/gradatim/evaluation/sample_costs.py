@@ -17,7 +17,12 @@ def scoring_of(tree: Tree) -> dict[str, Cost]:
 
 
 def subset_spending(
-    tree: Tree, n: int, of: int, scoring: Mapping[str, Cost], policy: str = POLICY.name
+    tree: Tree,
+    n: int,
+    of: int,
+    scoring: Mapping[str, Cost],
+    policy: str = POLICY.name,
+    sampling: Cost | None = None,
 ) -> dict[str, Cost]:
     """What ``n`` of a tree's ``of`` independent samples cost each account, exactly, as the mean over all subsets.
 
@@ -32,12 +37,17 @@ def subset_spending(
         of: how many the tree has.
         scoring: what scoring all of them cost; empty where no score is needed.
         policy: the account of the policy that wrote them.
+        sampling: what writing all of them cost it; by default all that its account was charged. A scorer that asks the
+            policy itself is charged to that account, too.
     """
-    sampling = spending_of(tree.budget).get(policy, Cost())
-    subset = {policy: replace(sampling, written=sampling.written * n / of)}
+    wrote = spending_of(tree.budget).get(policy, Cost()) if sampling is None else sampling
+    subset = {policy: replace(wrote, written=wrote.written * n / of)}
     share = _scored_share(tree, n, of) if scoring else 0.0
     for name, cost in scoring.items():
-        subset[name] = replace(cost, read=share * cost.read, written=share * cost.written)
+        before = subset.get(name, Cost())
+        subset[name] = replace(
+            cost, read=before.read + share * cost.read, written=before.written + share * cost.written
+        )
     return subset
 
 

@@ -89,7 +89,8 @@ def compared(
         work = _Work(comparison, folder, Progress() if progress is None else progress)
         found = [(cell, work.outcome(cell)) for cell in cells_of(comparison, work.judges)]
         curves, judged = curves_of(comparison, found), work.judged_steps(found)
-        report = write_comparison(folder, comparison, curves, judged)
+        failed = {id: error for cell, _ in found for id, error in folder.record(cell.name).get("failed", {}).items()}
+        report = write_comparison(folder, comparison, curves, judged, failed)
         if failures := verifier_record(work.task).sentence():
             warnings.warn(failures, stacklevel=2)
         work.progress.line(f"Report: {folder.path / 'report.md'}")
@@ -152,8 +153,9 @@ class _Work:
         asked = [problem.id for problem in problems]
         if path.is_file():
             known: Outcome = json.loads(path.read_text(encoding="utf-8"))
-            if known["asked"] == asked:
+            if known["asked"] == known["problems"] == asked and self._has_all(known, cell):
                 self.progress.line(f"{_title(cell)}: {len(asked):,} of {len(asked):,} problems, all done before")
+                self._drop_trees(trees_path)
                 return known
         trees = self._searched(cell, problems, trees_path)
         for text in off_format_warnings(trees):
@@ -167,9 +169,22 @@ class _Work:
             "states": {name: self._states(trees, keys[name]) for name in self._judged_by(cell)},
         }
         write_json(path, outcome)
-        if not self.comparison.keep_trees:
-            trees_path.unlink(missing_ok=True)
+        if len(trees) == len(problems):  # else those that failed are tried again
+            self._drop_trees(trees_path)
         return outcome
+
+    def _has_all(self, known: Outcome, cell: Cell) -> bool:
+        """Whether an outcome has all that is counted of a cell now: methods that share samples, and scorers that are
+        judged by them, may have come or changed."""
+        points = [
+            any(all(entry.get(key, value) == value for key, value in point.items()) for entry in known["points"])
+            for point in cell.counts()
+        ]
+        return all(points) and all(name in known["states"] for name in self._judged_by(cell))
+
+    def _drop_trees(self, path: Path) -> None:
+        if not self.comparison.keep_trees:
+            path.unlink(missing_ok=True)
 
     def judged_steps(self, found: Sequence[tuple[Cell, Outcome]]) -> list[JudgedSteps]:
         """What each scorer said of the partial solutions in the samples, with the truth about them."""
@@ -196,14 +211,17 @@ class _Work:
 
     def _searched(self, cell: Cell, problems: Sequence[Problem], path: Path) -> list[Tree]:
         def make_searcher() -> Searcher:
-            policy = self.policy(cell.policy)
-            scorers = {name: self.comparison.scorers[name].open(self) for name in cell.scorers}
-            return cell.searcher(policy, scorers, self.task.answer)
+            return cell.searcher(
+                self.policy(cell.policy), {name: self.comparison.scorers[name] for name in cell.scorers}, self
+            )
 
         def record(seconds: float, stored: int, failed: dict[str, str]) -> None:
             self.folder.update(cell.name, seconds, problems=stored, failed=failed)
 
-        recorded = self.folder.record(cell.name).get("problems")
+        earlier = self.folder.record(cell.name)
+        recorded = earlier.get("problems")
+        if not path.is_file():  # its trees were not kept: it is done again from the start
+            self.folder.update(cell.name, -earlier.get("seconds", 0.0))
         with TreeStore(path, damaged="skip") as store:
             return search_into(
                 store, _title(cell), problems, make_searcher, record, self.progress, recorded, self.task,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,12 +18,12 @@ from gradatim.policies.base import Policy
 from gradatim.recipes.comparison import Comparison, Method
 from gradatim.recipes.recipe import POLICY
 from gradatim.run.searching import Searcher, only
-from gradatim.scorers.base import Scorer
-from gradatim.search.choosing import AnswerOf, ChoiceRule
+from gradatim.scorers.base import Context, Scorer, ScorerPart
+from gradatim.search.choosing import ChoiceRule
 from gradatim.search.sampling import IndependentSampling
 from gradatim.tree import Tree
 
-_SCORING = "scoring"  # where a sampled tree keeps what each scorer cost
+_SAMPLING, _SCORING = "sampling", "scoring"  # where a sampled tree keeps what sampling and what each scorer cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,12 @@ class Cell(ABC):
         """What its outcome depends on beside its models and scorers, as JSON has it."""
 
     @abstractmethod
-    def searcher(self, policy: Policy, scorers: Mapping[str, Scorer], answer: AnswerOf) -> Searcher:
+    def counts(self) -> list[dict[str, Any]]:
+        """The points that are made of its trees, each with its ``method`` and ``size`` and all that says how it is
+        counted beside :meth:`options`. What has them stays of use where methods that count otherwise come or go."""
+
+    @abstractmethod
+    def searcher(self, policy: Policy, scorers: Mapping[str, ScorerPart], context: Context) -> Searcher:
         """What searches a tree."""
 
     @abstractmethod
@@ -79,24 +85,28 @@ class MethodCell(Cell):
     def options(self) -> dict[str, Any]:
         return {"search": content_of(self.method.sized(self.size)), "budget": self.budget}
 
-    def searcher(self, policy: Policy, scorers: Mapping[str, Scorer], answer: AnswerOf) -> Searcher:
-        scorer = next(iter(scorers.values()), None)
-        search = self.method.sized(self.size)
+    def counts(self) -> list[dict[str, Any]]:
+        return [{"method": self.method.name, "size": self.size}]
+
+    def searcher(self, policy: Policy, scorers: Mapping[str, ScorerPart], context: Context) -> Searcher:
+        scorer = next((part.open(context) for part in scorers.values()), None)
+        search, answer = self.method.sized(self.size), context.task.answer
         return Searcher(lambda tree: search(tree, policy, scorer, answer=answer), policy, only(scorer))
 
     def points(self, trees: Sequence[Tree], keys: Mapping[str, str]) -> list[dict[str, Any]]:
         name = None if self.method.scorer is None else keys[self.method.scorer]
         chosen = [self.method.chosen.choose(tree, name) for tree in trees]
         solved = [float(leaf is not None and leaf.correct is True) for leaf in chosen]
-        return [_point(self.method.name, self.size, solved, [spending_of(tree.budget) for tree in trees], 1.0)]
+        return [{**self.counts()[0], **_outcome(solved, [spending_of(tree.budget) for tree in trees], 1.0)}]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplesCell(Cell):
     """Independent samples of a policy, every step of each scored by all scorers.
 
-    Of ``n`` samples every subset is as likely as any other, so what a method finds with fewer is an exact expectation
-    over all subsets, and so is what they cost: methods that choose among samples differ in nothing else.
+    Of ``n`` samples every subset is as likely as any other, so what a method finds with fewer is the expectation over
+    all subsets (of votes, over many random ones where there are too many), and so is what they cost: methods that
+    choose among samples differ in nothing else.
 
     Attributes:
         n: samples of each problem.
@@ -109,40 +119,84 @@ class SamplesCell(Cell):
     def options(self) -> dict[str, Any]:
         return {"samples": self.n}
 
-    def searcher(self, policy: Policy, scorers: Mapping[str, Scorer], answer: AnswerOf) -> Searcher:
-        sampling = IndependentSampling(n=self.n)
-
-        async def search(tree: Tree) -> None:
-            await sampling(tree, policy, answer=answer)
-            steps = list(dict.fromkeys(node for leaf in tree.solutions() for node in leaf.path()[1:]))
-            for name, scorer in scorers.items():
-                before = spending_of(tree.budget)
-                await scorer.score(steps)
-                tree.metadata.setdefault(_SCORING, {})[name] = _charged(before, spending_of(tree.budget))
-
-        return Searcher(search, policy, tuple(scorers.values()))
-
-    def points(self, trees: Sequence[Tree], keys: Mapping[str, str]) -> list[dict[str, Any]]:
+    def counts(self) -> list[dict[str, Any]]:
         return [
-            self._point_of(method, n, trees, keys)
+            {
+                "method": method.name,
+                "size": size,
+                "scorer": method.scorer,
+                "choose_by": method.chosen.choose_by or ("majority" if method.scorer is None else "score"),
+                "aggregate": method.search.aggregate,
+            }
             for method in self.methods
-            for n in method.sizes or [getattr(method.search, "n", None) or self.n]
+            for size in method.sizes or [getattr(method.search, "n", None) or self.n]
         ]
 
-    def _point_of(self, method: Method, n: int, trees: Sequence[Tree], keys: Mapping[str, str]) -> dict[str, Any]:
-        name = None if method.scorer is None else keys[method.scorer]
-        search = method.chosen
-        rule = _RULES[search.choose_by or ("majority" if name is None else "score")]
-        samples = [samples_of(tree, name, search.aggregate) for tree in trees]
+    def searcher(self, policy: Policy, scorers: Mapping[str, ScorerPart], context: Context) -> Searcher:
+        sampling, costing = IndependentSampling(n=self.n), _Costing(scorers, context)
+
+        async def search(tree: Tree) -> None:
+            await sampling(tree, policy, answer=context.task.answer)
+            tree.metadata[_SAMPLING] = asdict(spending_of(tree.budget).get(self.policy, Cost()))
+            tree.metadata[_SCORING] = await costing(tree)
+
+        return Searcher(search, policy, costing.opened)
+
+    def points(self, trees: Sequence[Tree], keys: Mapping[str, str]) -> list[dict[str, Any]]:
+        return [{**each, **self._outcome_of(each, trees, keys)} for each in self.counts()]
+
+    def _outcome_of(self, point: Mapping[str, Any], trees: Sequence[Tree], keys: Mapping[str, str]) -> dict[str, Any]:
+        scorer, n = point["scorer"], point["size"]
+        rule = _RULES[point["choose_by"]]
+        samples = [samples_of(tree, None if scorer is None else keys[scorer], point["aggregate"]) for tree in trees]
         solved = [rule(each, min(n, len(each))) if each else 0.0 for each in samples]
         spending = []
         for tree in trees:
-            charged = tree.metadata.get(_SCORING, {}).get(method.scorer, {})
+            charged = tree.metadata.get(_SCORING, {}).get(scorer, {})
             scoring = {account: Cost(**cost) for account, cost in charged.items()}
-            spending.append(subset_spending(tree, n, self.n, scoring, self.policy))
+            sampling = Cost(**tree.metadata[_SAMPLING]) if _SAMPLING in tree.metadata else None
+            spending.append(subset_spending(tree, n, self.n, scoring, self.policy, sampling))
         whole = sum(tree.budget.total for tree in trees)
         share = sum(cost.tokens for each in spending for cost in each.values()) / max(1, whole)
-        return _point(method.name, n, solved, spending, share)
+        return _outcome(solved, spending, share)
+
+
+class _Costing:
+    """Has every step of a tree's solutions scored by several scorers, and tells what each costs where it is alone.
+
+    Scorers that hold the same scorer, or one that is compared too, have it read every step once; what that costs is
+    counted for each of them.
+
+    Args:
+        parts: the scorers, by the comparison's names.
+        context: opens them.
+    """
+
+    def __init__(self, parts: Mapping[str, ScorerPart], context: Context) -> None:
+        self.keys = {
+            name: list(dict.fromkeys(p.name for p in (*part.within[::-1], part))) for name, part in parts.items()
+        }
+        users = Counter(key for keys in self.keys.values() for key in keys)
+        known = {each.name: each for part in parts.values() for each in (*part.within[::-1], part)}
+        own = {part.name for part in parts.values()}
+        self._scorers = {key: part.open(context) for key, part in known.items() if key in own or users[key] > 1}
+
+    @property
+    def opened(self) -> tuple[Scorer, ...]:
+        return tuple(self._scorers.values())
+
+    async def __call__(self, tree: Tree) -> dict[str, dict[str, dict[str, Any]]]:
+        """What each scorer was charged, by the comparison's names and by accounts."""
+        steps = list(dict.fromkeys(node for leaf in tree.solutions() for node in leaf.path()[1:]))
+        charged: dict[str, dict[str, Cost]] = {}
+        for key, scorer in self._scorers.items():
+            before = spending_of(tree.budget)
+            await scorer.score(steps)
+            charged[key] = _charged(before, spending_of(tree.budget))
+        return {
+            name: {account: asdict(cost) for account, cost in _sum(charged.get(key, {}) for key in keys).items()}
+            for name, keys in self.keys.items()
+        }
 
 
 _RULES: dict[ChoiceRule, Any] = {
@@ -205,19 +259,24 @@ def file_name(name: str) -> str:
     return "-".join("".join(each if each.isalnum() else " " for each in name).split()).lower()
 
 
-def _charged(before: Mapping[str, Cost], after: Mapping[str, Cost]) -> dict[str, dict[str, Any]]:
+def _charged(before: Mapping[str, Cost], after: Mapping[str, Cost]) -> dict[str, Cost]:
     """What was charged in between, by account."""
     changed = {}
     for name, cost in after.items():
         earlier = before.get(name, Cost())
         if cost.tokens > earlier.tokens:
-            new = replace(cost, read=cost.read - earlier.read, written=cost.written - earlier.written)
-            changed[name] = asdict(new)
+            changed[name] = replace(cost, read=cost.read - earlier.read, written=cost.written - earlier.written)
     return changed
 
 
-def _point(
-    method: str, size: int | None, solved: Sequence[float], spending: Sequence[Mapping[str, Cost]], share: float
-) -> dict[str, Any]:
+def _sum(spending: Iterable[Mapping[str, Cost]]) -> dict[str, Cost]:
+    total: dict[str, Cost] = {}
+    for name, cost in (item for each in spending for item in each.items()):
+        before = total.get(name, Cost())
+        total[name] = replace(cost, read=before.read + cost.read, written=before.written + cost.written)
+    return total
+
+
+def _outcome(solved: Sequence[float], spending: Sequence[Mapping[str, Cost]], share: float) -> dict[str, Any]:
     costs = [{name: asdict(cost) for name, cost in each.items()} for each in spending]
-    return {"method": method, "size": size, "solved": list(solved), "spending": costs, "share": share}
+    return {"solved": list(solved), "spending": costs, "share": share}

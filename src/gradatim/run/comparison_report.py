@@ -46,9 +46,16 @@ class JudgedSteps:
 
 
 def write_comparison(
-    folder: RunFolder, comparison: Comparison, curves: Sequence[Curve], judged: Sequence[JudgedSteps]
+    folder: RunFolder,
+    comparison: Comparison,
+    curves: Sequence[Curve],
+    judged: Sequence[JudgedSteps],
+    failed: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Write ``report.json``, ``report.md`` and the plots; returns the content of ``report.json``."""
+    """Write ``report.json``, ``report.md`` and the plots; returns the content of ``report.json``.
+
+    ``failed`` has the errors of the problems that could not be searched by all methods, by their ids.
+    """
     seed = comparison.seeds[0]
     reference = next(each for each in curves if each.name == comparison.against)
     tests = corrected(
@@ -59,6 +66,7 @@ def write_comparison(
         "title": f"Comparison {comparison.name}",
         "summary": comparison.summary,
         "problems": curves[0].points[0].solved.shape[1],
+        "failed": dict(failed),
         "seeds": comparison.seeds,
         "reference": reference.name,
         "methods": [_method(each, curves, seed) for each in curves],
@@ -172,6 +180,12 @@ def _finding(value: Mapping[str, Any], tests: Sequence[Difference]) -> list[str]
     ]
     if open_:
         sentences.append(f"No difference from it could be shown for {', '.join(open_)}.")
+    if failed := value["failed"]:
+        sentences.append(
+            f"{len(failed):,} problem{'' if len(failed) == 1 else 's'} failed in a search and "
+            f"{'is' if len(failed) == 1 else 'are'} missing from all figures; the same command tries again (the first "
+            f"is {next(iter(failed))!r}: {next(iter(failed.values()))})."
+        )
     return sentences
 
 
