@@ -340,14 +340,11 @@ def _stacked(written: dict[int, Tensor]) -> Tensor:
     if set(written) != set(range(len(written))):
         missing = min(set(range(max(written))) - set(written))
         raise GradatimError(f"its layer {missing} does not attend to what is cached")
-    heads = max(layer.shape[1] for layer in written.values())
-    size = max(layer.shape[3] for layer in written.values())
-    return torch.stack(
-        [
-            nn.functional.pad(layer, (0, size - layer.shape[3], 0, 0, 0, heads - layer.shape[1]))
-            for _, layer in sorted(written.items())
-        ]
-    )
+    layers = [layer for _, layer in sorted(written.items())]
+    heads, size = (max(layer.shape[place] for layer in layers) for place in (1, 3))
+    if any(layer.shape != layers[0].shape for layer in layers):  # padding by nothing would copy all of it, too
+        layers = [nn.functional.pad(each, (0, size - each.shape[3], 0, 0, 0, heads - each.shape[1])) for each in layers]
+    return torch.stack(layers)
 
 
 def _joined(before: Tensor | None, after: Tensor, follows: bool) -> Tensor:
