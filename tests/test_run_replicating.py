@@ -126,12 +126,46 @@ def test_a_claim_is_won_or_lost_by_what_differs_at_equal_tokens(
     assert judged(Claim(text="", first="first", second="second"), found)["verdict"] == verdict
 
 
+def test_a_difference_that_was_not_shown_does_not_make_a_small_one_a_win() -> None:
+    """All 40 problems are solved a little oftener at one size; at the other, some are won altogether and some lost."""
+    import numpy as np
+
+    second = line("second", (50, 0.5), (400, 0.5))
+    large = np.full((1, 40), 0.5)
+    large[0, :14] = 1.0
+    large[0, 14:19] = 0.0
+    points = [
+        Point(each, {"policy": Cost(written=tokens)}) for tokens, each in ((100, np.full((1, 40), 0.55)), (200, large))
+    ]
+    found = Compared({}, [curve("first", "none", points), second], [])
+    result = judged(Claim(text="", first="first", second="second"), found)
+    assert [each["verdict"] for each in result["differences"]] == ["better", "undecided"]
+    assert result["verdict"] == "leans won"
+
+
 def test_a_claim_about_what_was_not_run_is_an_error() -> None:
     found = Compared({}, [line("first", (100, 0.5))], [])
     with pytest.raises(GradatimError, match="'third', which was not run"):
         judged(Claim(text="", first="first", second="third"), found)
-    with pytest.raises(GradatimError, match="'first', which was not measured"):
-        judged(Claim(text="", first="first", second="second", by="auc"), found)
+    assert judged(Claim(text="", first="first", second="second", by="auc"), found) == {"verdict": "not measured"}
+
+
+@pytest.mark.parametrize(
+    ("claim", "sentence"),
+    [
+        ({"text": "", "first": "best of n", "second": "majorty"}, "'majorty', which is not compared; did you mean"),
+        (
+            {"text": "", "first": "reward", "second": "majority", "by": "auc"},
+            "scorer 'majority', which is not compared",
+        ),
+    ],
+)
+def test_a_claim_about_what_is_not_compared_is_told_before_anything_runs(
+    claim: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(GradatimError, match=sentence):
+        replicate([study(), study(claims=[claim])], tmp_path, "smoke")
+    assert not any(tmp_path.iterdir())
 
 
 def states(generator: random.Random, noise: float) -> list[ScoredStates]:
@@ -159,6 +193,9 @@ def test_scorers_differ_by_their_auc_over_the_same_problems() -> None:
 
     assert difference.value == pytest.approx(whole(good) - whole(poor))
     assert difference.low > 0
+    close = states(random.Random(0), 0.4)
+    near = Compared({}, [], [JudgedSteps("good", good, [], "reachable"), JudgedSteps("near", close, [], "reachable")])
+    assert judged(Claim(text="", first="good", second="near", by="auc"), near)["verdict"] == "leans won"
     compared = Compared(
         {},
         [],

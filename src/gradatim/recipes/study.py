@@ -13,6 +13,7 @@ from gradatim.recipes.comparison import Comparison
 from gradatim.recipes.overrides import apply_override
 from gradatim.recipes.recipe import NAME
 from gradatim.recipes.section import Section
+from gradatim.suggestions import suggestion
 
 PREPARED = "prepared:"
 """What the name of a model begins with that a study trains first: `prepared:NAME/scorer` is the model `scorer` of the
@@ -108,7 +109,8 @@ class Study(Section):
             prepared: the folders of the preparations' runs, by their names.
 
         Raises:
-            GradatimError: if the comparison is none, or names a preparation that is not there.
+            GradatimError: if the comparison is none, or names a preparation that is not there, or a claim is about what
+                it does not compare.
         """
         from gradatim.recipes.load import parse_recipe
 
@@ -118,6 +120,15 @@ class Study(Section):
         made = parse_recipe(_placed(content, prepared), f"{self.name} on {testbed}")
         if not isinstance(made, Comparison):
             raise GradatimError(f"the study {self.name!r} needs a comparison; leave kind out, or set it to compare")
+        known = {"accuracy": [method.name for method in made.methods], "auc": list(made.scorers)}
+        for place, claim in enumerate(self.claims):
+            for name in (claim.first, claim.second):
+                if name not in known[claim.by]:
+                    what = "method" if claim.by == "accuracy" else "scorer"
+                    raise GradatimError(
+                        f"{self.name} on {testbed}: claims.{place} is about the {what} {name!r}, which is not "
+                        f"compared; {suggestion(name, known[claim.by])}"
+                    )
         return made
 
     @model_validator(mode="after")

@@ -51,6 +51,9 @@ def replicate(
     """
     shown = Progress() if progress is None else progress
     folder = Path(output)
+    for study in studies:  # before anything runs
+        for testbed in study.testbeds_at(size):
+            study.prepared_for(testbed, size)
     for study in studies:
         for testbed in study.testbeds_at(size):
             shown.line(f"\n{study.name} on {testbed}: {study.summary}")
@@ -120,7 +123,7 @@ def judged(claim: Claim, found: Compared) -> dict[str, Any]:
     """Whether a claim is won, lost, mixed or undecided here, with the figures that say so.
 
     Raises:
-        GradatimError: if it names a method or scorer that was not run.
+        GradatimError: if it names a method that was not run.
     """
     if claim.by == "auc":
         return _judged_by_auc(claim, found)
@@ -130,21 +133,22 @@ def judged(claim: Claim, found: Compared) -> dict[str, Any]:
     won, lost = "better" in verdicts, "worse" in verdicts
     verdict = "mixed" if won and lost else "won" if won else "lost" if lost else "undecided"
     seeds, problems = first.points[0].solved.shape
-    few = seeds < ENOUGH_SEEDS or problems < ENOUGH_PROBLEMS
-    if (won or lost) and few and all(abs(test.difference.value) < LARGE for test in tests):
+    shown = [test.difference.value for test in tests if test.verdict != "undecided"]
+    if shown and (seeds < ENOUGH_SEEDS or problems < ENOUGH_PROBLEMS) and max(map(abs, shown)) < LARGE:
         verdict = f"leans {verdict}"
     return {"verdict": verdict if tests else "not measured", "differences": [test.to_json() for test in tests]}
 
 
 def _judged_by_auc(claim: Claim, found: Compared) -> dict[str, Any]:
     states = {each.scorer: each.test for each in found.judged}
-    for name in (claim.first, claim.second):
-        if name not in states:
-            raise GradatimError(f"a claim is about the scorer {name!r}, which was not measured; name one of scorers")
+    if claim.first not in states or claim.second not in states:  # it scored nothing, or nobody knows the truth
+        return {"verdict": "not measured"}
     difference = auc_difference(states[claim.second], states[claim.first])
     if difference is None or difference.low is None or difference.high is None:
         return {"verdict": "not measured"}
     verdict = "won" if difference.low > 0 else "lost" if difference.high < 0 else "undecided"
+    if verdict != "undecided" and difference.n < ENOUGH_PROBLEMS and abs(difference.value) < LARGE:
+        verdict = f"leans {verdict}"
     return {"verdict": verdict, "auc_difference": difference.to_json()}
 
 

@@ -60,7 +60,8 @@ def overview_sections(value: Mapping[str, Any]) -> list[Section]:
         f"{len(rows)} claims of papers, tested at equal tokens on held-out problems: {counts}.{smoke} A claim is won "
         "or lost where the interval of the paired difference leaves out 0 and the test, corrected for the sizes that "
         "were compared, says so; mixed, where it is so at some sizes and the other way round at "
-        "others. Of fewer than 1,000 problems or three seeds, a difference of less than 10 points only leans that way."
+        "others. Of fewer than 1,000 problems or three seeds, a difference of less than 10 points only leans that way. "
+        "AUC is measured on the samples of one seed, and has no test but its interval."
     )
     header = ["study", "testbed", "claim", "paper", "here", "figures"]
     return [Section("", [text, Table(header, rows, words=6)])]
@@ -72,6 +73,8 @@ def _in_figures(claim: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     if "auc_difference" in claim:
         return f"AUC {Estimate.from_json(claim['auc_difference']):+.3f}; {over}"
     tests: Sequence[Mapping[str, Any]] = claim.get("differences", ())
+    if not tests and claim["by"] == "auc":
+        return "no scores of good and of bad partial solutions"
     if not tests:
         return "no two sizes of both cost alike"
     shown = [test for test in tests if test["verdict"] != "undecided"] or tests
