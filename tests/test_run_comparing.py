@@ -41,6 +41,9 @@ SMALL: dict[str, Any] = {
 }
 
 
+BEAM: dict[str, Any] = {"name": "beam", "search": "beam", "scorer": "reward"}
+
+
 def comparison(**changes: Any) -> Comparison:
     made = parse_recipe(SMALL | changes, "small")
     assert isinstance(made, Comparison)
@@ -160,6 +163,20 @@ def test_trees_that_are_not_kept_leave_what_was_counted(tmp_path: Path) -> None:
         ),
         ({"methods": []}, "at least 1"),
         ({"seeds": []}, "at least 1"),
+        ({"seeds": [0, 1, 0]}, "seeds has 0 twice"),
+        ({"methods": [BEAM | {"sizes": [2, 2]}]}, "sizes has 2 twice"),
+        ({"methods": [BEAM | {"varies": "width.x", "sizes": [2]}]}, "no search within"),
+        ({"methods": [BEAM | {"varies": "wdth", "sizes": [2]}]}, "did you mean 'width'"),
+        ({"methods": [BEAM | {"varies": "width"}]}, "over no sizes"),
+        (
+            {
+                "methods": [
+                    {"name": "x", "search": {"early_stopping": {"search": {"sampling": {"choose_by": "score"}}}}}
+                ]
+            },
+            "needs a scorer",
+        ),
+        ({"methods": [{"name": "x", "search": {"name": "sampling", "n": None}}]}, "without end"),
     ],
 )
 def test_what_cannot_be_compared_is_said(changes: dict[str, Any], sentence: str) -> None:
@@ -268,3 +285,19 @@ def test_problems_that_fail_are_told_of_and_tried_again(tmp_path: Path, monkeypa
     again = run_comparison(made, tmp_path)
     assert again["problems"] == 6
     assert not again["failed"]
+
+
+def test_methods_do_not_share_a_file(tmp_path: Path) -> None:
+    made = comparison(methods=[BEAM | {"sizes": [2]}, BEAM | {"name": "Beam 2"}])
+    with pytest.raises(GradatimError, match="rename one of them"):
+        run_comparison(made, tmp_path)
+
+
+def test_sampling_heeds_budgets(tmp_path: Path) -> None:
+    endless = {"name": "endless", "search": {"name": "sampling", "n": None}, "choose_by": "majority"}
+    few: dict[str, Any] = {"problems": {"test": 3}, "seeds": [0]}
+    report = run_comparison(comparison(methods=[endless], budgets=[60, 200], **few), tmp_path / "ladder")
+    assert [60 < point["tokens"] <= 200 for point in method(report, "endless")["points"]] == [False, True]
+    sized = {**endless, "search": "sampling", "sizes": [16]}
+    report = run_comparison(comparison(methods=[sized], budget=100, **few), tmp_path / "most")
+    assert method(report, "endless")["points"][0]["tokens"] <= 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,7 @@ class Method(Section):
     """What tables and plots call it."""
     search: Annotated[Search, PartOf("search")]
     """The search. Methods that sample independently share one set of samples, so that they differ in how they choose
-    alone."""
+    alone, unless a budget ends their sampling."""
     scorer: str | None = None
     """What guides the search and chooses the answer: one of `scorers`; `null` for none."""
     policy: str = POLICY
@@ -57,7 +58,7 @@ class Method(Section):
     @property
     def samples(self) -> bool:
         """Whether it chooses among independent samples, whose subsets are what smaller sizes find."""
-        return isinstance(self.search, IndependentSampling)
+        return isinstance(self.search, IndependentSampling) and self.varies in (None, "n")
 
 
 def _with_option(search: Search, option: str, value: Any) -> Search:
@@ -67,10 +68,13 @@ def _with_option(search: Search, option: str, value: Any) -> Search:
         ValueError: if there is no such option.
     """
     name, dot, rest = option.partition(".")
-    if name not in {each.name for each in fields(search)}:
-        names = [each.name for each in fields(search)]
+    names = [each.name for each in fields(search)]
+    if name not in names:
         raise ValueError(f"{search.title} has no option {name!r} to vary; {suggestion(name, names)}")
-    changed: dict[str, Any] = {name: _with_option(getattr(search, name), rest, value) if dot else value}
+    inner = getattr(search, name)
+    if dot and not isinstance(inner, Search):
+        raise ValueError(f"{name} of {search.title} is no search within it, so it has no option {rest!r} to vary")
+    changed: dict[str, Any] = {name: _with_option(inner, rest, value) if dot else value}
     return replace(search, **changed)
 
 
@@ -133,6 +137,10 @@ class Comparison(Section):
         """The name of the method that others are tested against."""
         return self.reference or self.methods[0].name
 
+    def shares_samples(self, method: Method) -> bool:
+        """Whether a method chooses from one set of samples with others: it samples, and no budget ends that."""
+        return method.samples and self.budget is None and bool(method.sizes or not self.budgets)
+
     def model(self, name: str) -> ModelOptions:
         """The options of a model by its name."""
         return self.policy if name == POLICY else self.models[name]
@@ -166,6 +174,8 @@ class Comparison(Section):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two methods are called {name!r}; give each a name of its own")
+        for key in ("seeds", "budgets"):
+            _check_once(key, getattr(self, key))
         if self.against not in names:
             raise ValueError(f"reference names the method {self.against!r}; {suggestion(self.against, names)}")
         known = [POLICY, *self.models]
@@ -189,15 +199,25 @@ class Comparison(Section):
                 f"{place} names the scorer {method.scorer!r}, which is not in scorers; "
                 f"{suggestion(method.scorer, list(self.scorers))}"
             )
-        search, rule = method.chosen, method.chosen.choose_by
-        if method.scorer is None and (search.is_guided or rule in NEEDS_SCORES):
+        search = method.chosen
+        if method.scorer is None and (search.is_guided or search.rule in NEEDS_SCORES):
             raise ValueError(f"{place} ({method.name}) needs a scorer: name one of scorers")
         if method.sizes and not (method.varies or search.grows_with):
             raise ValueError(f"{place}.sizes: {search.title} has no option that makes it larger; say what varies")
+        if method.varies is not None and not method.sizes:
+            raise ValueError(f"{place} varies {method.varies} over no sizes: give it sizes, or leave varies out")
+        _check_once(f"{place}.sizes", method.sizes)
         for size in method.sizes:
             try:
                 method.sized(size)
             except GradatimError as error:
                 raise ValueError(f"{place}.sizes: {error}") from error
-        if method.samples and not method.sizes and not self.budgets and getattr(search, "n", None) is None:
+        if self.shares_samples(method) and not method.sizes and getattr(search, "n", None) is None:
             raise ValueError(f"{place} samples without end: give it sizes")
+
+
+def _check_once(key: str, values: Sequence[int]) -> None:
+    """See that a list names nothing twice, which would count as two."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"{key} has {value} twice: name each once")

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from gradatim.errors import GradatimError
 from gradatim.evaluation import metrics
 from gradatim.evaluation.compare import Cost, spending_of
 from gradatim.evaluation.policies import samples_of
@@ -208,16 +209,33 @@ _RULES: dict[ChoiceRule, Any] = {
 """The expected outcome of each choice rule over subsets of samples."""
 
 
-def cells_of(comparison: Comparison, judged: bool) -> Iterator[Cell]:
+def cells_of(comparison: Comparison, judged: bool) -> list[Cell]:
     """Everything that a comparison runs, sampling first.
 
     Args:
         comparison: the comparison.
         judged: whether the scorers are measured against the truth: then they score the policy's samples, and those of
             validation problems where there are some.
+
+    Raises:
+        GradatimError: if the names of methods differ too little for their files.
     """
-    for policy in dict.fromkeys(method.policy for method in comparison.methods if method.samples):
-        methods = tuple(each for each in comparison.methods if each.samples and each.policy == policy)
+    sampled = [method for method in comparison.methods if comparison.shares_samples(method)]
+    cells: list[Cell] = [*_samples_cells(sampled, comparison, judged)]
+    for method in comparison.methods:
+        if method not in sampled:
+            cells += _method_cells(method, comparison)
+    names: set[str] = set()
+    for cell in cells:
+        if cell.name in names:
+            raise GradatimError(f"two methods would have their files called {cell.name!r}; rename one of them")
+        names.add(cell.name)
+    return cells
+
+
+def _samples_cells(sampled: Sequence[Method], comparison: Comparison, judged: bool) -> Iterator[SamplesCell]:
+    for policy in dict.fromkeys(method.policy for method in sampled):
+        methods = tuple(each for each in sampled if each.policy == policy)
         used = [method.scorer for method in methods if method.scorer is not None]
         measured = judged and policy == POLICY
         cell = partial(
@@ -231,9 +249,6 @@ def cells_of(comparison: Comparison, judged: bool) -> Iterator[Cell]:
         if measured and comparison.problems.validation and comparison.scorers:
             seed = comparison.seeds[0]
             yield cell(name=f"samples-{policy}-validation", seed=seed, split="validation")
-    for method in comparison.methods:
-        if not method.samples:
-            yield from _method_cells(method, comparison)
 
 
 def _method_cells(method: Method, comparison: Comparison) -> Iterator[MethodCell]:

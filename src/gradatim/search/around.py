@@ -14,6 +14,7 @@ from gradatim.part import PartOf, options
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
+from gradatim.search.choosing import ChoiceRule
 from gradatim.search.decisions import DECISION, Decision, decide
 from gradatim.tree import Node, Tree
 
@@ -48,6 +49,10 @@ class SearchAround(Search):
     @property
     def grows_with(self) -> tuple[str, ...]:  # type: ignore[override]
         return (*self.enlarged_by, *(f"search.{name}" for name in self.search.grows_with))
+
+    @property
+    def rule(self) -> ChoiceRule | None:
+        return self.choose_by or self.search.rule
 
     def choose(self, tree: Tree, scorer: str | None) -> Node | None:
         """The solution that the inner search chooses, or that ``choose_by`` says; see :meth:`Search.choose`."""

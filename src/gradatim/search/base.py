@@ -66,6 +66,11 @@ class Search(ABC):
             GradatimError: if the search needs a scorer and there is none.
         """
 
+    @property
+    def rule(self) -> ChoiceRule | None:
+        """The rule by which it chooses its answer, where its options say one."""
+        return self.choose_by
+
     def choose(self, tree: Tree, scorer: str | None) -> Node | None:
         """The solution that the search gives as its answer, as ``choose_by`` says.
 

@@ -65,8 +65,7 @@ class EarlyStopping(SearchAround):
 
     def choose(self, tree: Tree, scorer: str | None) -> Node | None:
         """The most frequent answer of all windows; see :class:`EarlyStopping`."""
-        rule = self.choose_by or self.search.choose_by or "majority"
-        return choose(tree, rule, scorer, aggregate=self.aggregate)
+        return choose(tree, self.rule or "majority", scorer, aggregate=self.aggregate)
 
 
 def _draws(tree: Tree) -> Counter[Node]:
