@@ -169,6 +169,17 @@ def test_what_is_not_scored_within_is_missing_and_counted() -> None:
     assert scorer.missing == 2
 
 
+def test_a_step_that_is_asked_for_again_is_missing_once_and_no_more_when_it_is_scored() -> None:
+    known: dict[str, float] = {}
+    scorer = GivenScorer("late", known.get)
+    nodes = chain("x", "y")
+    for expected in (2, 2, 1):
+        asyncio.run(scorer.score(nodes))
+        assert scorer.missing == expected
+        known |= {} if expected == 2 and not known and nodes[0].tree.budget.total < 4 else {"x": 0.5}
+    assert nodes[0].scores == {"late": 0.5}
+
+
 @pytest.mark.parametrize("limit", range(8))
 def test_a_budget_may_end_anywhere(limit: int) -> None:
     nodes = chain("x", "y", "x", limit=limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, runtime_checkable
@@ -51,13 +52,15 @@ class StepScorer(ABC):
         name: the key in ``node.scores``.
 
     Attributes:
-        missing: how many nodes it was asked for and has no score of: the budget could not pay, they are longer than a
-            model reads, or a judge's answer could not be read.
+        missing: how many nodes it was asked for and has no score of, each counted once: the budget could not pay, they
+            are longer than a model reads, or a judge's answer could not be read. One that is scored when it is asked
+            for again is not missing any more.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.missing = 0
+        self._missing: weakref.WeakKeyDictionary[Tree, set[int]] = weakref.WeakKeyDictionary()  # by the nodes' ids
 
     @abstractmethod
     async def judged(self, nodes: Sequence[Node]) -> Sequence[float | None]:
@@ -73,9 +76,10 @@ class StepScorer(ABC):
         if not asked:
             return
         for node, score in zip(asked, await self.judged(asked), strict=True):
+            self._count(node, score is None)
             if score is None:
-                self.missing += 1
-            elif math.isfinite(score):
+                continue
+            if math.isfinite(score):
                 node.scores[self.name] = score
             else:
                 raise GradatimError(
@@ -83,6 +87,12 @@ class StepScorer(ABC):
                     "number format is too narrow: try dtype='float32'",
                     options=("dtype='float32'",),
                 )
+
+    def _count(self, node: Node, is_missing: bool) -> None:
+        known = self._missing.setdefault(node.tree, set())
+        if is_missing != (node.id in known):
+            self.missing += 1 if is_missing else -1
+            (known.add if is_missing else known.discard)(node.id)
 
     def release(self, tree: Tree) -> None:  # noqa: B027 - most have nothing to forget
         """Forget what is kept of a tree that is done."""
