@@ -42,7 +42,7 @@ def test_the_interval_of_a_share_by_hand() -> None:
 @given(right=st.integers(0, 20), wrong=st.integers(0, 20), width=st.floats(0.05, 0.9))
 def test_a_wave_is_as_small_as_could_suffice(right: int, wrong: int, width: float) -> None:
     count = right + wrong
-    more = fewest_more(right, count, width)
+    more = fewest_more(right, count, width, 10_000)
 
     def widths(added: int) -> list[float]:
         shares = [(right + agreeing) / (count + added) for agreeing in range(added + 1)] if count + added else [0.0]
@@ -67,6 +67,16 @@ def test_rollouts_stop_early_where_all_agree(chance: float, rollouts: int) -> No
     else:
         assert found == rollouts
         assert policy.asked == 1
+
+
+@pytest.mark.parametrize("until", [1e-12, 0.99])
+def test_waves_take_no_more_than_all_and_no_fewer_than_the_tries(until: float) -> None:
+    """No number of rollouts makes an interval that narrow; and one wide interval is not the best of four."""
+    tree = new_tree()
+    scorer = RolloutScorer(ScriptedPolicy(ending(1.0)), Clean(), 6, until=until, best_of=4)
+    asyncio.run(scorer.score([tree.root]))
+    assert str(tree.root.scores["rollouts"]) == "0.0"
+    assert tree.root.counts["rollouts"] == (6 if until < 0.5 else 4)
 
 
 @settings(max_examples=40, deadline=None)

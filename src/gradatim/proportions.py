@@ -40,7 +40,7 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
         raise GradatimError(f"{correct} correct solutions of {n} are impossible; count each solution once")
     if n - correct < k:
         return 1.0
-    return -math.expm1(sum(math.log1p(-k / i) for i in range(n - correct + 1, n + 1)))
+    return 0.0 - math.expm1(sum(math.log1p(-k / i) for i in range(n - correct + 1, n + 1)))
 
 
 def check_subset(total: int, n: int) -> None:

@@ -25,13 +25,15 @@ class Completions:
     those that nobody can judge, since their problem has no reference answer.
 
     With ``until``, solutions are sampled in waves, each as small as could suffice, until the interval of the share of
-    right ones (Wilson, 95 %) is no wider: fewer where all agree. A share that was stopped so is a little too extreme.
+    right ones (Wilson, 95 %) is no wider: fewer where all agree, but no fewer than ``at_least``. A share that was
+    stopped so is a little too extreme.
 
     Args:
         policy: completes the steps.
         task: verifies the solutions.
         count: solutions from each step, those already in the tree included.
         until: how wide the interval may be with fewer; ``None`` always takes ``count``.
+        at_least: how many there must be even so.
         sampling: how they are sampled; the policy's own way by default.
         account: what is charged; by default the policy's own.
         apart: the policy is another one than that which grew the tree, a prover: its solutions lie in a tree of their
@@ -48,6 +50,7 @@ class Completions:
         count: int,
         *,
         until: float | None = None,
+        at_least: int = 1,
         sampling: Sampling | None = None,
         account: Account | None = None,
         apart: bool = False,
@@ -58,6 +61,7 @@ class Completions:
         self.task = task
         self.count = count
         self.until = until
+        self.at_least = at_least
         self.sampling = sampling
         self._account = account
         self._apart = Apart(policy) if apart else None
@@ -111,7 +115,8 @@ class Completions:
         if self.until is None or not missing:
             return missing
         judged = _judged(known)
-        return min(missing, fewest_more(sum(map(reward_of, judged)), len(judged), self.until))
+        more = fewest_more(sum(map(reward_of, judged)), len(judged), self.until, missing)
+        return min(missing, max(more, self.at_least - len(judged)))
 
     async def _sample(self, asked: dict[Node, int]) -> dict[Node, list[Node]]:
         """New solutions from each node, graded; fewer than asked for where the budget ends."""
@@ -145,25 +150,26 @@ def reward_of(solution: Node) -> float:
     return solution.reward or 0.0
 
 
-def fewest_more(right: float, count: int, width: float) -> int:
-    """How many more samples could make the interval of a share no wider than ``width``, if all agreed with most.
+def fewest_more(right: float, count: int, width: float, most: int) -> int:
+    """How many more samples could make the interval of a share no wider than ``width``, if all agreed with most;
+    ``most`` where so many could not.
 
     Args:
         right: the sum of the samples' rewards.
         count: how many samples there are.
         width: above 0.
+        most: how many more there may be.
 
     Raises:
         GradatimError: if a reward is not between 0 and 1.
     """
     agreeing = float(2 * right >= count > 0)
-    more = 0
-    while True:
+    for more in range(most):
         total = count + more
         low, high = wilson_interval((right + agreeing * more) / total if total else 0.0, total)
         if high - low <= width:
             return more
-        more += 1
+    return most
 
 
 def check_rollouts(rollouts: int, best_of: int) -> None:

@@ -72,7 +72,7 @@ class RolloutScorer(StepScorer):
         account: what is charged for the rollouts; by default the policy's own.
         apart: the policy is another one than that which grew the tree, a prover (Setlur et al., "Rewarding Progress",
             2024, arXiv:2410.08146): its solutions lie in a tree of their own, and only its values come back.
-        until: stop earlier where the interval of the share of right ones is no wider.
+        until: stop earlier where the interval of the share of right ones is no wider, once there are ``best_of``.
         best_of: how often a prover tries.
 
     Raises:
@@ -95,7 +95,7 @@ class RolloutScorer(StepScorer):
     ) -> None:
         super().__init__(name)
         self.completions = Completions(
-            policy, task, rollouts, until=until, sampling=sampling, account=account, apart=apart
+            policy, task, rollouts, until=until, at_least=best_of, sampling=sampling, account=account, apart=apart
         )
         self.best_of = best_of
         check_rollouts(rollouts, best_of)
