@@ -152,6 +152,9 @@ def test_a_calibration_is_kept_in_a_file_that_a_scorer_names(method: Any, tmp_pa
         "{", "[]", "{}", '{"method": "platt"}', '{"method": "other", "curve": {}, "pairs": 1, "left_out": 0, "of": ""}',
         '{"method": "isotonic", "curve": {"scores": [1, 0], "values": [0, 1]}, "pairs": 1, "left_out": 0, "of": ""}',
         '{"method": "platt", "curve": {"slope": NaN, "intercept": 0}, "pairs": 1, "left_out": 0, "of": ""}',
+        '{"method": "platt", "curve": {"slope": 1, "intercept": 0, "on": "odds"}, "pairs": 1, "left_out": 0, "of": ""}',
+        '{"method": "isotonic", "curve": {"scores": [0, 1], "values": [0, NaN]}, "pairs": 1, "left_out": 0, "of": ""}',
+        '{"method": "isotonic", "curve": {"scores": [0, 1], "values": [0, 2]}, "pairs": 1, "left_out": 0, "of": ""}',
     ],
 )  # fmt: skip
 def test_other_files_are_refused(content: str, tmp_path: Path) -> None:

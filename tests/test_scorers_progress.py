@@ -70,6 +70,13 @@ def test_a_search_is_guided_by_the_value_and_weighted_progress() -> None:
     assert found == {"a": pytest.approx(0.275), "ab": pytest.approx(0.55), "ac": 0.9}
 
 
+def test_what_is_finished_is_judged_by_its_value_without_a_prover() -> None:
+    asked: list[str] = []
+    prover = Known("prover", lambda text: asked.append(text) or CHANCES[text] if text != "ac" else asked.append(text))
+    assert scored(ProgressScorer("progress", prover, Known("value", VALUES.get)))["ac"] == 0.9
+    assert asked == ["", "a", "ab"]
+
+
 def test_a_step_is_missing_without_the_step_before() -> None:
     tree = fork()
     scorer = ProgressScorer("progress", Known("prover", {**CHANCES, "a": None}.get))

@@ -111,6 +111,12 @@ def test_a_solution_without_a_reward_is_refused() -> None:
     write(tree, outcome="score")
 
 
+def test_values_and_scores_of_one_name_are_refused() -> None:
+    """The values would take the place of the scores that they are made of."""
+    with pytest.raises(GradatimError, match="'process_reward'; give the values another key"):
+        make("values", {"redistributed": {"key": "process_reward"}})
+
+
 def test_only_reward_models_have_such_attention() -> None:
     with pytest.raises(GradatimError, match="'value_head' is no ProcessRewardPart"):
         make("values", {"redistributed": {"scorer": "value_head"}})

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -107,7 +107,7 @@ def read_calibration(path: str | Path) -> Calibration:
         value: dict[str, Any] = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
         made: Any = {"platt": Platt, "isotonic": _isotonic}[value["method"]]
         curve = made(**value["curve"])
-        if not math.isfinite(curve(0.5)):
+        if not math.isfinite(curve(0.5)) or getattr(curve, "on", "scores") not in get_args(Scale):
             raise ValueError("a curve gives probabilities")
         return Calibration(curve, int(value["pairs"]), int(value["left_out"]), str(value["of"]))
     except OSError as error:
@@ -232,6 +232,8 @@ def _isotonic(scores: Sequence[float], values: Sequence[float]) -> Isotonic:
     ascends = all(left < right for left, right in pairwise(curve.scores))
     if not curve.scores or len(curve.scores) != len(curve.values) or not ascends:
         raise ValueError("the points of a curve must ascend")
+    if not all(map(math.isfinite, curve.scores)) or not all(0 <= value <= 1 for value in curve.values):
+        raise ValueError("a curve gives probabilities")
     return curve
 
 

@@ -40,8 +40,8 @@ class ProgressScorer(Wrapper):
     """Scores a step by its progress ``A = prover(step) - prover(step before)``, or by ``value(step) + alpha * A``.
 
     That is the effective reward of Setlur et al., *Rewarding Progress* (2024, arXiv:2410.08146). Where a solution is
-    finished or cut off there is nothing left to be explored: with a value it is judged by that alone. A prover by
-    rollouts gives a finished step the verifier's reward.
+    finished or cut off there is nothing left to be explored: with a value it is judged by that alone, and the prover is
+    not asked. A prover by rollouts gives a finished step the verifier's reward.
 
     Args:
         name: the key in ``node.scores``.
@@ -56,18 +56,23 @@ class ProgressScorer(Wrapper):
     ) -> None:
         super().__init__(name, [prover] if value is None else [prover, value])
         self.prover = prover
+        self.value = value
         self.alpha = alpha
         self.start = start
 
     async def judged(self, nodes: Sequence[Node]) -> list[float | None]:
         """What each step adds; ``None`` where the prover has no score of it or of the step before."""
-        before = [node.parent for node in nodes if node.parent is not None]
+        done = [] if self.value is None else [node for node in nodes if not node.open]
+        explored = [node for node in nodes if self.value is None or node.open]
+        before = [node.parent for node in explored if node.parent is not None]
         await self.prover.score([node for node in before if self.start is None or not node.is_root])
-        return await super().judged(nodes)
+        found = dict(zip(explored, await super().judged(explored), strict=True))
+        if self.value is not None:
+            await self.value.score(done)
+            found |= {node: node.scores.get(self.value.name) for node in done}
+        return [found[node] for node in nodes]
 
     def combined(self, node: Node, scores: Sequence[float]) -> float | None:
-        if len(scores) > 1 and not node.open:
-            return scores[1]
         before = self._before(node)
         if before is None:
             return None

@@ -12,6 +12,7 @@ from gradatim.engine.reader import Reader
 from gradatim.errors import GradatimError
 from gradatim.part import part
 from gradatim.scorers.base import Context, ModelName, ScorerPart, StepScorer
+from gradatim.scorers.path_values import PathValues
 from gradatim.tree import Node, Tree
 
 Output = Literal["probability", "raw"]
@@ -73,14 +74,13 @@ class ValueHeadScorer(StepScorer):
         self.head = head
         self.output = output
         self.accumulate = accumulate
+        self._contributions = PathValues(self._said)
 
     async def judged(self, nodes: Sequence[Node]) -> list[float | None]:
         if not self.accumulate:
             return await self._said(nodes)
-        paths = [node.path()[1:] for node in nodes]
-        steps = list(dict.fromkeys(step for path in paths for step in path))
-        said = dict(zip(steps, await self._said(steps), strict=True))
-        return [_sum([said[step] for step in path]) for path in paths]
+        paths = await self._contributions.along(nodes)
+        return [None if path is None else math.fsum(path) for path in paths]
 
     async def _said(self, nodes: Sequence[Node]) -> list[float | None]:
         """What the head says of each step alone."""
@@ -96,9 +96,5 @@ class ValueHeadScorer(StepScorer):
 
     def release(self, tree: Tree) -> None:
         """Drop what is cached of a tree that is done."""
+        self._contributions.forget(tree)
         self.reader.release(tree)
-
-
-def _sum(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return math.fsum(known) if len(known) == len(values) else None

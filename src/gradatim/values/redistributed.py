@@ -35,6 +35,13 @@ class Redistributed(Values):
     spread: float = Field(default=1.0, ge=0, le=1)
     """Which part of it is spread; the rest stays at the last step."""
 
+    def __post_init__(self) -> None:
+        if self.scorer.name == self.key:
+            raise GradatimError(
+                f"the values and the reward model within write scores of one name, {self.key!r}; give the values "
+                "another key"
+            )
+
     async def __call__(self, tree: Tree, context: Context) -> None:
         scorer = self.scorer.open(context)
         solutions = tree.solutions()
