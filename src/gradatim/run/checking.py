@@ -29,6 +29,7 @@ from gradatim.run.context import Lent, Run
 from gradatim.run.learning import find_demonstrations
 from gradatim.run.models import pick_device
 from gradatim.run.trees import no_stored_trees, stored_path
+from gradatim.scorers.base import ScorerPart
 from gradatim.scorers.calibrated import CalibratedPart
 from gradatim.scorers.calibration import read_calibration
 from gradatim.scorers.loading import detect_layout
@@ -78,10 +79,10 @@ def check(run: Run) -> None:
             _check_policy(run, name, problems)
     for name, layout in rewards.items():
         _check_reward_model(run, name, layout)
-    for chosen in (recipe.scorer, recipe.evaluation.scorer):
+    for chosen in (recipe.scorer, recipe.values, recipe.evaluation.scorer):
         for part in parts_within(chosen):
             if isinstance(part, ValueHeadPart):
-                _check_head(run, part, grows=chosen is recipe.scorer)
+                _check_head(run, part, grows=chosen is not recipe.evaluation.scorer)
             if isinstance(part, CalibratedPart):
                 read_calibration(part.calibration)
     for learn in recipe.learn:
@@ -216,15 +217,13 @@ def _check_stored_trees(run: Run, options: TreeOptions) -> None:
 
 
 def _load_models(run: Run, policies: Sequence[str], rewards: Mapping[str, str]) -> None:
-    """Load every model that is named, so that one that is damaged, or does not fit into memory, is found now. What the
-    first stages run is kept for them."""
+    """Load every model that is named, so that one that is damaged, or does not fit into memory, is found now, and open
+    the scorers that read them. What the first stages run is kept for them."""
     recipe, lent = run.recipe, Lent(run, {})
     with run.progress.loading("the models"):
         for name, layout in rewards.items():
             if run.last_training(name) is None:
                 lent.reward_model(name, "process_reward", layout)
-                if recipe.search is not None and name not in models_of([recipe.scorer, recipe.values]):
-                    run.models.forget(name)  # it is run in the end
             elif recipe.model(name).model != POLICY:
                 options = recipe.model(name)
                 check_training(run.models.check_trainable(name, _named(run, name), options, as_reward=True))
@@ -234,6 +233,19 @@ def _load_models(run: Run, policies: Sequence[str], rewards: Mapping[str, str]) 
                 check_training(model)
             else:
                 lent.policy(name)
+        for part in parts_within([recipe.scorer, recipe.values, recipe.evaluation.scorer]):
+            if isinstance(part, ScorerPart) and _opens_untrained(recipe, part):
+                part.open(lent)
+        for name in rewards:
+            if recipe.search is not None and name not in models_of([recipe.scorer, recipe.values]):
+                run.models.forget(name)  # it is run in the end
+
+
+def _opens_untrained(recipe: Recipe, part: ScorerPart) -> bool:
+    """Whether a scorer can be opened before anything is trained: it reads no head that is still to be learned."""
+    trained = {learn.model for learn in recipe.learn} & models_of(part)
+    learned = any(isinstance(each, ValueHeadPart | ProcessRewardPart) for each in parts_within(part))
+    return not (trained and learned) and not (POLICY in models_of(part) and recipe.demonstrated is not None)
 
 
 def _check_lora(name: str, options: TrainingOptions) -> None:
