@@ -45,6 +45,7 @@ class Reader:
         path_tokens: how it reads what is in other tokens; by default the prompt and the steps in its tokenizer's.
             Without either, it reads the tokens of all trees as they are.
         account: what trees are charged to.
+        known_to: another account, for which the model reads and writes too: what that one paid for costs nothing here.
         memory_bytes: bound on the cached keys and values.
         tokens_per_pass: how many tokens one forward pass takes at most, with what they attend to; one longer path has a
             pass of its own. The default suits the device.
@@ -73,6 +74,7 @@ class Reader:
         chat: ChatFormat | None = None,
         path_tokens: PathTokens | None = None,
         account: Account = READER,
+        known_to: Account | None = None,
         memory_bytes: int = 2 << 30,
         tokens_per_pass: int | None = None,
         tree_model: TreeModel | None = None,
@@ -85,6 +87,7 @@ class Reader:
         self.tokenizer = tokenizer
         self.tree_model = checked_tree_model(model, memory_bytes) if tree_model is None else tree_model
         self.account = account.of_size(self.tree_model.parameters)
+        self._known_to = known_to
         self.tokens_per_pass = tokens_per_pass or (1 << 12 if self.tree_model.device.type == "cpu" else 1 << 15)
         self.too_long = TooLong(f"{called} reads", longest_path(model.config), consequence)
         self._positions = longest_path(model.config)
@@ -224,7 +227,7 @@ class Reader:
 
     def _pays(self, request: Request, account: Account) -> bool:
         free = not request.at_end and not request.predictors()
-        return free or self.tree_model.charge(request.read, account, behind=False)
+        return free or self.tree_model.charge(request.read, account, behind=False, known_to=self._known_to)
 
     def as_read(self, node: Node) -> Node:
         """The node in the tokens that the model reads.

@@ -81,18 +81,21 @@ class TreeModel:
         self._computed.clear()
         self.activate()
 
-    def charge(self, node: Node, account: Account, *, behind: bool = True) -> bool:
+    def charge(self, node: Node, account: Account, *, behind: bool = True, known_to: Account | None = None) -> bool:
         """Charge an account for the tokens of the node's path that this model reads for it for the first time.
 
-        Without ``behind``, the node is read to the end of its step only, not what the environment wrote behind it.
+        Without ``behind``, the node is read to the end of its step only, not what the environment wrote behind it. What
+        another account paid for, that of ``known_to``, costs nothing again.
         Returns whether the budget could pay; if not, nothing is charged.
         """
         read = self._known(node.tree, account)
+        other = {} if known_to is None else self._known(node.tree, known_to)
         ends = {each: len(each.step.tokens_with_observation) for each in node.path()}
         if not behind:
             ends[node] = len(node.step.tokens)
-        more = {each.id: end for each, end in ends.items() if end > read.get(each.id, 0)}
-        if not node.tree.budget.take(account, read=sum(end - read.get(id, 0) for id, end in more.items())):
+        known = {each.id: max(read.get(each.id, 0), other.get(each.id, 0)) for each in ends}
+        more = {each.id: end for each, end in ends.items() if end > known[each.id]}
+        if not node.tree.budget.take(account, read=sum(end - known[id] for id, end in more.items())):
             return False
         read.update(more)
         return True

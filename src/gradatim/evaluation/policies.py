@@ -85,6 +85,11 @@ def samples_of(tree: Tree, scorer: str | None = None, aggregate: Aggregate = "la
     return samples
 
 
+def can_weigh(samples: Sequence[Sequence[Sample]]) -> bool:
+    """Whether votes can be weighted by the samples' scores: none is negative."""
+    return all(not -math.inf < sample.score < 0 for group in samples for sample in group)
+
+
 def policy_result(
     samples: Sequence[Sequence[Sample]],
     tokens: Sequence[float],
@@ -111,7 +116,6 @@ def policy_result(
     if not fewest:
         raise GradatimError("every problem needs at least one sampled solution; raise the token budget or the count")
     usable = [count for count in counts if count <= fewest]
-    can_weigh = scored and all(not -math.inf < sample.score < 0 for group in samples for sample in group)
     right = [sum(bool(sample.correct) for sample in group) for group in samples]
 
     def over(value: Callable[[Sequence[Sample], int], float], when: bool = True) -> dict[int, Estimate]:
@@ -123,7 +127,9 @@ def policy_result(
         pass_at_k=over(lambda group, k: pass_at_k(len(group), sum(bool(s.correct) for s in group), k)),
         majority=over(lambda group, n: majority(group, n, seed=seed)),
         best_of_n=over(best_of_n, when=scored),
-        weighted_majority=over(lambda group, n: weighted_majority(group, n, seed=seed), when=can_weigh),
+        weighted_majority=over(
+            lambda group, n: weighted_majority(group, n, seed=seed), when=scored and can_weigh(samples)
+        ),
         greedy=None if greedy is None else bootstrap_mean(greedy, seed=seed),
         samples=fewest,
         solutions=sum(map(len, samples)),

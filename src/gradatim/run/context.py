@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gradatim.budget import SCORER, Account
 from gradatim.engine.reader import Reader
 from gradatim.evaluation.page import printable
 from gradatim.part import models_of
@@ -36,12 +35,10 @@ class Lent:
     Attributes:
         run: the run.
         trained: the stage that trained each model last; a model that is not there is as the recipe names it.
-        account: what readers of models charge; ``None`` where they read what the same policy wrote.
     """
 
     run: Run
     trained: Mapping[str, str | None]
-    account: Account | None = None
 
     @property
     def task(self) -> Task:
@@ -51,7 +48,7 @@ class Lent:
         return self.run.models.policy(name, self._path(name), self.run.recipe.model(name))
 
     def reader(self, name: str) -> Reader:
-        return self.run.models.reader(name, self._path(name), self.run.recipe.model(name), self.account)
+        return self.run.models.reader(name, self._path(name), self.run.recipe.model(name))
 
     def reward_model(self, name: str, key: str, layout: str = "auto") -> ProcessRewardScorer:
         return self.run.models.reward_model(name, self._path(name), self.run.recipe.model(name), key, layout)
@@ -129,18 +126,12 @@ class Run:
         """What the report calls the policy that evaluation searches and chooses from."""
         return self.first_policy if self.recipe.evaluation.searched == "first" else list(policies_of(self.recipe))[-1]
 
-    def judge(self, training: str | None = None) -> Scorer | None:
-        """What judges steps in the evaluation, with its models as they are in the end.
-
-        Args:
-            training: the stage that trained the policy whose steps are judged.
-        """
+    def judge(self) -> Scorer | None:
+        """What judges steps in the evaluation, with its models as they are in the end."""
         part = self.recipe.evaluation.scorer
         if part is None:
             return None
-        last = {name: self.last_training(name) for name in models_of(part)}
-        by_itself = POLICY in last and last[POLICY] == training
-        return part.open(Lent(self, last, None if by_itself else SCORER))
+        return part.open(Lent(self, {name: self.last_training(name) for name in models_of(part)}))
 
     def last_training(self, model: str) -> str | None:
         """The stage that trains a model last; ``None`` if nothing does."""

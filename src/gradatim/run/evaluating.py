@@ -19,6 +19,7 @@ from gradatim.evaluation import (
     spending_of,
     weighted_majority,
 )
+from gradatim.evaluation.policies import can_weigh
 from gradatim.evaluation.sample_costs import policy_tokens, scoring_of, subset_spending
 from gradatim.part import chosen_options, content_of
 from gradatim.run.context import Lent, Run
@@ -40,7 +41,7 @@ def sample_solutions(run: Run, key: str, training: str | None) -> tuple[list[Tre
     problems = run.problems("test")
 
     def sampler() -> Searcher:
-        policy, scorer = Lent(run, {POLICY.name: training}).policy(), run.judge(training)
+        policy, scorer = Lent(run, {POLICY.name: training}).policy(), run.judge()
         sample = IndependentSampling(n=options.samples, score="steps")
         return Searcher(lambda tree: sample(tree, policy, scorer), policy, only(scorer))
 
@@ -54,7 +55,7 @@ def sample_solutions(run: Run, key: str, training: str | None) -> tuple[list[Tre
     name, title = f"evaluate-{label}", f"Evaluating {label} by sampling"
     seed, in_flight = run.seed("evaluation"), options.in_flight
     sampled = run.search_trees(name, title, problems, sampler, seed=seed, in_flight=in_flight)
-    note_outcomes(run, name, title, sampled, "test")
+    note_outcomes(run, name, title, sampled, "test", scored_by=scorer_name(run))
     if not options.greedy:
         return sampled, []
     name, title, seed = f"evaluate-{label}-greedy", f"Evaluating {label} greedily", run.seed("greedy")
@@ -99,14 +100,11 @@ def sampling_methods(run: Run, sampled: Sequence[Tree]) -> list[MethodResult]:
     ]
     if scorer is not None:
         rules.append(("best of n", True, [n for n in options.best_of if n > 1], best_of_n))
-        rules.append(
-            (
-                "weighted majority",
-                True,
-                [n for n in options.majority if n > 1],
-                lambda group, n: weighted_majority(group, n, seed=seed),
-            )
-        )
+        voters = [n for n in options.majority if n > 1]
+        if can_weigh(groups):
+            rules.append(("weighted majority", True, voters, lambda group, n: weighted_majority(group, n, seed=seed)))
+        elif voters:
+            run.warn(f"votes weighted by {scorer!r} are left out, since it gave scores below 0")
     return [
         _result(
             run,
@@ -127,7 +125,7 @@ def searched(run: Run, search: Search) -> MethodResult:
 
     def make_searcher() -> Searcher:
         trained = run.stages[stage].uses or {}
-        policy, scorer = Lent(run, trained).policy(), run.judge(trained.get(POLICY.name))
+        policy, scorer = Lent(run, trained).policy(), run.judge()
         return Searcher(lambda tree: search(tree, policy, scorer, answer=run.task.answer), policy, only(scorer))
 
     stage, label = search_name(search), search.title

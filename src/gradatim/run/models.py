@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from gradatim.budget import Account
+from gradatim.budget import POLICY, Account
 from gradatim.engine.lending import cast_parameters, trainable
 from gradatim.engine.loading import load_config, load_merged_model, load_tokenizer, placed
 from gradatim.engine.reader import Reader
@@ -50,6 +50,7 @@ def pick_device(name: str) -> str:
 
 
 Role = Literal["policy", "reward"]
+_SCORING = Account("policy scoring")
 
 
 @dataclass(slots=True)
@@ -103,12 +104,11 @@ class Models:
         policy: Policy = held.engines[""]
         return policy
 
-    def reader(self, name: str, path: str, options: ModelOptions, account: Account | None = None) -> Reader:
+    def reader(self, name: str, path: str, options: ModelOptions) -> Reader:
         """What reads steps with the model ``name``; it shares the weights and the cache of the policy that runs it.
 
-        Args:
-            name, path, options: the model.
-            account: what is read is charged to; by default the policy's, so that what it wrote costs nothing.
+        What the policy itself read or wrote costs nothing. What is read beyond that is charged to the account of the
+        model's name; of the policy that is searched with, to another one, so that writing and scoring are told apart.
 
         Raises:
             GradatimError: if the model does not run in this process.
@@ -116,10 +116,12 @@ class Models:
         policy = self.policy(name, path, options)
         if not isinstance(policy, TransformersPolicy):
             raise GradatimError(f"the model {name!r} is run elsewhere, so nothing can be read off it; name a folder")
-        engines, key = self._held[name, "policy"].engines, f"reader {account}"
-        if key not in engines:
-            engines[key] = policy.reader(**({} if account is None else {"account": account}))
-        reader: Reader = engines[key]
+        engines = self._held[name, "policy"].engines
+        if "reader" not in engines:
+            engines["reader"] = policy.reader(
+                account=_SCORING if name == POLICY.name else policy.account, known_to=policy.account
+            )
+        reader: Reader = engines["reader"]
         return reader
 
     def reward_model(

@@ -125,6 +125,7 @@ def note_outcomes(
     budget_key: str = "evaluation.budget",
     value: str | None = None,
     temperature: float | None = None,
+    scored_by: str | None = None,
 ) -> None:
     """Keep what became of a stage's solutions in its record, and warn of what is wrong with it.
 
@@ -137,6 +138,7 @@ def note_outcomes(
         budget_key: the recipe's key of what a tree may cost.
         value: the name of the values that the trees were grown to have.
         temperature: at which solutions were sampled, if not the recipe's.
+        scored_by: the scorer that was asked for all finished solutions.
     """
     sampling = run.recipe.policy.sampling
     failed: dict[str, str] = run.folder.record(name).get("failed", {})
@@ -166,6 +168,8 @@ def note_outcomes(
             f"{next(iter(failed.values()))})"
         )
     warnings += [f"{title}: {text}" for text in off_format_warnings(trees)]
+    if scored_by is not None and (text := _unscored(trees, scored_by)):
+        warnings.append(f"{title}: {text}")
     if outcomes.problems + outcomes.failed < outcomes.asked:
         warnings.append(
             f"problems.{split} asks for {outcomes.asked:,} problems, but there are "
@@ -232,6 +236,18 @@ def off_format_warnings(trees: Sequence[Tree]) -> list[str]:
                 "(gradatim show --why) and change the scorer's template or verdict, or raise its max_tokens"
             )
     return found
+
+
+def _unscored(trees: Sequence[Tree], name: str) -> str | None:
+    """That a scorer left finished solutions without a score, though the budget was not spent."""
+    finished = [leaf for tree in trees if not tree.budget.spent for leaf in tree.solutions()]
+    unscored = _count(leaf for leaf in finished if name not in leaf.scores)
+    if not unscored:
+        return None
+    return (
+        f"{_share(unscored, _count(finished))} of the finished solutions have no score of {name!r}, and rank below all "
+        "others; see which (gradatim show --why), and what the scorer needs that they lack"
+    )
 
 
 def nothing_solved(outcomes: Outcomes, trees: Sequence[Tree]) -> str:
