@@ -6,6 +6,8 @@ import asyncio
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,9 +16,12 @@ from hypothesis import strategies as st
 from every_search import EVERY_SEARCH
 from gradatim.errors import GradatimError
 from gradatim.part import make
+from gradatim.policies.base import Sampling
+from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
 from gradatim.search.around import SearchAround
 from gradatim.search.decisions import DECISION
-from gradatim.tree import Node, Tree
+from gradatim.search.ranking import path_score
+from gradatim.tree import EndReason, Node, Tree
 from scripted_countdown import TASK, FunctionScorer, arbitrary_scorer, arbitrary_value, new_tree, random_policy
 
 SEARCHES = pytest.mark.parametrize("name", EVERY_SEARCH)
@@ -38,6 +43,43 @@ def test_no_search_exceeds_its_budget_and_every_one_ends(name: str, limit: int, 
     assert tree.budget.total <= limit
     assert tree.budget.written("policy") == sum(len(node.step.tokens) * node.multiplicity for node in tree.nodes[1:])
     assert tree.budget.read("scorer") == sum(len(node.step.tokens) for node in tree.nodes if "arbitrary" in node.scores)
+
+
+@SEARCHES
+def test_solutions_have_whatever_scores_they_are_chosen_by(name: str) -> None:
+    """A minimum over steps needs the score of every step; where one is missing, nothing could be told apart."""
+    search = EVERY_SEARCH[name]
+    if name in ("grow", "momentum"):  # trees to learn from; and a search that says that it saves scores
+        return
+    options: dict[str, Any] = {"name": name, "aggregate": "min", "choose_by": "score"}
+    if isinstance(search, SearchAround):
+        options["search"] = replace(search.search, aggregate="min")
+    tree = new_tree()
+    asyncio.run(make("search", options)(tree, random_policy(noise=0.1), arbitrary_scorer(), answer=TASK.answer))
+    scores = [path_score(leaf, "arbitrary", "min") for leaf in tree.solutions() if leaf_votes(name, leaf)]
+    assert scores
+    assert None not in scores
+
+
+def leaf_votes(name: str, leaf: Node) -> bool:
+    return name != "deepconf" or "deepconf" in leaf.scores  # what it stopped has no vote, and is not scored
+
+
+def no_end(node: Node) -> list[ScriptedStep]:
+    """Steps that a limit cuts off, but for one in two."""
+    cut = ScriptedStep(f"on and on {node.depth}", 0.5, EndReason.LENGTH)
+    return [cut, ScriptedStep(f"and then {node.depth}\n", 0.5)]
+
+
+@SEARCHES
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_policy_that_never_ends_a_solution_ends_every_search_with_none(name: str, temperature: float) -> None:
+    tree = new_tree()
+    policy = ScriptedPolicy(no_end)
+    sampling = Sampling(temperature=temperature, max_steps=6)
+    asyncio.run(EVERY_SEARCH[name](tree, policy, arbitrary_scorer(), sampling=sampling, answer=TASK.answer))
+    assert not tree.solutions()
+    assert EVERY_SEARCH[name].choose(tree, "arbitrary") is None
 
 
 class Silent(FunctionScorer):

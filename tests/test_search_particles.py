@@ -21,7 +21,7 @@ from gradatim.search.decisions import DECISION
 from gradatim.search.particles import NORMALISER, SAMPLE
 from gradatim.search.resampling import Scheme, effective_size, resample
 from gradatim.tree import EndReason, Node, Problem, Tree
-from scripted_countdown import FunctionScorer, new_tree, random_policy
+from scripted_countdown import DEEP_PROBLEM, FunctionScorer, new_tree, random_policy
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 WEIGHTS = st.lists(st.floats(0, 1e3), min_size=1, max_size=8).filter(lambda weights: sum(weights) > 0)
@@ -206,3 +206,12 @@ def test_scores_that_are_no_twists_are_refused_and_missing_ones_rank_last() -> N
     tree = new_tree()
     asyncio.run(Particles(particles=8)(tree, random_policy(), Half(lambda node: 0.5), sampling=Sampling(max_steps=2)))
     assert all(node.id % 2 for node in tree.nodes[1:] if node.children)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_solution_whose_way_was_worth_nothing_may_be_held(seed: int) -> None:
+    """Where all particles have the weight 0 they go on, so the solution that is held may have such a step."""
+    worth = FunctionScorer(lambda node: float(random.Random(f"{seed} {node.text}").random() < 0.3))
+    tree = new_tree(DEEP_PROBLEM, seed=seed)
+    asyncio.run(Particles(particles=4, weights="twist", sweeps=6)(tree, random_policy(), worth))
+    assert tree.solutions()

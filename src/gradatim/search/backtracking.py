@@ -13,6 +13,7 @@ from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
 from gradatim.search.choosing import AnswerOf, give_answers
 from gradatim.search.decisions import decide
+from gradatim.search.proposals import judge_solutions
 from gradatim.search.ranking import best, path_score
 from gradatim.tree import Node, Tree
 
@@ -54,7 +55,7 @@ class Backtracking(Search):
             start = best(open_steps, 1, guide.name, self.aggregate)
             decide(start, "expanded", "the best open step, where no good ones led to a solution")
             leaves = await policy.extend(start, 1, steps=None, sampling=sampling)
-            await guide.score([leaf for leaf in leaves if leaf.finished])
+            await judge_solutions(leaves, guide, self.aggregate)
         if answer is not None:
             await give_answers(tree, answer)
 

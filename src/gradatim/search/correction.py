@@ -50,12 +50,16 @@ class Correction(Search):
     ) -> None:
         guide = self._guide(scorer)
         start = tree.root
-        for _ in range(1 + self.rounds):
+        for number in range(1 + self.rounds):
             solution = await self._revise(start, policy, guide, sampling)
             bad = None if solution is None else self._first_bad(solution, start, guide.name)
-            if bad is None or tree.budget.spent:
+            if bad is None:
                 break
-            decide([bad], "dropped", f"the first step below {self.threshold:g} by {guide.name}: revised from here")
+            why = "cut off" if bad.step.end.cuts_off else f"the first step below {self.threshold:g} by {guide.name}"
+            if number == self.rounds or tree.budget.spent:
+                decide([bad], "dropped", why)
+                break
+            decide([bad], "dropped", f"{why}: revised from here")
             assert bad.parent is not None, "the prompt is not scored"
             start = bad.parent
         if answer is not None:

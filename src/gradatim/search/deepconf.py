@@ -17,6 +17,7 @@ from gradatim.scorers.confidence import lowest_window, path_log_probabilities
 from gradatim.search.base import Search
 from gradatim.search.choosing import AnswerOf, by_answer, give_answers, weighted_majority
 from gradatim.search.decisions import decide
+from gradatim.search.proposals import judge_solutions
 from gradatim.tree import Node, Tree
 
 KEY = "deepconf"
@@ -114,7 +115,8 @@ class DeepConf(Search):
     async def _vote(self, tree: Tree, scorer: Scorer | None, answer: AnswerOf) -> None:
         await give_answers(tree, answer)
         if scorer is not None and self.choose_by not in (None, "majority"):
-            await scorer.score([leaf for leaf in tree.solutions() if KEY in leaf.scores])
+            voting = [leaf for leaf in tree.solutions() if KEY in leaf.scores]
+            await judge_solutions(voting, scorer, self.aggregate)
 
     def choose(self, tree: Tree, scorer: str | None) -> Node | None:
         """The answer of the most confidence, or what ``choose_by`` says."""

@@ -174,6 +174,8 @@ class Particles(Search):
         for particle, copies in zip(swarm, drawn, strict=True):
             before, particle.count = particle.count, copies + (particle.node is held)
             particle.log_weight = 0.0
+            if particle.log_twist == -math.inf:  # it is held though nothing was expected of it
+                particle.log_twist = 0.0
             if particle.node.open:
                 why = f"{particle.count} of {total} particles after {before}, by {name}"
                 decide([particle.node], "expanded" if particle.count else "pruned", why)

@@ -16,7 +16,7 @@ from gradatim.scorers.confidence import mean, recorded
 from gradatim.search.base import Search
 from gradatim.search.choosing import AnswerOf, give_answers
 from gradatim.search.decisions import SIMULATED, decide
-from gradatim.search.proposals import by_start
+from gradatim.search.proposals import by_start, judge_solutions
 from gradatim.search.ranking import softmax_weights
 from gradatim.tree import Node, Tree
 
@@ -86,7 +86,7 @@ class PhiDecoding(Search):
         if answer is not None:
             await give_answers(tree, answer)
         if scorer is not None:
-            await scorer.score(tree.solutions())
+            await judge_solutions(tree.solutions(), scorer, self.aggregate)
 
     def _pruned_in_width(self, candidates: Sequence[Node]) -> list[Node]:
         """Those that are not much less likely than the others; at least ``width``, as far as there are so many."""

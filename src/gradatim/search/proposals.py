@@ -65,6 +65,13 @@ async def judge(ends: Iterable[Node], above: Iterable[Node], scorer: Scorer, agg
         await scorer.score(whole)
 
 
+async def judge_solutions(leaves: Iterable[Node], scorer: Scorer, aggregate: Aggregate) -> None:
+    """Have solutions scored, and where a path's score is made of all its steps' scores, these as well."""
+    finished = [leaf for leaf in leaves if leaf.finished]
+    if finished:
+        await judge(finished, [finished[0].tree.root], scorer, aggregate)
+
+
 def in_round(value: Value | tuple[Value, ...], number: int) -> Value:
     """What a setting that may be given round by round is in a round, from 0; the last one holds for all that follow."""
     return value[min(number, len(value) - 1)] if isinstance(value, tuple) else value

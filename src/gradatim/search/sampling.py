@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
@@ -12,6 +13,7 @@ from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
 from gradatim.search.choosing import AnswerOf, give_answers
+from gradatim.search.proposals import judge_solutions
 from gradatim.tree import Node, Tree
 
 
@@ -32,7 +34,7 @@ class IndependentSampling(Search):
     """Solutions that are sampled at a time; `null` for all `n`, or for 8 where a budget ends the sampling. A budget
     that ends within a wave cuts off one of its solutions and leaves out those after it."""
     score: Literal["solutions", "steps"] = "solutions"
-    """Score the last step of each solution, or every step (for scores of whole paths, such as the minimum)."""
+    """Score the last step of each solution (and the others where `aggregate` needs them), or every step."""
 
     async def __call__(
         self,
@@ -53,14 +55,14 @@ class IndependentSampling(Search):
             if not leaves:  # what is left of the budget does not pay for the prompt
                 break
             if scorer is not None:
-                await scorer.score(_to_score(leaves, self.score))
+                await self._judge(leaves, scorer)
             done += count
         if answer is not None:
             await give_answers(tree, answer)
 
-
-def _to_score(leaves: list[Node], score: Literal["solutions", "steps"]) -> list[Node]:
-    finished = [leaf for leaf in leaves if leaf.finished]
-    if score == "solutions":
-        return list(dict.fromkeys(finished))
-    return list(dict.fromkeys(node for leaf in finished for node in leaf.path()[1:]))
+    async def _judge(self, leaves: Sequence[Node], scorer: Scorer) -> None:
+        if self.score == "solutions":
+            await judge_solutions(leaves, scorer, self.aggregate)
+        else:
+            steps = dict.fromkeys(node for leaf in leaves if leaf.finished for node in leaf.path()[1:])
+            await scorer.score(list(steps))

@@ -14,6 +14,7 @@ from gradatim.scorers.confidence import mean, path_log_probabilities
 from gradatim.search.base import Search
 from gradatim.search.choosing import AnswerOf, give_answers
 from gradatim.search.decisions import decide
+from gradatim.search.proposals import judge_solutions
 from gradatim.text.backtracking import MARK, Mark, is_mark
 from gradatim.tree import Node, Tree
 
@@ -53,7 +54,7 @@ class SelfBacktrackingSearch(Search):
             if not going_back or tree.budget.spent:
                 break
         if scorer is not None and self.choose_by not in (None, "majority"):
-            await scorer.score(tree.solutions())
+            await judge_solutions(tree.solutions(), scorer, self.aggregate)
         if answer is not None:
             await give_answers(tree, answer)
 
