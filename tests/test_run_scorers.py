@@ -18,6 +18,7 @@ from small_runs import small_recipe
 
 EVALUATION = {"samples": 4, "pass_at": [1], "best_of": [4], "majority": [4], "greedy": False}
 
+READ = {"uncertainty": {"model": "scorer"}}
 WORDS = {"self_evaluation": {"prompt": "\n", "yes": " 1 2", "no": " 2"}}
 
 
@@ -68,6 +69,13 @@ def test_solutions_that_a_scorer_left_unscored_are_told_of(tmp_path: Path) -> No
         ),
         ({"values": [{"scored": {"scorer": {"clip": {"scorer": "value_head", "threshold": 0.5}}}}]}, "no head 'value'"),
         (
+            {
+                "evaluation": {**EVALUATION, "scorer": {"ensemble": {"scorers": ["process_reward", READ]}}},
+                "models": {"scorer": {"model": "shipped:countdown-reward"}},
+            },
+            "judges and does not write: it has the weights score.bias of a reward model; name a language model",
+        ),
+        (
             {"values": [{"scored": {"scorer": {"calibrated": {"scorer": "uncertainty", "calibration": "./none"}}}}]},
             "none",
         ),
@@ -82,5 +90,7 @@ def test_scorers_that_cannot_work_are_told_of_before_the_first_token(
     monkeypatch.setattr(TransformersPolicy, "extend", refuse)
     if "values" in changes:
         changes = {**changes, "search": {"name": "grow", "branching": [2]}}
+    if "models" in changes:
+        changes = {**changes, "judge": None, "objective": None, "search": None, "problems": {"test": 2}}
     with pytest.raises(GradatimError, match=said):
         run_recipe(small_recipe(**changes), tmp_path, progress=Progress(Console(file=io.StringIO())))

@@ -16,6 +16,7 @@ from gradatim.errors import GradatimError
 
 Quantization = Literal["8bit", "4bit"]
 _TOKENIZER = "tokenizer_config.json"
+_JUDGING_HEADS = ("score.", "classifier.", "v_head.")  # as classifiers and reward models call their heads
 
 
 def placed(
@@ -68,7 +69,7 @@ def load_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype,
 
     Raises:
         GradatimError: if there is no such model, it cannot be reached, the folder does not hold one, or it lacks
-            weights that this kind of model needs.
+            weights that this kind of model needs, or is a reward model where a language model is asked for.
     """
     source = find_source(name_or_path)
     base = base_of(source)
@@ -90,6 +91,12 @@ def load_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype,
         raise GradatimError(
             f"{source.name!r} is no {type(model).__name__}: it lacks the weights {', '.join(missing[:3])}; "
             "name a model that was saved as one"
+        )
+    judging = sorted(name for name in information["unexpected_keys"] if name.startswith(_JUDGING_HEADS))
+    if judging and model.get_output_embeddings() is not None:  # tied ones lack nothing
+        raise GradatimError(
+            f"{source.name!r} judges and does not write: it has the weights {judging[0]} of a reward model; name a "
+            "language model here"
         )
     if source.is_folder:
         load_heads(model, Path(source.name))

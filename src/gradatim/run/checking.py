@@ -95,12 +95,14 @@ def check(run: Run) -> None:
 def _used(recipe: Recipe) -> tuple[list[str], dict[str, str]]:
     """The models that are run as policies, and those that judge steps, these with their layouts."""
     rewards = {learn.model: "auto" for learn in recipe.learn if "score" in learn.objective.heads}
+    read = {learn.model for learn in recipe.learn} - rewards.keys()
     for part in parts_within([recipe.scorer, recipe.evaluation.scorer, recipe.values]):
         if isinstance(part, ProcessRewardPart):
             rewards[part.model] = part.layout
-    named = models_of(recipe.scorer) | models_of(recipe.values) | models_of(recipe.evaluation.scorer)
-    learning = {learn.model for learn in recipe.learn}
-    return [POLICY, *sorted((named | learning) - rewards.keys() - {POLICY})], rewards
+        else:
+            judging = {each.model for each in parts_within(part) if isinstance(each, ProcessRewardPart)}
+            read |= models_of(part) - judging
+    return [POLICY, *sorted(read - {POLICY})], rewards
 
 
 def _problems(run: Run) -> list[Problem]:
