@@ -101,7 +101,8 @@ def test_a_shipped_policy_is_what_its_recipe_describes(name: str) -> None:
     log = json.loads((Path(resolve_model(f"shipped:{name}")) / "training_log.json").read_text())
     assert asdict(recipe.size).items() <= log["size"].items()
     assert log["settings"].items() <= asdict(recipe.training).items()
-    assert json.loads(json.dumps(recipe.task.difficulty)) == log["task"]
+    task = type(recipe.task)(**log["task"])  # an option that came since has its default
+    assert task.difficulty == recipe.task.difficulty
 
 
 def test_windows_hold_every_text_once_an_epoch() -> None:
