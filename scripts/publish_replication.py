@@ -17,7 +17,7 @@ from gradatim.run.replication_report import replication_sections
 
 _DOCS = Path(__file__).parents[1] / "docs"
 _INTRODUCTION = (
-    "Claims of papers, rerun on small testbeds with exact truth by `gradatim replicate --size full`, lost ones beside "
+    "Claims of papers, rerun on small testbeds with exact truth (gradatim replicate --size full), lost ones beside "
     "won ones. The models have a million parameters and the tasks are small; nothing here says how large an effect is "
     "on natural language. The tables are those of the command's own report."
 )

@@ -69,7 +69,8 @@ def overview_sections(value: Mapping[str, Any]) -> list[Section]:
 
 def _in_figures(claim: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     """The size of the effect: the largest difference that was shown, or else the largest that was measured."""
-    over = f"{study['report']['problems']:,} problems, {len(study['report']['seeds'])} seeds"
+    seeds = len(study["report"]["seeds"])
+    over = f"{study['report']['problems']:,} problems, {'1 seed' if seeds == 1 else f'{seeds} seeds'}"
     if "auc_difference" in claim:
         return f"AUC {Estimate.from_json(claim['auc_difference']):+.3f}; {over}"
     tests: Sequence[Mapping[str, Any]] = claim.get("differences", ())
