@@ -139,6 +139,22 @@ def test_trees_that_are_not_kept_leave_what_was_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
+        ({"models": {"scorer": {"model": "nowhere/scorer"}, "again": SMALL["models"]["again"]}}, "nowhere/scorer"),
+        ({"models": {"scorer": SMALL["models"]["scorer"], "again": {"model": "nowhere/policy"}}}, "nowhere/policy"),
+        ({"scorers": {**SMALL["scorers"], "head": {"name": "value_head", "head": "x"}}}, "no head 'x'"),
+    ],
+)
+def test_what_cannot_be_loaded_is_said_before_anything_is_searched(
+    changes: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(GradatimError, match=sentence):
+        run_comparison(comparison(**changes), tmp_path)
+    assert not list(tmp_path.glob("trees/*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
         ({"reference": "bem"}, "nearest: beam|did you mean"),
         ({"methods": [{"name": "beam", "search": "beam"}]}, "needs a scorer"),
         ({"methods": [{"name": "x", "search": "sampling", "choose_by": "score"}]}, "needs a scorer"),

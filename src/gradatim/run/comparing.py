@@ -87,7 +87,9 @@ def compared(
     torch.set_num_threads(max(1, min(torch.get_num_threads(), os.cpu_count() or 1)))
     with RunFolder(output, comparison, fresh=fresh) as folder:
         work = _Work(comparison, folder, Progress() if progress is None else progress)
-        found = [(cell, work.outcome(cell)) for cell in cells_of(comparison, work.judges)]
+        cells = cells_of(comparison, work.judges)
+        work.check(cells)
+        found = [(cell, work.outcome(cell)) for cell in cells]
         curves, judged = curves_of(comparison, found), work.judged_steps(found)
         failed = {id: error for cell, _ in found for id, error in folder.record(cell.name).get("failed", {}).items()}
         report = write_comparison(folder, comparison, curves, judged, failed)
@@ -136,6 +138,20 @@ class _Work:
         options = self.comparison.model(name)
         return self.models.reward_model(name, options.model, options, key, layout)
 
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Load every model and open every scorer before the first token, unless all was done before.
+
+        Raises:
+            GradatimError: if one of them cannot be used.
+        """
+        if all(self._points(cell).is_file() for cell in cells):
+            return
+        with self.progress.loading("the models"):
+            for name in dict.fromkeys(cell.policy for cell in cells):
+                self.policy(name)
+            for part in self.comparison.scorers.values():
+                part.open(self)
+
     def problems(self, split: str) -> list[Problem]:
         """The problems of a split, each once."""
         if split not in self._problems:
@@ -146,7 +162,7 @@ class _Work:
     def outcome(self, cell: Cell) -> Outcome:
         """What came of a cell, from the disk where it was done before."""
         problems = self.problems(cell.split)
-        path, trees_path = self.folder.path / "points" / f"{cell.name}.json", self.folder.trees(cell.name)
+        path, trees_path = self._points(cell), self.folder.trees(cell.name)
         reason = self.folder.begin(cell.name, self._depends(cell), [path, trees_path])
         if reason is not None:
             self.progress.line(f"{_title(cell)} is done anew: {reason}")
@@ -172,6 +188,10 @@ class _Work:
         if len(trees) == len(problems):  # else those that failed are tried again
             self._drop_trees(trees_path)
         return outcome
+
+    def _points(self, cell: Cell) -> Path:
+        """The file of what came of a cell."""
+        return self.folder.path / "points" / f"{cell.name}.json"
 
     def _has_all(self, known: Outcome, cell: Cell) -> bool:
         """Whether an outcome has all that is counted of a cell now: methods that share samples, and scorers that are
