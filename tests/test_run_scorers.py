@@ -59,6 +59,16 @@ def test_solutions_that_a_scorer_left_unscored_are_told_of(tmp_path: Path) -> No
     assert "silent" not in tree.nodes[-1].scores
 
 
+def test_steps_that_a_scorer_gave_no_value_are_told_of(tmp_path: Path) -> None:
+    own = Path(__file__).with_name("test_scorers_wrappers.py")
+    silent = {"name": "scored", "key": "silent", "scorer": {"name": f"{own}:Given", "scores": {}}}
+    judged = {"evaluation": {**EVALUATION, "scorer": "process_reward"}, "judge": {}, "values": ["backup", silent]}
+    grown = {"search": {"name": "grow", "branching": [4, 3, 3]}, "problems": {"train": 5, "test": 1}}
+    seen = run(tmp_path, None, **judged, **grown)
+    steps = sum(len(tree) - 1 for tree in TreeStore(tmp_path / "trees" / "round-1.jsonl"))
+    assert f"{steps} of {steps} (100.0 %) of the steps have no value 'silent' and teach nothing" in seen
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from gradatim.run.comparison_cells import Cell, SamplesCell, cells_of
 from gradatim.run.comparison_report import JudgedSteps, write_comparison
 from gradatim.run.contents import contents
 from gradatim.run.models import Models
-from gradatim.run.outcomes import off_format_warnings
+from gradatim.run.outcomes import off_format_warnings, unscored_warnings
 from gradatim.run.progress import Progress
 from gradatim.run.run_folder import RunFolder
 from gradatim.run.searching import Searcher, search_into
@@ -174,9 +175,11 @@ class _Work:
                 self._drop_trees(trees_path)
                 return known
         trees = self._searched(cell, problems, trees_path)
-        for text in off_format_warnings(trees):
-            self.progress.warn(f"{_title(cell)}: {text}")
         keys = {name: part.name for name, part in self.comparison.scorers.items()}
+        asked_for = [keys[name] for name in cell.scorers] if isinstance(cell, SamplesCell) else []
+        unscored = chain.from_iterable(unscored_warnings(trees, key) for key in asked_for)
+        for text in (*off_format_warnings(trees), *unscored):
+            self.progress.warn(f"{_title(cell)}: {text}")
         outcome = {
             "asked": asked,
             "problems": [tree.problem.id for tree in trees],

@@ -11,6 +11,7 @@ from gradatim.run.context import Run
 from gradatim.scorers.verdicts import off_format_counts
 from gradatim.tasks.base import Task
 from gradatim.tree import EndReason, Node, Tree
+from gradatim.values.scored import UNVALUED
 
 STEP_LENGTH, STEPS, CONTEXT, BUDGET = "step length", "steps", "context", "budget"
 FINISHED = {
@@ -168,8 +169,9 @@ def note_outcomes(
             f"{next(iter(failed.values()))})"
         )
     warnings += [f"{title}: {text}" for text in off_format_warnings(trees)]
-    if scored_by is not None and (text := _unscored(trees, scored_by)):
-        warnings.append(f"{title}: {text}")
+    if scored_by is not None:
+        warnings += [f"{title}: {text}" for text in unscored_warnings(trees, scored_by)]
+    warnings += [f"{title}: {text}" for text in _unvalued_warnings(trees)]
     if outcomes.problems + outcomes.failed < outcomes.asked:
         warnings.append(
             f"problems.{split} asks for {outcomes.asked:,} problems, but there are "
@@ -238,16 +240,30 @@ def off_format_warnings(trees: Sequence[Tree]) -> list[str]:
     return found
 
 
-def _unscored(trees: Sequence[Tree], name: str) -> str | None:
+def unscored_warnings(trees: Sequence[Tree], name: str) -> list[str]:
     """That a scorer left finished solutions without a score, though the budget was not spent."""
     finished = [leaf for tree in trees if not tree.budget.spent for leaf in tree.solutions()]
     unscored = _count(leaf for leaf in finished if name not in leaf.scores)
     if not unscored:
-        return None
-    return (
+        return []
+    return [
         f"{_share(unscored, _count(finished))} of the finished solutions have no score of {name!r}, and rank below all "
         "others; see which (gradatim show --why), and what the scorer needs that they lack"
-    )
+    ]
+
+
+def _unvalued_warnings(trees: Sequence[Tree]) -> list[str]:
+    """That a scorer gave many steps no value."""
+    found = []
+    for key in dict.fromkeys(key for tree in trees for key in tree.metadata.get(UNVALUED, {})):
+        counts = [tree.metadata[UNVALUED][key] for tree in trees if key in tree.metadata.get(UNVALUED, {})]
+        missing, total = (sum(each) for each in zip(*counts, strict=True))
+        if missing > _MANY * total:
+            found.append(
+                f"{_share(missing, total)} of the steps have no value {key!r} and teach nothing: the scorer could "
+                "not say it or the budget ended; raise trees.budget, or see which (gradatim show --why)"
+            )
+    return found
 
 
 def nothing_solved(outcomes: Outcomes, trees: Sequence[Tree]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import Annotated, ClassVar
 
 from gradatim.part import PartOf, part
@@ -10,12 +11,16 @@ from gradatim.scorers.base import Context, ScorerPart
 from gradatim.tree import Node, Tree
 from gradatim.values.base import Values
 
+UNVALUED = "unvalued"
+"""The key in a tree's metadata of how many steps a scorer gave no value, and of how many, by the values' name."""
+
 
 @part
 class Scored(Values):
     """What a scorer says of every step: rollouts, a prover's progress, several interns, any other.
 
     Steps are judged from the root downwards, so that solutions that were completed from a step serve those below it.
+    How many steps the scorer left without a value is noted with the tree (:data:`UNVALUED`), and a run tells of it.
     """
 
     samples: ClassVar[bool] = True
@@ -39,6 +44,11 @@ class Scored(Values):
         levels: dict[int, list[Node]] = {}
         for node in tree.nodes[1:]:
             levels.setdefault(node.depth, []).append(node)
-        for depth in sorted(levels):
-            await scorer.score(levels[depth])
-        scorer.release(tree)
+        try:
+            for depth in sorted(levels):
+                await scorer.score(levels[depth])
+        finally:
+            scorer.release(tree)
+        steps = list(chain.from_iterable(levels.values()))  # not what was completed from them
+        missing = sum(self.key not in node.scores for node in steps)
+        tree.metadata.setdefault(UNVALUED, {})[self.key] = [missing, len(steps)]
