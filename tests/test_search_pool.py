@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gradatim.errors import GradatimError
-from gradatim.search import Beam, IndependentSampling
+from gradatim.search import Beam, Dvts, IndependentSampling, Momentum
 from gradatim.search.around import PolicyAround
 from gradatim.search.decisions import DECISION
 from gradatim.search.pool import Pool, _Prefixes
@@ -98,3 +98,11 @@ def test_bad_options_are_refused() -> None:
     for options in ({"temperature": 0}, {"uses": 0}, {"rounds": 0}, {"search": {"name": "nothing"}}):
         with pytest.raises(GradatimError, match=f"^Pool: {next(iter(options))}"):
             Pool(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_gate_within_a_pool_looks_at_what_the_pool_drew_instead(seed: int) -> None:
+    for inner in (Beam(width=4, branch=3), Dvts()):
+        tree = new_tree(DEEP_PROBLEM, seed=seed)
+        asyncio.run(Pool(search=Momentum(search=inner))(tree, random_policy(noise=0.1), arbitrary_scorer()))
+        assert tree.solutions()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -93,16 +94,19 @@ class _GatedPolicy(PolicyAround):
         for node, count in draws_below(nodes, n, steps):
             counts[node] += count
         drawn: dict[Node, list[Node]] = {node: [] for node in counts}
-        for child in await super().extend(list(counts), 1, sampling=sampling, account=account):
-            drawn[_parent(child)].append(child)
-        more = [count - 1 if any(map(self.gate.stands_out, drawn[node])) else 0 for node, count in counts.items()]
+        first = await super().extend(list(counts), 1, sampling=sampling, account=account)
+        for child in first:
+            drawn.setdefault(_parent(child), []).append(child)
+        elsewhere = (child for child in first if _parent(child) not in counts)  # where a pool drew instead
+        looked_at = {node: drawn[node] or list(islice(elsewhere, 1)) for node in counts}
+        more = [count - 1 if any(map(self.gate.stands_out, looked_at[node])) else 0 for node, count in counts.items()]
         for node, further in zip(counts, more, strict=True):
             if counts[node] > 1:
                 said = "a step below it stands out" if further else "no step below it stands out"
                 decide_also(node, "expanded", f"{said} from the momentum of uncertainty: {1 + further} drawn")
         if any(more):
             for child in await super().extend(list(counts), more, sampling=sampling, account=account):
-                drawn[_parent(child)].append(child)
+                drawn.setdefault(_parent(child), []).append(child)
         return [child for children in drawn.values() for child in children]
 
 
