@@ -79,6 +79,7 @@ def test_wording_of_single_figures() -> None:
     assert share(Estimate(0.5, 0.25, 0.75, 40)) == "50.0 (25.0 to 75.0)"
     assert points(Estimate(-0.00001, -0.1, 0.1, 40)) == "+0.0 (-10.0 to +10.0)"
     assert [points(Estimate(each / 8, None, None, 8)) for each in (-2, 0, 0.5)] == ["-2 of 8", "+0 of 8", "+0.5 of 8"]
+    assert points(Estimate(-0.0005, None, None, 8)) == "+0.0 of 8"
     assert counted(0.25, 2000) == "500 of 2,000"
     assert number(float("inf")) == number(None) == "undefined"
     assert "few problems" in intervals_note(19)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import random
 from itertools import combinations
 from pathlib import Path
@@ -208,10 +209,12 @@ def test_a_recipe_of_another_kind_is_told_from_a_comparison() -> None:
 @pytest.mark.parametrize("n", [1, 2, 4, 6])
 def test_best_of_majority_over_subsets_is_the_mean_of_all_of_them(n: int) -> None:
     generator = random.Random(n)
-    samples = [
+    unscored = [Sample(0.0, "a", -math.inf, correct) for correct in (True, False)]
+    scored = [
         Sample(0.0, generator.choice(["a", "b", "c", None]), generator.random(), generator.random() < 0.5)
-        for _ in range(6)
+        for _ in range(4)
     ]
+    samples = unscored + scored
     expected = []
     for subset in combinations(samples, n):
         votes = [sum(other.answer == each.answer for other in subset) for each in subset]

@@ -117,7 +117,8 @@ def best_of_majority(
     needed = np.minimum(frequent * votes.sum(axis=1), votes.max(axis=1))
     is_frequent = (votes >= needed[:, None]) & (votes > 0)
     eligible = (chosen > 0) & (is_frequent @ ballot.T > 0)  # [subsets, samples]
-    scores = np.where(eligible, np.array([sample.score for sample in samples]), -np.inf)
+    lowest = np.finfo(np.float64).min  # unscored solutions (minus infinity) rank below all others, but are eligible
+    scores = np.where(eligible, np.maximum([sample.score for sample in samples], lowest), -np.inf)
     right = np.array([bool(sample.correct) for sample in samples])
     return float((right[scores.argmax(axis=1)] & eligible.any(axis=1)).mean())
 

@@ -48,7 +48,8 @@ def counted(value: float, of: int) -> str:
 def points(estimate: Estimate) -> str:
     """A difference in percentage points with its interval; over few problems, how many of them it is."""
     if estimate.few:
-        return f"{'-' if estimate.value < 0 else '+'}{counted(abs(estimate.value), estimate.n)}"
+        count = counted(abs(estimate.value), estimate.n)
+        return f"{'-' if estimate.value < 0 and not count.startswith('0.0 ') else '+'}{count}"
     return f"{percent(estimate.value, '+.1f')}{_interval(estimate, '+.1f')}"
 
 

@@ -165,21 +165,21 @@ def _finding(value: Mapping[str, Any], tests: Sequence[Difference]) -> list[str]
             if not any(t.method == name and t.verdict not in (verdict, "undecided") for t in tests)
         ]
         if only:
-            sentences.append(f"At equal tokens {verdict} than {value['reference']}: {', '.join(only)}.")
+            sentences.append(f"At equal tokens {verdict} than {value['reference']}: {'; '.join(only)}.")
     mixed = [
         name
         for name in dict.fromkeys(test.method for test in tests)
         if {"better", "worse"} <= {test.verdict for test in tests if test.method == name}
     ]
     if mixed:
-        sentences.append(f"Better at some budgets and worse at others: {', '.join(mixed)}.")
+        sentences.append(f"Better at some budgets and worse at others: {'; '.join(mixed)}.")
     open_ = [
         name
         for name in dict.fromkeys(test.method for test in tests)
         if all(test.verdict == "undecided" for test in tests if test.method == name)
     ]
     if open_:
-        sentences.append(f"No difference from it could be shown for {', '.join(open_)}.")
+        sentences.append(f"No difference from it could be shown for {'; '.join(open_)}.")
     if failed := value["failed"]:
         sentences.append(
             f"{len(failed):,} problem{'' if len(failed) == 1 else 's'} failed in a search and "

@@ -82,7 +82,7 @@ def _in_figures(claim: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     test = max(shown, key=lambda test: abs(test["difference"]))
     difference = Estimate.from_fields(test, "difference", test["problems"])
     needed = test["reference_tokens"]
-    ratio = "not reached by the other" if needed is None else f"the other needs {needed / test['tokens']:.2f} x"
+    ratio = "not reached by the other" if needed is None else f"the other needs {needed / test['tokens']:.2f} x that"
     return f"{wording.points(difference)} at {test['tokens']:,.0f} tokens; {ratio}; {over}"
 
 

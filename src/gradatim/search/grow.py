@@ -11,6 +11,7 @@ from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
 from gradatim.search.base import Search
 from gradatim.search.choosing import AnswerOf
+from gradatim.search.decisions import decide
 from gradatim.tree import Tree
 
 
@@ -54,6 +55,8 @@ class Grow(Search):
             frontier = [child for child in children if child.open]
             if self.skip_decided:
                 name = self._guide(scorer).name
-                frontier = [child for child in frontier if 0.0 < child.scores.get(name, 0.0) < 1.0]
+                decided = [child for child in frontier if not 0.0 < child.scores.get(name, 0.0) < 1.0]
+                decide(decided, "dropped", f"{name} is 0 or 1, or not known: it has no contrast to teach")
+                frontier = [child for child in frontier if child not in decided]
         if frontier:
             await policy.extend(frontier, self.rollouts, steps=None, sampling=sampling)
