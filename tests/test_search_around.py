@@ -90,7 +90,6 @@ def test_what_stands_around_is_as_the_inner_search_is() -> None:
     assert [EarlyStopping(search=inner).is_guided for inner in (IndependentSampling(), Beam())] == [False, True]
     assert EarlyStopping().grows_with == ("windows", "search.n")
     assert Momentum(search=EarlyStopping()).grows_with == ("search.windows", "search.search.n")
-    assert EarlyStopping(search=make("search", "grow")).scores_steps
     assert Pool(search=IndependentSampling()).is_guided
     with pytest.raises(GradatimError, match="beam search needs a scorer"):
         asyncio.run(Momentum()(new_tree(), random_policy(), answer=TASK.answer))

@@ -26,7 +26,7 @@ InnerSearch = Annotated[Search, PartOf("search")]
 class SearchAround(Search):
     """A search with another one within.
 
-    It needs a scorer, scores steps and chooses its answer as the inner search does; ``choose_by`` takes the place of
+    It needs a scorer and chooses its answer as the inner search does; ``choose_by`` takes the place of
     the inner search's rule, with this search's ``aggregate``.
 
     Attributes:
@@ -41,10 +41,6 @@ class SearchAround(Search):
     @property
     def is_guided(self) -> bool:  # type: ignore[override]
         return self.search.is_guided
-
-    @property
-    def scores_steps(self) -> bool:  # type: ignore[override]
-        return self.search.scores_steps
 
     @property
     def grows_with(self) -> tuple[str, ...]:  # type: ignore[override]

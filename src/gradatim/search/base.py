@@ -24,14 +24,11 @@ class Search(ABC):
     Attributes:
         title: what reports call it.
         is_guided: whether it needs a scorer.
-        scores_steps: whether it has every step scored that it grows from, where there is a scorer; so values that are
-            wanted of all steps need no second pass.
         grows_with: the options that make more solutions when they are raised.
     """
 
     title: ClassVar[str]
     is_guided: ClassVar[bool] = False
-    scores_steps: ClassVar[bool] = False
     grows_with: ClassVar[tuple[str, ...]] = ()
 
     choose_by: ChoiceRule | None = None

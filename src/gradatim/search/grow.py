@@ -26,7 +26,6 @@ class Grow(Search):
     """
 
     title: ClassVar[str] = "growing"
-    scores_steps: ClassVar[bool] = True
     grows_with: ClassVar[tuple[str, ...]] = ("rollouts", "branching")
 
     branching: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (8, 4, 4)
