@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from gradatim.cli.main import app
@@ -78,3 +79,10 @@ def test_the_site_has_a_table_of_every_part() -> None:
         section = section.partition("\n### ")[0]
         assert page.paper is None or f"](https://arxiv.org/abs/{page.paper.removeprefix('arXiv:')})" in section
         assert all(f"| `{option.name}` |" in section for option in page.options)
+
+
+def test_a_recipe_can_name_every_option() -> None:
+    """Some words are no words in YAML: ``yes: A`` says what is true."""
+    for page in PARTS:
+        for option in page.options:
+            assert yaml.safe_load(f"{option.name}: 1") == {option.name: 1}, f"{page.kind} {page.name}: {option.name}"

@@ -245,7 +245,7 @@ def samples_of_two(tmp_path: Path, *scorers: str, **changes: Any) -> dict[str, A
     known: dict[str, Any] = {
         "reward": "process_reward",
         "moved": {"delta": {"scorer": "process_reward"}},
-        "asked": {"name": "self_evaluation", "prompt": " + 3 =", "yes": " 3", "no": " 4"},
+        "asked": {"name": "self_evaluation", "prompt": " + 3 =", "right": " 3", "wrong": " 4"},
     }
     methods = [{"name": name, "search": "sampling", "scorer": name, "sizes": [1, 2]} for name in scorers]
     few: dict[str, Any] = {"problems": {"test": 2}, "seeds": [0], "judge_steps": False}

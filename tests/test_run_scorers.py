@@ -19,7 +19,7 @@ from small_runs import small_recipe
 EVALUATION = {"samples": 4, "pass_at": [1], "best_of": [4], "majority": [4], "greedy": False}
 
 READ = {"uncertainty": {"model": "scorer"}}
-WORDS = {"self_evaluation": {"prompt": "\n", "yes": " 1 2", "no": " 2"}}
+WORDS = {"self_evaluation": {"prompt": "\n", "right": " 1 2", "wrong": " 2"}}
 
 
 def run(folder: Path, scorer: Any, **changes: Any) -> str:
@@ -32,7 +32,7 @@ def run(folder: Path, scorer: Any, **changes: Any) -> str:
 
 
 def test_what_the_policy_reads_as_a_scorer_is_no_cost_of_sampling_alone(tmp_path: Path) -> None:
-    run(tmp_path, {"self_evaluation": {"prompt": "\n", "yes": " 1", "no": " 2"}})
+    run(tmp_path, {"self_evaluation": {"prompt": "\n", "right": " 1", "wrong": " 2"}})
     trees = list(TreeStore(tmp_path / "trees" / "evaluate-base.jsonl"))
     results = json.loads((tmp_path / "report.json").read_text())["search"]
     sampling, best = (next(each for each in results if each["method"] == name) for name in ("sampling", "best of n"))

@@ -210,7 +210,7 @@ def test_a_models_word_on_a_step_is_its_probability_of_yes() -> None:
         assert score == pytest.approx(float(last[[yes, no]].softmax(-1)[0]), abs=1e-5)
     assert (len(tree), tree.has_text_steps) == (before, True)
     assert scored(scorer, [tree.root]) == [None]
-    opposite = SelfEvaluationScorer(reader, "opposite", yes="B", no="A")
+    opposite = SelfEvaluationScorer(reader, "opposite", right="B", wrong="A")
     spent = tree.budget.total
     for node, score in zip(tree.nodes[1:], scored(opposite, tree.nodes[1:]), strict=True):
         assert score == pytest.approx(1 - node.scores["self_evaluation"], abs=1e-5)
@@ -224,7 +224,7 @@ def test_the_question_is_paid_for_with_each_step_and_no_part_of_what_is_continue
     trees = asyncio.run(grow(policy, 2))
     shapes = [len(tree) for tree in trees]
     spent = [tree.budget.total for tree in trees]
-    scorer = SelfEvaluationScorer(policy.reader(), prompt=" 5 6 7", yes=" 8", no=" 9")
+    scorer = SelfEvaluationScorer(policy.reader(), prompt=" 5 6 7", right=" 8", wrong=" 9")
     for tree, before, size in zip(trees, spent, shapes, strict=True):
         asyncio.run(scorer.score(tree.nodes[1:]))
         ended = [node for node in tree.nodes[1:] if node.step.end is EndReason.END_OF_TEXT]
@@ -239,8 +239,8 @@ def test_the_question_is_paid_for_with_each_step_and_no_part_of_what_is_continue
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"yes": "maybe"}, r"'maybe' is 5 tokens in the model's tokenizer"),
-        ({"yes": "A", "no": "A"}, "yes and no are the same token"),
+        ({"right": "maybe"}, r"'maybe' is 5 tokens in the model's tokenizer"),
+        ({"right": "A", "wrong": "A"}, "right and wrong are the same token"),
         ({"prompt": ""}, "prompt is empty"),
     ],
 )

@@ -28,13 +28,13 @@ class SelfEvaluationPart(ScorerPart):
     """The model that is asked."""
     prompt: str = PROMPT
     """The question, as it continues the solution."""
-    yes: str = "A"
+    right: str = "A"
     """The word that says that the step is right; one token."""
-    no: str = "B"
+    wrong: str = "B"
     """The word that says that it is wrong; one token."""
 
     def open(self, context: Context) -> SelfEvaluationScorer:
-        return SelfEvaluationScorer(context.reader(self.model), self.name, self.prompt, self.yes, self.no)
+        return SelfEvaluationScorer(context.reader(self.model), self.name, self.prompt, self.right, self.wrong)
 
 
 class SelfEvaluationScorer(StepScorer):
@@ -44,23 +44,23 @@ class SelfEvaluationScorer(StepScorer):
     Args:
         reader: reads the model.
         name: the key in ``node.scores``.
-        prompt, yes, no: as in :class:`SelfEvaluationPart`.
+        prompt, right, wrong: as in :class:`SelfEvaluationPart`.
 
     Raises:
         GradatimError: if the tokenizer does not know the question, or a word is not one token.
     """
 
     def __init__(
-        self, reader: Reader, name: str = "self_evaluation", prompt: str = PROMPT, yes: str = "A", no: str = "B"
+        self, reader: Reader, name: str = "self_evaluation", prompt: str = PROMPT, right: str = "A", wrong: str = "B"
     ) -> None:
         super().__init__(name)
         self.reader = reader
         self._prompt = known_tokens(reader.tokenizer, prompt)
         if not self._prompt:
-            raise GradatimError("prompt is empty; ask whether the last step is right, so that yes or no follows")
-        self._words = [_token(reader, yes), _token(reader, no)]
+            raise GradatimError("prompt is empty; ask whether the last step is right, so that a word follows")
+        self._words = [_token(reader, right), _token(reader, wrong)]
         if self._words[0] == self._words[1]:
-            raise GradatimError(f"yes and no are the same token, {yes!r}; choose words that differ")
+            raise GradatimError(f"right and wrong are the same token, {right!r}; choose words that differ")
 
     async def judged(self, nodes: Sequence[Node]) -> list[float | None]:
         asked = [node for node in nodes if not node.is_root]
@@ -85,6 +85,6 @@ def _token(reader: Reader, word: str) -> int:
     if len(tokens) != 1:
         raise GradatimError(
             f"{word!r} is {len(tokens)} tokens in the model's tokenizer, but its probability is that of one; choose "
-            "another word (yes, no), such as a letter"
+            "another word (right, wrong), such as a letter"
         )
     return tokens[0]
