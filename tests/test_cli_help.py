@@ -73,7 +73,7 @@ def test_the_module_is_the_command() -> None:
     ("typed", "offered"),
     [
         ("gradatim run qu", ["quickstart"]),
-        ("gradatim recipes word-problems-", ["word-problems-policy"]),
+        ("gradatim recipes word-problems-", ["word-problems-policy", "word-problems-verifiers"]),
         ("gradatim solve x --policy shipped:countdown-", ["shipped:countdown-reward"]),
         ("gradatim export x --format omega", ["omegaprm"]),
         ("gradatim export x --data sibling", ["sibling_pairs"]),

@@ -23,6 +23,7 @@ from gradatim.tree import Problem
 from small_runs import small_content
 
 DESCRIBED = {
+    "traces": {"task": "countdown"},
     "own": {"file": "task.yaml"},
     "records": {"source": "rows.jsonl", "template": "{question}\n", "verifier": "number"},
 }
@@ -104,7 +105,17 @@ def test_a_task_in_one_file_is_solved(reach: str) -> None:
 
 def test_every_task_is_listed_with_the_options_that_it_shares() -> None:
     known = names("tasks")
-    assert set(known) == {"code", "countdown", "gsm8k", "math", "multiple_choice", "own", "records", "word_problems"}
+    assert set(known) == {
+        "code",
+        "countdown",
+        "gsm8k",
+        "math",
+        "multiple_choice",
+        "own",
+        "records",
+        "traces",
+        "word_problems",
+    }
     for page in pages("tasks"):
         assert page.options, page.name
         assert all(option.meaning.endswith(".") for option in page.options), page.name
