@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gradatim.budget import Budget
@@ -78,6 +78,7 @@ def test_values_are_shares_of_outcomes(outcome: str) -> None:
     assert everything == pytest.approx(sum(leaf.multiplicity * (worth or 0.0) for leaf, worth in weighed))
 
 
+@example([5e-324], 1.0, 0.5)  # the smallest number that there is, of which there is no half
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9), st.floats(-3, 3, allow_subnormal=False), st.floats(0, 1))
 def test_shares_add_up_to_the_outcome(attention: list[float], outcome: float, spread: float) -> None:
     found = shares(attention, outcome, spread)

@@ -83,6 +83,6 @@ def shares(attention: Sequence[float], outcome: float, spread: float = 1.0) -> l
     """
     total = sum(attention)
     part = spread * outcome if total > 0 else 0.0
-    found = [part * each / total if total > 0 else 0.0 for each in attention]
+    found = [part * (each / total) if total > 0 else 0.0 for each in attention]
     found[-1] += outcome - part
     return found
