@@ -22,6 +22,8 @@ from gradatim_sandbox.limits import SandboxLimits
 
 Outcome = Literal["finished", "failed", "crashed", "time limit", "memory limit", "output limit", "file limit"]
 
+# The kernel ends a process by ticks of its clock, which may run ahead of the time that it reports, in seconds.
+_TICKS = 0.3
 # Starting and clearing up take this long at most on a loaded machine; then the launcher itself is killed.
 _GRACE_SECONDS = 30.0
 _LATEST_LANDLOCK = 99
@@ -280,7 +282,7 @@ def _outcome(report: Mapping[str, Any], overflowed: bool, stderr: str, limits: S
     if report["stopped"] in ("time limit", "file limit"):
         return "time limit" if report["stopped"] == "time limit" else "file limit"
     # The kernel kills at the limit; what it then counts can be a tick less.
-    if status == _KILLED and report["cpu_seconds"] > limits.cpu_seconds - 0.1:
+    if status == _KILLED and report["cpu_seconds"] > limits.cpu_seconds - _TICKS:
         return "time limit"
     if status == 0:
         return "finished"
