@@ -164,11 +164,11 @@ def auc_difference(first: Sequence[ScoredStates], second: Sequence[ScoredStates]
     ]
 
     def value(indices: Indices) -> float | None:
-        found = [
+        before, after = (
             auc(np.concatenate([column[i][0] for i in indices]), np.concatenate([column[i][1] for i in indices]))
             for column in columns
-        ]
-        return None if None in found else found[1] - found[0]  # type: ignore[operator]
+        )
+        return None if before is None or after is None else after - before
 
     return bootstrap_statistic(value, len(columns[0]), resamples=500)
 
