@@ -67,6 +67,7 @@ def of_groups(sides: list[tuple[float, float, int]], weights: list[float], targe
         weight=torch.tensor(weights, dtype=torch.float64),
         log_probabilities=sums[:, 0],
         reference=sums[:, 1],
+        behaviour=torch.zeros(0),
         heads={},
     )
 
@@ -390,3 +391,18 @@ def test_bad_input_is_refused_in_one_sentence() -> None:
         Dpo(label_smoothing=0.5)
     with pytest.raises(ValueError, match="lengths"):
         dpo_loss(torch.zeros(1, 2), torch.zeros(1, 2), beta=0.1, nll=1.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tokens_by_member_are_those_of_each_steps_path(seed: int) -> None:
+    tree = random_tree(seed)
+    terms = [path_term(node) for node in tree.nodes[1:] if not node.children]
+    row = build_row(terms)
+    member, token = row.by_member()
+    found: dict[int, list[int]] = {}
+    for group, each in zip(row.group_of[member].tolist(), row.token_ids[token].tolist(), strict=True):
+        found.setdefault(group, []).append(each)
+    written = [[token for node in term.groups[0].nodes for token in node.step.tokens] for term in terms]
+    assert [found.get(i, []) for i in range(len(terms))] == written
+    lengths = row.lengths[row.step_of].double()
+    assert row.by_term(lengths).tolist() == [len(tokens) for tokens in written]

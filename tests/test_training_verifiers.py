@@ -96,6 +96,7 @@ def lists(logits: list[list[float]]) -> Quantities:
         weight=torch.ones(len(sizes), dtype=torch.float64),
         log_probabilities=torch.zeros(0),
         reference=torch.zeros(0),
+        behaviour=torch.zeros(0),
         heads={"score": torch.tensor([value for each in logits for value in each], dtype=torch.float64)},
     )
 

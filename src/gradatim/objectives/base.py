@@ -54,7 +54,7 @@ class Objective(ABC):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What beside heads is measured: ``"log_probabilities"``, ``"reference"``."""
+        """What beside heads is measured: ``"log_probabilities"``, ``"reference"``, ``"behaviour"``."""
         return frozenset()
 
     @property
@@ -99,7 +99,7 @@ class Objective(ABC):
         """
         self._check(construction.groups, construction.has_targets)
 
-    def _check(self, groups: int, has_targets: bool) -> None:
+    def _check(self, groups: int | None, has_targets: bool) -> None:
         name = name_of(self)
         if self.groups is not None and groups != self.groups:
             raise GradatimError(
@@ -113,6 +113,8 @@ class Objective(ABC):
             )
 
 
-def shape_of(groups: int) -> str:
-    """What terms of so many groups are called."""
+def shape_of(groups: int | None) -> str:
+    """What terms of so many groups are called; of any number for ``None``."""
+    if groups is None:
+        return "rankings"
     return {1: "single steps or solutions", 2: "pairs"}.get(groups, f"rankings of {groups}")

@@ -53,6 +53,21 @@ class TermIndex:
         """Sum a quantity of tokens, (T,), over each group by the steps' weights: (G,)."""
         return self.groups(self.steps(of))
 
+    def by_member(self) -> tuple[Tensor, Tensor]:
+        """Each token as often as its step is in a group: the membership and the token of every such pair, (P,) each,
+        ascending by membership. A loss that is not linear in what a token is given (clipped ratios under the advantages
+        of several paths) is computed over these."""
+        lengths = self.lengths[self.step_of]
+        member = torch.repeat_interleave(torch.arange(lengths.shape[0], device=lengths.device), lengths)
+        first = torch.cumsum(self.lengths, 0) - self.lengths  # where each step's tokens begin
+        before = torch.cumsum(lengths, 0) - lengths
+        place = torch.arange(member.shape[0], device=lengths.device) - before[member]
+        return member, first[self.step_of][member] + place
+
+    def by_term(self, of: Tensor) -> Tensor:
+        """Sum a quantity of memberships, (M,), over each term, unweighted: (N,)."""
+        return of.new_zeros(self.weight.shape[0]).index_add(0, self.group_term[self.group_of], of)
+
     def last(self) -> Tensor:
         """The membership of each group's last step, (G,)."""
         groups = torch.arange(self.target.shape[0], device=self.group_of.device)
@@ -111,10 +126,12 @@ class Quantities(TermIndex):
         log_probabilities (``T``): of each scored token under the model that is trained; empty where the objective does
             not need them.
         reference (``T``): the same under the reference; likewise.
+        behaviour (``T``): the same under the policy that sampled the steps, as the trees recorded it; likewise.
         heads: by name, what a head says at each step's last token, (``S``,), and under ``before:name`` at the token
             before the step begins, (``S``,); (``S``, outputs) for heads of several outputs.
     """
 
     log_probabilities: Tensor
     reference: Tensor
+    behaviour: Tensor
     heads: Mapping[str, Tensor]

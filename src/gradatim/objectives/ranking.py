@@ -65,8 +65,8 @@ class Ranking(Objective):
             check_pair(term)
         return term
 
-    def _check(self, groups: int, has_targets: bool) -> None:
-        if groups < 2:
+    def _check(self, groups: int | None, has_targets: bool) -> None:
+        if groups == 1:
             raise GradatimError(
                 f"the objective {name_of(self)!r} learns from pairs or rankings, not from {shape_of(groups)}; "
                 "name another construction"

@@ -51,8 +51,7 @@ def step_targets(quantities: Quantities) -> Tensor:
 def aimed(quantities: Quantities) -> Tensor:
     """Whether any step of each term is aimed at something, (N,)."""
     known = (~step_targets(quantities).isnan()).to(quantities.weight.dtype)
-    terms = quantities.group_term[quantities.group_of]
-    return known.new_zeros(quantities.weight.shape[0]).index_add(0, terms, known) > 0
+    return quantities.by_term(known) > 0
 
 
 def judged(quantities: Quantities, head: str, kind: Kind) -> Loss:
@@ -61,12 +60,9 @@ def judged(quantities: Quantities, head: str, kind: Kind) -> Loss:
     known = ~targets.isnan()
     targets = targets.nan_to_num()
     weights = quantities.step_weight * known
-    terms = quantities.group_term[quantities.group_of]
 
     def mean(of: Tensor) -> Tensor:
-        nothing = of.new_zeros(quantities.weight.shape[0])
-        total = nothing.index_add(0, terms, weights.abs().to(of.dtype))
-        return nothing.index_add(0, terms, of * weights) / total.clamp(min=1e-12)
+        return quantities.by_term(of * weights) / quantities.by_term(weights.abs().to(of.dtype)).clamp(min=1e-12)
 
     values = logits.detach().sigmoid()
     metrics = {

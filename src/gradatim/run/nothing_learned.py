@@ -26,7 +26,7 @@ def no_terms(recipe: Recipe, learn: Learn, trees: Sequence[Tree]) -> GradatimErr
     reason = (
         _nothing_finished(recipe, trees)
         or _too_strict(recipe, learn, trees)
-        or _all_alike(recipe, trees, contrast=any(part.groups > 1 for part in learn.data))
+        or _all_alike(recipe, trees, contrast=any(part.groups != 1 for part in learn.data))
         or f"draw more solutions of each problem ({_more_solutions(recipe)})"
     )
     return GradatimError(f"the trees hold no {what} to learn from: {reason}")

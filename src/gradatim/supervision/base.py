@@ -15,14 +15,15 @@ class Construction(ABC):
 
     Attributes:
         what: what its terms are called, in the plural.
-        groups: how many groups each term has: 1 for steps and solutions, 2 for pairs.
+        groups: how many groups each term has: 1 for steps and solutions, 2 for pairs; ``None`` for rankings of any
+            number.
         has_targets: whether its terms say what each group is aimed at.
     """
 
     __slots__ = ()
 
     what: ClassVar[str]
-    groups: ClassVar[int]
+    groups: ClassVar[int | None]
     has_targets: ClassVar[bool]
 
     @abstractmethod

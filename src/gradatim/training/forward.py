@@ -32,8 +32,8 @@ def measured(model: nn.Module, row: TrainingRow, objective: Objective) -> Quanti
         values["score"] = _score(logits)
     heads = {name: of[row.step_ends] for name, of in values.items()}
     heads |= {f"before:{name}": of[row.step_befores] for name, of in values.items()}
-    reference = row.reference if "reference" in objective.needs else row.reference[:0]
-    return Quantities(**row.index(), log_probabilities=log_probabilities, reference=reference, heads=heads)
+    given = {name: of if name in objective.needs else of[:0] for name, of in row.recorded().items()}
+    return Quantities(**row.index(), log_probabilities=log_probabilities, **given, heads=heads)
 
 
 def is_token_classifier(model: Any) -> bool:

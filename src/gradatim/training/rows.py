@@ -31,7 +31,10 @@ class TrainingRow(TermIndex):
             :class:`~gradatim.training.packing.ScoredTokens`.
         step_ends (``S``): row position of each step's last token; of an empty step, of the token before it.
         step_befores (``S``): row position of the token before each step.
-        reference (``T``): reference log-probability of each scored token, NaN where there is none.
+        reference (``T``): reference log-probability of each scored token, NaN where there is none; at first what the
+            tree recorded.
+        behaviour (``T``): log-probability of each scored token under the policy that sampled it, NaN where the tree
+            recorded none.
     """
 
     input_ids: Tensor
@@ -43,10 +46,15 @@ class TrainingRow(TermIndex):
     step_ends: Tensor
     step_befores: Tensor
     reference: Tensor
+    behaviour: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name; ``TrainingRow(**it)`` restores the row."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def recorded(self) -> dict[str, Tensor]:
+        """What is known of the scored tokens before the forward pass, by the names that objectives have for it."""
+        return {"reference": self.reference, "behaviour": self.behaviour}
 
     def index(self) -> dict[str, Tensor]:
         """Those that say which tokens make which steps, groups and terms."""
@@ -86,6 +94,7 @@ def build_row(terms: Sequence[Term]) -> TrainingRow:
         step_ends=torch.where(ends > starts, ends - 1, previous),
         step_befores=previous,
         reference=tokens.recorded,
+        behaviour=tokens.recorded,
     )
 
 

@@ -96,6 +96,11 @@ class TreeTrainer(CheckpointTrainer):
             if reference == "tree":
                 _check_one_source(terms)
             rows = self._with_reference(rows, reference)
+        if "behaviour" in objective.needs and any(bool(row.behaviour.isnan().any()) for row in rows):
+            raise GradatimError(
+                "some steps have no recorded log-probabilities, so nobody knows how likely they were when they were "
+                "sampled; sample the trees with a policy that records them"
+            )
         self._rows = len(rows)
         self.train_dataset = evened(rows, self.accelerator.num_processes)
 
