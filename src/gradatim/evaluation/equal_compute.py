@@ -219,12 +219,18 @@ def frontier(curves: Sequence[Curve]) -> list[tuple[str, Point]]:
 
 def corrected(tests: Sequence[Difference]) -> list[Difference]:
     """The same tests with their chances corrected for how many there are (Holm, 1979), in their order."""
-    order = sorted(range(len(tests)), key=lambda place: tests[place].p)
-    chances, largest = [1.0] * len(tests), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, tests[place].p * (len(tests) - rank)))
-        chances[place] = largest
+    chances = holm([test.p for test in tests])
     return [replace(test, corrected=chance) for test, chance in zip(tests, chances, strict=True)]
+
+
+def holm(chances: Sequence[float]) -> list[float]:
+    """Chances of several tests, corrected for how many there are (Holm, 1979), in their order."""
+    order = sorted(range(len(chances)), key=lambda place: chances[place])
+    found, largest = [1.0] * len(chances), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, chances[place] * (len(chances) - rank)))
+        found[place] = largest
+    return found
 
 
 def seed_deviation(point: Point) -> float | None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from gradatim.errors import GradatimError
+from gradatim.evaluation.written import DISTINCT, PASS, TOKENS
 from gradatim.part import PartOf, models_of
 from gradatim.recipes.recipe import MODEL_NAME, NAME, PLACEMENT, POLICY, ModelOptions, inherited_placement
 from gradatim.recipes.section import Section
@@ -87,6 +88,31 @@ class Counts(Section):
     """Other problems, on which thresholds of step scores are chosen."""
 
 
+class PolicySamples(Section):
+    """Policies compared by what they write, without search: pass@k, how varied it is, and how long."""
+
+    names: list[str] = Field(min_length=1)
+    """The policies by name, `policy` or of `models`; all others are tested against the first."""
+    samples: PositiveInt = 16
+    """Solutions sampled for each problem."""
+    pass_at: list[PositiveInt] = Field(default=[1, 4, 16])
+    """The `k` of pass@k, the chance that one of `k` solutions is right."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> PolicySamples:
+        _check_once("policies.pass_at", self.pass_at)
+        if max(self.pass_at, default=1) > self.samples:
+            raise ValueError(f"policies asks for {max(self.pass_at)} solutions but samples {self.samples}")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("policies.names has a policy twice: name each once")
+        return self
+
+    @property
+    def measures(self) -> list[str]:
+        """What is measured, by name."""
+        return [*(f"{PASS}{k}" for k in self.pass_at), DISTINCT, TOKENS]
+
+
 class Comparison(Section):
     """Methods on the same problems: accuracy against all compute spent."""
 
@@ -111,8 +137,10 @@ class Comparison(Section):
         default={}
     )
     """Scorers by the names that methods call them."""
-    methods: list[Method] = Field(min_length=1)
+    methods: list[Method] = Field(default=[])
     """What is compared."""
+    policies: PolicySamples | None = None
+    """Policies that are compared by what they write, beside the methods or alone; `null` for none."""
     reference: str | None = None
     """The method that all others are tested against at equal tokens; by default the first one."""
     budgets: list[PositiveInt] = Field(default=[])
@@ -133,9 +161,13 @@ class Comparison(Section):
         return inherited_placement(content, (*PLACEMENT, "sampling", "chat"))
 
     @property
-    def against(self) -> str:
-        """The name of the method that others are tested against."""
-        return self.reference or self.methods[0].name
+    def against(self) -> str | None:
+        """The name of the method that others are tested against; ``None`` where none are compared."""
+        return self.reference or (self.methods[0].name if self.methods else None)
+
+    def samples_written(self, policy: str) -> int:
+        """How many solutions a policy is sampled to be measured by what it writes."""
+        return self.policies.samples if self.policies is not None and policy in self.policies.names else 0
 
     def shares_samples(self, method: Method) -> bool:
         """Whether a method chooses from one set of samples with others: it samples, and no budget ends that."""
@@ -176,13 +208,16 @@ class Comparison(Section):
                 raise ValueError(f"two methods are called {name!r}; give each a name of its own")
         for key in ("seeds", "budgets"):
             _check_once(key, getattr(self, key))
-        if self.against not in names:
+        if not names and self.policies is None:
+            raise ValueError("compares nothing: name methods, or policies")
+        if self.against is not None and self.against not in names:
             raise ValueError(f"reference names the method {self.against!r}; {suggestion(self.against, names)}")
         known = [POLICY, *self.models]
         if POLICY in self.models:
             raise ValueError(f"models has a model called {POLICY!r}, which is the section of that name; rename it")
         used = {f"scorers.{name}": models_of(part) for name, part in self.scorers.items()}
         used |= {f"methods.{place}": {method.policy} for place, method in enumerate(self.methods)}
+        used |= {} if self.policies is None else {"policies": set(self.policies.names)}
         for place, named in used.items():
             for name in sorted(named):
                 if name not in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ PREPARED = "prepared:"
 """What the name of a model begins with that a study trains first: `prepared:NAME/scorer` is the model `scorer` of the
 run `NAME`."""
 Size = Literal["smoke", "full"]
+_PLACE = re.compile(f"{PREPARED}([A-Za-z0-9][A-Za-z0-9._-]*)")
 
 
 class Preparation(Section):
@@ -27,7 +29,8 @@ class Preparation(Section):
     recipe: str
     """A shipped recipe."""
     set: list[str] = Field(default=[])
-    """Keys that are changed, as `key=value`."""
+    """Keys that are changed, as `key=value`; a value may be `prepared:NAME`, the run of a preparation above it, such as
+    one whose trees several learn from."""
 
 
 class Claim(Section):
@@ -41,8 +44,10 @@ class Claim(Section):
     """The method (or scorer) that is claimed to be better."""
     second: str
     """What it is claimed to be better than."""
-    by: Literal["accuracy", "auc"] = "accuracy"
-    """Accuracy of methods at equal tokens, or the AUC of scorers against the truth about partial solutions."""
+    by: Annotated[str, Field(pattern=r"^(accuracy|auc|pass@[1-9][0-9]*|distinct|tokens)$")] = "accuracy"
+    """`accuracy` of methods at equal tokens; the `auc` of scorers against the truth about partial solutions; of what
+    policies write without search, `pass@1` or `pass@k`, how many solutions are `distinct`, or that they are of fewer
+    `tokens`."""
 
 
 class Extent(Section):
@@ -54,6 +59,9 @@ class Extent(Section):
     """Keys of the recipes of `prepare` that are changed, by the name of the preparation."""
     testbeds: list[str] | None = None
     """The testbeds that are run; `null` for all."""
+    training_seeds: list[int] = Field(default=[])
+    """Everything is prepared once with each of these seeds, and compared with it: what is found is a mean over
+    trainings. Empty to prepare once, with the recipes' own seeds."""
 
 
 class Study(Section):
@@ -90,23 +98,31 @@ class Study(Section):
         return list(self.testbeds) if chosen is None else chosen
 
     def prepared_for(self, testbed: str, size: Size) -> list[str]:
-        """The preparations whose models the comparison names on a testbed."""
+        """The preparations whose models the comparison names on a testbed, and those that they build on."""
         names = {name: f"{PREPARED}{name}" for name in self.prepare}
         comparison = self.comparison_on(testbed, size, names)
         used = [options.model for options in (comparison.policy, *comparison.models.values())]
-        return [name for name, place in names.items() if any(f"{model}/".startswith(f"{place}/") for model in used)]
+        needed = {name for name, place in names.items() if any(f"{model}/".startswith(f"{place}/") for model in used)}
+        for name in reversed(names):  # each builds on those above it alone
+            if name in needed:
+                needed |= {each for change in self.overrides(name, size) for each in _PLACE.findall(change)}
+        return [name for name in names if name in needed]
 
-    def overrides(self, preparation: str, size: Size) -> list[str]:
-        """What is changed of a preparation's recipe."""
-        return [*self.prepare[preparation].set, *self.at(size).prepare.get(preparation, ())]
+    def overrides(self, preparation: str, size: Size, seed: int | None = None) -> list[str]:
+        """What is changed of a preparation's recipe, which is trained with ``seed`` in the place of its own."""
+        changed = [*self.prepare[preparation].set, *self.at(size).prepare.get(preparation, ())]
+        return changed if seed is None else [*changed, f"seed={seed}"]
 
-    def comparison_on(self, testbed: str, size: Size, prepared: Mapping[str, str]) -> Comparison:
+    def comparison_on(
+        self, testbed: str, size: Size, prepared: Mapping[str, str], seed: int | None = None
+    ) -> Comparison:
         """The comparison on a testbed.
 
         Args:
             testbed: its name.
             size: of the study.
             prepared: the folders of the preparations' runs, by their names.
+            seed: of the training that is compared, if there are several.
 
         Raises:
             GradatimError: if the comparison is none, or names a preparation that is not there, or a claim is about what
@@ -117,17 +133,18 @@ class Study(Section):
         content = {"kind": "compare", "name": f"{self.name}-{testbed}", **deepcopy(self.comparison)}
         for override in (*self.testbeds[testbed], *self.at(size).comparison):
             apply_override(content, override)
+        if seed is not None:
+            content["seeds"] = [seed]
         made = parse_recipe(_placed(content, prepared), f"{self.name} on {testbed}")
         if not isinstance(made, Comparison):
             raise GradatimError(f"the study {self.name!r} needs a comparison; leave kind out, or set it to compare")
-        known = {"accuracy": [method.name for method in made.methods], "auc": list(made.scorers)}
         for place, claim in enumerate(self.claims):
+            what, known = compared_by(made, claim.by)
             for name in (claim.first, claim.second):
-                if name not in known[claim.by]:
-                    what = "method" if claim.by == "accuracy" else "scorer"
+                if name not in known:
                     raise GradatimError(
                         f"{self.name} on {testbed}: claims.{place} is about the {what} {name!r}, which is not "
-                        f"compared; {suggestion(name, known[claim.by])}"
+                        f"compared; {suggestion(name, known)}"
                     )
         return made
 
@@ -144,6 +161,29 @@ class Study(Section):
         return self
 
 
+def compared_by(comparison: Comparison, by: str) -> tuple[str, list[str]]:
+    """What a measure is of, in a word, and the names of those that a comparison measures by it."""
+    if by == "accuracy":
+        return "method", [method.name for method in comparison.methods]
+    if by == "auc":
+        return "scorer", list(comparison.scorers)
+    policies = comparison.policies
+    return "policy", policies.names if policies is not None and by in policies.measures else []
+
+
+def placed_in(override: str, prepared: Mapping[str, str]) -> str:
+    """An override with the folders of prepared runs in the place of their names."""
+    return _PLACE.sub(lambda found: _folder(found[1], prepared), override)
+
+
+def _folder(name: str, prepared: Mapping[str, str]) -> str:
+    if name not in prepared:
+        raise GradatimError(
+            f"{PREPARED + name!r} names the preparation {name!r}, which the study does not have before it is needed"
+        )
+    return prepared[name]
+
+
 def _placed(value: Any, prepared: Mapping[str, str]) -> Any:
     """The same content with the folders of prepared models in the place of their names."""
     if isinstance(value, dict):
@@ -153,6 +193,4 @@ def _placed(value: Any, prepared: Mapping[str, str]) -> Any:
     if not isinstance(value, str) or not value.startswith(PREPARED):
         return value
     name, slash, rest = value.removeprefix(PREPARED).partition("/")
-    if name not in prepared:
-        raise GradatimError(f"{value!r} names the preparation {name!r}, which the study does not have")
-    return prepared[name] + slash + rest
+    return _folder(name, prepared) + slash + rest

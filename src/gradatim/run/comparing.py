@@ -6,8 +6,8 @@ import json
 import os
 import warnings
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from gradatim.errors import GradatimError
 from gradatim.evaluation.compare import Cost, mean_spending
 from gradatim.evaluation.equal_compute import Curve, Point, curve
 from gradatim.evaluation.steps import ScoredStates, scored_states
+from gradatim.evaluation.written import Numbers, Written, written
 from gradatim.part import content_of, models_of
 from gradatim.policies.base import Policy
 from gradatim.recipes.comparison import Comparison
@@ -74,11 +75,13 @@ class Compared:
         report: the content of ``report.json``.
         curves: of each method.
         judged: what the scorers said of partial solutions.
+        policies: what was written by the policies that are compared without search.
     """
 
     report: dict[str, Any]
     curves: list[Curve]
     judged: list[JudgedSteps]
+    policies: list[Written] = field(default_factory=list)
 
 
 def compared(
@@ -91,13 +94,66 @@ def compared(
         cells = cells_of(comparison, work.judges)
         work.check(cells)
         found = [(cell, work.outcome(cell)) for cell in cells]
-        curves, judged = curves_of(comparison, found), work.judged_steps(found)
+        shared = problems_of_all(found)
+        curves, judged = curves_of(comparison, found, shared), work.judged_steps(found)
+        policies = written_by(comparison, found, shared)
         failed = {id: error for cell, _ in found for id, error in folder.record(cell.name).get("failed", {}).items()}
-        report = write_comparison(folder, comparison, curves, judged, failed)
+        compared = Compared({}, curves, judged, policies)
+        report = write_comparison(folder, comparison, curves, judged, policies, failed)
         if failures := verifier_record(work.task).sentence():
             warnings.warn(failures, stacklevel=2)
         work.progress.line(f"Report: {folder.path / 'report.md'}")
-        return Compared(report, curves, judged)
+        return replace(compared, report=report)
+
+
+def merged(comparison: Comparison, parts: Sequence[Compared], output: Path) -> Compared:
+    """Comparisons of the same methods after trainings with several seeds as one, with its report in ``output``.
+
+    Scorers are judged by all parts together. Each part has its own folder, which the paths in its report are of.
+
+    Raises:
+        GradatimError: if the parts are not of the same problems.
+    """
+    if len({each.report["problems"] for each in parts}) > 1:
+        raise GradatimError("comparisons of different numbers of problems are no one comparison; run all to their end")
+    curves = [_merged_curve([part.curves[place] for part in parts]) for place in range(len(parts[0].curves))]
+    judged = [
+        replace(each, test=[states for part in parts for states in part.judged[place].test],
+                validation=[states for part in parts for states in part.judged[place].validation])
+        for place, each in enumerate(parts[0].judged)
+    ]  # fmt: skip
+    policies = [_merged_written([part.policies[place] for part in parts]) for place in range(len(parts[0].policies))]
+    failed = {id: error for part in parts for id, error in part.report["failed"].items()}
+    found = Compared({}, curves, judged, policies)
+    with RunFolder(output, comparison) as folder:
+        return replace(found, report=write_comparison(folder, comparison, curves, judged, policies, failed))
+
+
+def _merged_written(seeds: Sequence[Written]) -> Written:
+    def stacked(of: Callable[[Written], Numbers]) -> Numbers:
+        return np.concatenate([of(each) for each in seeds])
+
+    return replace(
+        seeds[0],
+        right=stacked(lambda each: each.right),
+        distinct=stacked(lambda each: each.distinct),
+        tokens=stacked(lambda each: each.tokens),
+    )
+
+
+def _merged_curve(curves: Sequence[Curve]) -> Curve:
+    points = []
+    for same in zip(*(sorted(each.points, key=lambda point: point.size or 0) for each in curves), strict=True):
+        seconds = [point.seconds for point in same if point.seconds is not None]
+        points.append(
+            Point(
+                np.concatenate([point.solved for point in same]),
+                mean_spending([point.spending for point in same]),
+                float(np.mean(seconds)) if seconds else None,
+                same[0].size,
+            )
+        )
+    return curve(curves[0].name, curves[0].scorer, points, curves[0].policy)
 
 
 @dataclass
@@ -185,6 +241,7 @@ class _Work:
             "problems": [tree.problem.id for tree in trees],
             "seconds": self.folder.record(cell.name).get("seconds", 0.0),
             "points": cell.points(trees, keys),
+            "counts": cell.counted(trees),
             "states": {name: self._states(trees, keys[name]) for name in self._judged_by(cell)},
         }
         write_json(path, outcome)
@@ -203,6 +260,8 @@ class _Work:
             any(all(entry.get(key, value) == value for key, value in point.items()) for entry in known["points"])
             for point in cell.counts()
         ]
+        if isinstance(cell, SamplesCell) and cell.measured and not known.get("counts"):
+            return False
         return all(points) and all(name in known["states"] for name in self._judged_by(cell))
 
     def _drop_trees(self, path: Path) -> None:
@@ -268,16 +327,32 @@ class _Work:
         }
 
 
-def curves_of(comparison: Comparison, found: Sequence[tuple[Cell, Outcome]]) -> list[Curve]:
-    """A curve for each method, from what came of all cells; problems that failed anywhere are left out everywhere.
+def problems_of_all(found: Sequence[tuple[Cell, Outcome]]) -> set[str]:
+    """The ids of the test problems that all cells have; those that failed anywhere are left out everywhere.
 
     Raises:
-        GradatimError: if no problem was searched by all.
+        GradatimError: if there are none.
     """
-    tests = [(cell, outcome) for cell, outcome in found if cell.split == "test"]
-    shared = set.intersection(*(set(outcome["problems"]) for _, outcome in tests))
+    shared = set.intersection(*(set(outcome["problems"]) for cell, outcome in found if cell.split == "test"))
     if not shared:
         raise GradatimError("no problem was searched by every method; look at the errors of the problems that failed")
+    return shared
+
+
+def written_by(comparison: Comparison, found: Sequence[tuple[Cell, Outcome]], shared: set[str]) -> list[Written]:
+    """What each policy wrote that is compared without search."""
+    names = [] if comparison.policies is None else comparison.policies.names
+    counts: dict[str, list[list[dict[str, float]]]] = {name: [] for name in names}
+    for cell, outcome in found:
+        if cell.split == "test" and isinstance(cell, SamplesCell) and cell.measured:
+            by_problem = zip(outcome["problems"], outcome["counts"], strict=True)
+            counts[cell.policy].append([each for id, each in by_problem if id in shared])
+    return [written(name, each) for name, each in counts.items()]
+
+
+def curves_of(comparison: Comparison, found: Sequence[tuple[Cell, Outcome]], shared: set[str]) -> list[Curve]:
+    """A curve for each method over the ``shared`` problems, from what came of all cells."""
+    tests = [(cell, outcome) for cell, outcome in found if cell.split == "test"]
     curves = []
     for method in comparison.methods:
         by_size: dict[tuple[int | None, int | None], list[tuple[Outcome, Outcome]]] = {}

@@ -14,6 +14,7 @@ from gradatim.evaluation import metrics
 from gradatim.evaluation.compare import Cost, spending_of
 from gradatim.evaluation.policies import samples_of
 from gradatim.evaluation.sample_costs import subset_spending
+from gradatim.evaluation.written import counts_of
 from gradatim.part import content_of
 from gradatim.policies.base import Policy
 from gradatim.recipes.comparison import Comparison, Method
@@ -70,6 +71,10 @@ class Cell(ABC):
             keys: under which names trees keep the scores of the comparison's scorers.
         """
 
+    def counted(self, trees: Sequence[Tree]) -> list[dict[str, float]]:
+        """What is counted of each problem where the policy is measured by what it writes; else nothing."""
+        return []
+
 
 @dataclass(frozen=True, kw_only=True)
 class MethodCell(Cell):
@@ -112,10 +117,12 @@ class SamplesCell(Cell):
     Attributes:
         n: samples of each problem.
         methods: what chooses among them.
+        measured: whether the policy is measured by what it wrote.
     """
 
     n: int
     methods: tuple[Method, ...] = field(repr=False)
+    measured: bool = False
 
     def options(self) -> dict[str, Any]:
         return {"samples": self.n}
@@ -145,6 +152,9 @@ class SamplesCell(Cell):
 
     def points(self, trees: Sequence[Tree], keys: Mapping[str, str]) -> list[dict[str, Any]]:
         return [{**each, **self._outcome_of(each, trees, keys)} for each in self.counts()]
+
+    def counted(self, trees: Sequence[Tree]) -> list[dict[str, float]]:
+        return [counts_of(tree) for tree in trees] if self.measured else []
 
     def _outcome_of(self, point: Mapping[str, Any], trees: Sequence[Tree], keys: Mapping[str, str]) -> dict[str, Any]:
         scorer, n = point["scorer"], point["size"]
@@ -234,15 +244,21 @@ def cells_of(comparison: Comparison, judged: bool) -> list[Cell]:
 
 
 def _samples_cells(sampled: Sequence[Method], comparison: Comparison, judged: bool) -> Iterator[SamplesCell]:
-    for policy in dict.fromkeys(method.policy for method in sampled):
+    alone = [] if comparison.policies is None else comparison.policies.names
+    for policy in dict.fromkeys([*(method.policy for method in sampled), *alone]):
         methods = tuple(each for each in sampled if each.policy == policy)
         used = [method.scorer for method in methods if method.scorer is not None]
         measured = judged and policy == POLICY
         cell = partial(
             SamplesCell,
             policy=policy,
-            n=max(size for method in methods for size in method.sizes or [getattr(method.search, "n", None) or 1]),
+            n=max(
+                comparison.samples_written(policy),
+                *(size for method in methods for size in method.sizes or [getattr(method.search, "n", None) or 1]),
+                0,
+            ),
             methods=methods,
+            measured=comparison.samples_written(policy) > 0,
             scorers=tuple(comparison.scorers if measured else dict.fromkeys(used)),
         )
         yield from (cell(name=f"samples-{policy}-seed-{seed}", seed=seed) for seed in comparison.seeds)

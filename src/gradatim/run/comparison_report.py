@@ -20,7 +20,9 @@ from gradatim.evaluation.equal_compute import (
 )
 from gradatim.evaluation.page import Picture, Section, Table, held, markdown_page
 from gradatim.evaluation.steps import NO_THRESHOLDS, ScoredStates, StepScoreResult, choose_thresholds, step_score_result
+from gradatim.evaluation.written import Written
 from gradatim.recipes.comparison import Comparison
+from gradatim.run.policies_report import policies_content, policies_finding, policies_sections
 from gradatim.run.run_folder import RunFolder
 from gradatim.store.files import write_json, write_text
 from gradatim.tasks.truth import OF_STATES, TruthName
@@ -50,6 +52,7 @@ def write_comparison(
     comparison: Comparison,
     curves: Sequence[Curve],
     judged: Sequence[JudgedSteps],
+    policies: Sequence[Written],
     failed: Mapping[str, str],
 ) -> dict[str, Any]:
     """Write ``report.json``, ``report.md`` and the plots; returns the content of ``report.json``.
@@ -57,20 +60,27 @@ def write_comparison(
     ``failed`` has the errors of the problems that could not be searched by all methods, by their ids.
     """
     seed = comparison.seeds[0]
-    reference = next(each for each in curves if each.name == comparison.against)
+    reference = next((each for each in curves if each.name == comparison.against), None)
     tests = corrected(
-        [test for each in curves if each is not reference for test in differences(each, reference, seed=seed)]
+        [
+            test
+            for each in curves
+            if reference is not None and each is not reference
+            for test in differences(each, reference, seed=seed)
+        ]
     )
+    shape = curves[0].points[0].solved.shape if curves else policies[0].right.shape
     value: dict[str, Any] = {
         "kind": "compare",
         "title": f"Comparison {comparison.name}",
         "summary": comparison.summary,
-        "problems": curves[0].points[0].solved.shape[1],
+        "problems": shape[1],
         "failed": dict(failed),
         "seeds": comparison.seeds,
-        "reference": reference.name,
+        "reference": comparison.against,
         "methods": [_method(each, curves, seed) for each in curves],
         "differences": [test.to_json() for test in tests],
+        "policies": policies_content(comparison, policies),
         "scorers": [_judged(each, seed) for each in judged],
         "models": {name: comparison.model(name).model for name in ("policy", *comparison.models)},
         "parameters": folder.record("models"),
@@ -88,7 +98,8 @@ def comparison_sections(value: Mapping[str, Any]) -> list[Section]:
     pictures = [Picture(caption, path) for caption, path in value["plots"].items()]
     return [
         Section("", [text for text in (value["summary"], " ".join(value["finding"])) if text]),
-        _curves_section(value),
+        *([_curves_section(value)] if value["methods"] else []),
+        *policies_sections(value),
         Section("Plots", pictures),
         _tests_section(value),
         *_scorer_sections(value),
@@ -147,6 +158,11 @@ def calibration_error(result: StepScoreResult) -> float:
 
 
 def _finding(value: Mapping[str, Any], tests: Sequence[Difference]) -> list[str]:
+    sentences = [] if value["policies"] is None else policies_finding(value["policies"], value["problems"])
+    return [*sentences, *(_methods_finding(value, tests) if value["methods"] else []), *_failures(value)]
+
+
+def _methods_finding(value: Mapping[str, Any], tests: Sequence[Difference]) -> list[str]:
     best = max(
         ((point, method) for method in value["methods"] for point in method["points"]),
         key=lambda pair: (pair[0]["accuracy"], -pair[0]["tokens"]),
@@ -180,13 +196,18 @@ def _finding(value: Mapping[str, Any], tests: Sequence[Difference]) -> list[str]
     ]
     if open_:
         sentences.append(f"No difference from it could be shown for {'; '.join(open_)}.")
-    if failed := value["failed"]:
-        sentences.append(
-            f"{len(failed):,} problem{'' if len(failed) == 1 else 's'} failed in a search and "
-            f"{'is' if len(failed) == 1 else 'are'} missing from all figures; the same command tries again (the first "
-            f"is {next(iter(failed))!r}: {next(iter(failed.values()))})."
-        )
     return sentences
+
+
+def _failures(value: Mapping[str, Any]) -> list[str]:
+    failed = value["failed"]
+    if not failed:
+        return []
+    return [
+        f"{len(failed):,} problem{'' if len(failed) == 1 else 's'} failed in a search and "
+        f"{'is' if len(failed) == 1 else 'are'} missing from all figures; the same command tries again (the first "
+        f"is {next(iter(failed))!r}: {next(iter(failed.values()))})."
+    ]
 
 
 def _size(point: Mapping[str, Any]) -> str:
@@ -298,11 +319,13 @@ def _draw(
 ) -> dict[str, str]:
     from gradatim.evaluation.plots import accuracy_against_compute, scores_by_depth
 
-    plots = {"Accuracy against tokens": "plots/accuracy-against-tokens.png"}
-    title = f"{comparison.name}: accuracy against tokens"
-    accuracy_against_compute(curves, folder.plot("accuracy-against-tokens.png"), title=title)
+    plots = {}
+    if curves:
+        plots["Accuracy against tokens"] = "plots/accuracy-against-tokens.png"
+        title = f"{comparison.name}: accuracy against tokens"
+        accuracy_against_compute(curves, folder.plot("accuracy-against-tokens.png"), title=title)
     flops = [point["flops"] for method in value["methods"] for point in method["points"]]
-    if all(flops) and len({each.policy for each in curves}) > 1:
+    if flops and all(flops) and len({each.policy for each in curves}) > 1:
         title = f"{comparison.name}: accuracy against estimated FLOPs"
         path = "accuracy-against-flops.png"
         accuracy_against_compute(curves, folder.plot(path), title=title, of="flops")

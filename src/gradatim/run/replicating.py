@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,16 @@ import numpy as np
 
 from gradatim.errors import GradatimError
 from gradatim.evaluation.bootstrap import Estimate, Indices, bootstrap_statistic
-from gradatim.evaluation.equal_compute import Curve, corrected, differences
+from gradatim.evaluation.equal_compute import SIGNIFICANT, Curve, corrected, differences
 from gradatim.evaluation.metrics import auc
 from gradatim.evaluation.steps import ScoredStates
+from gradatim.evaluation.written import TOKENS, written_difference
 from gradatim.recipes.load import load_recipe
 from gradatim.recipes.pretrain import PretrainRecipe
 from gradatim.recipes.recipe import Recipe
-from gradatim.recipes.study import Claim, Size, Study
+from gradatim.recipes.study import Claim, Size, Study, placed_in
 from gradatim.run import run_recipe
-from gradatim.run.comparing import Compared, compared
+from gradatim.run.comparing import Compared, compared, merged
 from gradatim.run.progress import Progress
 from gradatim.run.replication_report import RESULT, write_replication
 from gradatim.store.files import write_json
@@ -64,27 +65,42 @@ def replicate(
 
 def _run(study: Study, testbed: str, size: Size, folder: Path, progress: Progress) -> None:
     started = time.perf_counter()
-    prepared = {name: _prepare(study, name, size, folder, progress) for name in study.prepared_for(testbed, size)}
-    comparison = study.comparison_on(testbed, size, {name: str(path) for name, path in prepared.items()})
     place = folder / size / study.name / testbed
-    found = compared(comparison, place, progress=progress)
+    names = study.prepared_for(testbed, size)
+    prepared: dict[str, list[Path]] = {name: [] for name in names}
+    found = []
+    seeds = study.at(size).training_seeds
+    for seed in seeds or (None,):
+        placed: dict[str, Path] = {}
+        for name in names:
+            placed[name] = _prepare(study, name, size, folder, progress, seed, placed)
+        for name, path in placed.items():
+            prepared[name].append(path)
+        comparison = study.comparison_on(testbed, size, {name: str(path) for name, path in placed.items()}, seed)
+        found.append(compared(comparison, place if seed is None else place / f"seed-{seed}", progress=progress))
+    whole = found[0] if len(found) == 1 else merged(comparison.model_copy(update={"seeds": seeds}), found, place)
     result = {
         "study": study.name,
         "testbed": testbed,
         "size": size,
         "summary": study.summary,
         "systems": study.systems,
-        "claims": [{**claim.model_dump(), **judged(claim, found)} for claim in study.claims],
-        "prepared": {name: label_costs(path) for name, path in prepared.items()},
-        "report": found.report,
+        "claims": [{**claim.model_dump(), **judged(claim, whole)} for claim in study.claims],
+        "prepared": {name: label_costs(paths) for name, paths in prepared.items()},
+        "trainings": len(found),
+        "report": whole.report,
         "seconds": time.perf_counter() - started,
     }
     write_json(place / RESULT, result)
 
 
-def _prepare(study: Study, name: str, size: Size, folder: Path, progress: Progress) -> Path:
-    """The folder of a preparation's run; studies that prepare the same thing share it."""
-    source, changes = study.prepare[name].recipe, study.overrides(name, size)
+def _prepare(
+    study: Study, name: str, size: Size, folder: Path, progress: Progress, seed: int | None, placed: Mapping[str, Path]
+) -> Path:
+    """The folder of a preparation's run; studies that prepare the same thing share it. ``placed`` are those of the
+    preparations before it."""
+    source, changes = study.prepare[name].recipe, study.overrides(name, size, seed)
+    changes = [placed_in(change, {each: str(path) for each, path in placed.items()}) for change in changes]
     digest = hashlib.sha256(json.dumps([source, changes]).encode()).hexdigest()[:8]
     place = folder / size / "prepared" / f"{source}-{digest}"
     recipe = load_recipe(source, changes)
@@ -107,16 +123,19 @@ def _is_done(run: Path, recipe: dict[str, Any]) -> bool:
     return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("recipe") == recipe
 
 
-def label_costs(run: Path) -> dict[str, Any] | None:
-    """Tokens that the training trees of a run cost, and the problems they are of; ``None`` where it grew none."""
+def label_costs(runs: Sequence[Path]) -> dict[str, Any] | None:
+    """Tokens that the training trees of runs cost, all rounds together, and the problems they are of: means over the
+    runs; ``None`` where they grew none."""
     from gradatim.store.trees import TreeStore
 
-    path = run / "trees" / "round-1.jsonl"
-    if not path.is_file():
-        return None
-    with TreeStore(path, damaged="skip") as store:
-        spent = [tree.budget.total for tree in store]
-    return {"problems": len(spent), "tokens": sum(spent)}
+    problems, tokens = 0, 0
+    for path in (each for run in runs for each in (run / "trees").glob("round-*.jsonl")):
+        if not path.stem.removeprefix("round-").isdecimal():
+            continue  # of validation problems
+        with TreeStore(path, damaged="skip") as store:
+            spent = [tree.budget.total for tree in store]
+        problems, tokens = problems + len(spent), tokens + sum(spent)
+    return {"problems": problems // len(runs), "tokens": tokens // len(runs)} if problems else None
 
 
 def judged(claim: Claim, found: Compared) -> dict[str, Any]:
@@ -127,6 +146,8 @@ def judged(claim: Claim, found: Compared) -> dict[str, Any]:
     """
     if claim.by == "auc":
         return _judged_by_auc(claim, found)
+    if claim.by != "accuracy":
+        return _judged_by_writing(claim, found)
     first, second = (_curve(name, found.curves) for name in (claim.first, claim.second))
     tests = corrected(differences(first, second))
     verdicts = {test.verdict for test in tests}
@@ -150,6 +171,24 @@ def _judged_by_auc(claim: Claim, found: Compared) -> dict[str, Any]:
     if verdict != "undecided" and difference.n < ENOUGH_PROBLEMS and abs(difference.value) < LARGE:
         verdict = f"leans {verdict}"
     return {"verdict": verdict, "auc_difference": difference.to_json()}
+
+
+def _judged_by_writing(claim: Claim, found: Compared) -> dict[str, Any]:
+    policies = {each.name: each for each in found.policies}
+    for name in (claim.first, claim.second):
+        if name not in policies:
+            raise GradatimError(f"a claim is about the policy {name!r}, which was not measured; name one of policies")
+    first, second = policies[claim.first], policies[claim.second]
+    test = written_difference(first, second, claim.by)
+    fewer = claim.by == TOKENS
+    scale = float(second.measure(claim.by).mean()) if fewer else 1.0
+    sure = test.p < SIGNIFICANT and test.difference.value != 0
+    verdict = "undecided" if not sure else "won" if (test.difference.value < 0) == fewer else "lost"
+    seeds, problems = first.right.shape
+    small = abs(test.difference.value) < LARGE * scale
+    if sure and small and (seeds < ENOUGH_SEEDS or problems < ENOUGH_PROBLEMS):
+        verdict = f"leans {verdict}"
+    return {"verdict": verdict, "written_difference": test.to_json()}
 
 
 def auc_difference(first: Sequence[ScoredStates], second: Sequence[ScoredStates]) -> Estimate | None:

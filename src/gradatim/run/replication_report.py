@@ -11,6 +11,7 @@ from typing import Any
 from gradatim.evaluation import wording
 from gradatim.evaluation.bootstrap import Estimate
 from gradatim.evaluation.page import Picture, Section, Table, markdown_page
+from gradatim.evaluation.written import TOKENS
 from gradatim.recipes.study import Size
 from gradatim.run.comparison_report import comparison_sections
 from gradatim.store.files import write_json, write_text
@@ -73,6 +74,8 @@ def _in_figures(claim: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     over = f"{study['report']['problems']:,} problems, {'1 seed' if seeds == 1 else f'{seeds} seeds'}"
     if "auc_difference" in claim:
         return f"AUC {Estimate.from_json(claim['auc_difference']):+.3f}; {over}"
+    if "written_difference" in claim:
+        return f"{_written(claim)}; {over}"
     tests: Sequence[Mapping[str, Any]] = claim.get("differences", ())
     if not tests and claim["by"] == "auc":
         return "no scores of good and of bad partial solutions"
@@ -84,6 +87,15 @@ def _in_figures(claim: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     needed = test["reference_tokens"]
     ratio = "not reached by the other" if needed is None else f"the other needs {needed / test['tokens']:.2f} x that"
     return f"{wording.points(difference)} at {test['tokens']:,.0f} tokens; {ratio}; {over}"
+
+
+def _written(claim: Mapping[str, Any]) -> str:
+    """How two policies differ in what they write, by a claim's measure."""
+    test = claim["written_difference"]
+    difference = Estimate.from_fields(test, "difference", test["problems"])
+    if claim["by"] == TOKENS:
+        return f"{difference:+.1f} tokens a solution"
+    return f"{claim['by']} {wording.points(difference)}"
 
 
 def _costs(study: Mapping[str, Any]) -> list[str | Table]:
