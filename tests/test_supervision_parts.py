@@ -40,8 +40,10 @@ def test_terms_are_what_the_construction_says(tree: Tree) -> None:
         terms = list(construction(tree))
         assert ids(terms) == ids(list(construction(Tree.from_json(tree.to_json()))))
         for term in terms:
-            assert len(term.groups) == construction.groups
+            assert construction.groups in (None, len(term.groups))
+            assert construction.groups is not None or len(term.groups) > 1
             assert bool(term.targets) == construction.has_targets
+            assert construction.smooths_labels or not term.label_smoothing
             for group in term.groups:
                 assert not group.nodes[0].is_root
                 assert list(group.nodes) == group.nodes[-1].path()[group.nodes[0].depth :]
@@ -80,6 +82,8 @@ def test_an_objective_learns_from_what_it_accepts(objective: Objective, construc
     try:
         objective.check(construction)
     except GradatimError as refusal:
+        if construction.groups is None:  # a ranking of two would do
+            return
         with pytest.raises(GradatimError, match=re.escape(str(refusal))):
             objective.prepared(terms[0])
         return

@@ -19,6 +19,7 @@ from gradatim.objectives import (
     Objective,
     ProcessReward,
     Quantities,
+    Ranking,
     Sft,
     StepDpo,
     Svpo,
@@ -65,6 +66,7 @@ def of_groups(sides: list[tuple[float, float, int]], weights: list[float], targe
         group_term=torch.arange(count // 2).repeat_interleave(2),
         target=torch.tensor(targets, dtype=torch.float64),
         weight=torch.tensor(weights, dtype=torch.float64),
+        label_smoothing=torch.zeros(len(weights), dtype=torch.float64),
         log_probabilities=sums[:, 0],
         reference=sums[:, 1],
         behaviour=torch.zeros(0),
@@ -107,6 +109,22 @@ def test_preference_loss_equals_its_formula(
         right += (extra + 0.1) * (chosen - first > rejected - second)
     assert float(mean(objective, of, found)) == pytest.approx(expected / total, rel=1e-6, abs=1e-9)
     assert float(accuracy) == pytest.approx(right / total, abs=1e-6)
+
+
+def test_a_pair_may_say_how_likely_it_is_the_wrong_way_round() -> None:
+    """By half it pulls both sides together; and the objective's own smoothing is another reversal, independent of it."""
+    of = of_groups([(-2.0, -1.5, 1), (-3.0, -2.5, 1), (-1.0, -2.0, 2), (-0.5, -0.2, 2)], [1.0, 1.0], [0.0] * 4)
+    smoothed = replace(of, label_smoothing=torch.tensor([0.0, 0.3], dtype=torch.float64))
+    first, second = (StepDpo(label_smoothing=each).loss(of).per_term for each in (0.1, 0.1 * 0.7 + 0.3 * 0.9))
+    found = StepDpo(label_smoothing=0.1).loss(smoothed).per_term
+    torch.testing.assert_close(found, torch.stack([first[0], second[1]]))
+    tree = random_tree(4, nodes=16)
+    term = replace(sibling_pairs(tree)[0], label_smoothing=0.25)
+    assert build_row([term, *sibling_pairs(tree)[1:]]).label_smoothing.tolist()[:2] == [0.25, 0.0]
+    with pytest.raises(GradatimError, match="between 0 and 0.5"):
+        replace(term, label_smoothing=0.6)
+    with pytest.raises(GradatimError, match="'ranking' does not heed how likely a pair is the wrong way round"):
+        Ranking().prepared(term)
 
 
 @settings(max_examples=50)

@@ -94,6 +94,7 @@ def lists(logits: list[list[float]]) -> Quantities:
         group_term=torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)),
         target=none,
         weight=torch.ones(len(sizes), dtype=torch.float64),
+        label_smoothing=torch.zeros(len(sizes), dtype=torch.float64),
         log_probabilities=torch.zeros(0),
         reference=torch.zeros(0),
         behaviour=torch.zeros(0),

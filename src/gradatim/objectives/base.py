@@ -44,6 +44,8 @@ class Objective(ABC):
         heads_only: whether only the heads learn, and the model below them stays as it is.
         unit: what the loss is a mean over: terms, or the tokens of their steps.
         groups: how many groups a term must have; ``None`` for any number.
+        needs_step_targets: whether every step of a term must say what it is aimed at.
+        smooths_labels: whether it heeds how likely a pair is the wrong way round.
     """
 
     __slots__ = ()
@@ -51,6 +53,8 @@ class Objective(ABC):
     heads_only: ClassVar[bool] = False
     unit: ClassVar[Unit] = "terms"
     groups: ClassVar[int | None] = None
+    needs_step_targets: ClassVar[bool] = False
+    smooths_labels: ClassVar[bool] = False
 
     @property
     def needs(self) -> frozenset[str]:
@@ -78,6 +82,7 @@ class Objective(ABC):
             GradatimError: if the objective cannot learn from it.
         """
         self._check(len(term.groups), bool(term.targets or any(group.targets for group in term.groups)))
+        self._check_details(all(group.targets for group in term.groups), term.label_smoothing > 0)
         return term
 
     def check_adapters(self) -> None:
@@ -98,6 +103,7 @@ class Objective(ABC):
             GradatimError: if it cannot.
         """
         self._check(construction.groups, construction.has_targets)
+        self._check_details(construction.has_step_targets, construction.smooths_labels)
 
     def _check(self, groups: int | None, has_targets: bool) -> None:
         name = name_of(self)
@@ -110,6 +116,19 @@ class Objective(ABC):
             raise GradatimError(
                 f"the objective {name!r} needs targets, and what it is given has none; name a construction that gives "
                 "labels or values"
+            )
+
+    def _check_details(self, has_step_targets: bool, smooths_labels: bool) -> None:
+        name = name_of(self)
+        if self.needs_step_targets and not has_step_targets:
+            raise GradatimError(
+                f"the objective {name!r} needs a target for every step, and what it is given has none; name a "
+                "construction that gives them, such as solution_pairs with its option rated_by"
+            )
+        if smooths_labels and not self.smooths_labels:
+            raise GradatimError(
+                f"the objective {name!r} does not heed how likely a pair is the wrong way round; leave the label "
+                "smoothing of the construction out"
             )
 
 

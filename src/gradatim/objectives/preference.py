@@ -21,7 +21,7 @@ def dpo_loss(
     reference: Tensor,
     *,
     beta: float,
-    label_smoothing: float = 0.0,
+    label_smoothing: float | Tensor = 0.0,
     nll: float = 0.0,
     lengths: Tensor | None = None,
     margins: Tensor | None = None,
@@ -42,7 +42,7 @@ def dpo_loss(
         log_probabilities: (P, 2) of chosen and rejected, summed over tokens.
         reference: (P, 2) the same under the reference.
         beta: how strongly the policy is held to the reference.
-        label_smoothing: probability that a preference is wrong, in [0, 0.5).
+        label_smoothing: probability that a preference is wrong, in [0, 0.5]; of all, or (P,) of each.
         nll: weight of the likelihood of the chosen side, per token.
         lengths: (P, 2) tokens; needed for the likelihood term.
         margins: (P,) how much better the chosen side has to be.
@@ -56,9 +56,7 @@ def dpo_loss(
     advantage = beta * (ratios[:, 0] - ratios[:, 1])
     if margins is not None:
         advantage = advantage - margins
-    losses = -logsigmoid(advantage)
-    if label_smoothing:
-        losses = (1 - label_smoothing) * losses - label_smoothing * logsigmoid(-advantage)
+    losses = -(1 - label_smoothing) * logsigmoid(advantage) - label_smoothing * logsigmoid(-advantage)
     if nll:
         if lengths is None:
             raise ValueError("the likelihood term needs the lengths of the chosen sides")
@@ -66,17 +64,41 @@ def dpo_loss(
     return losses
 
 
+def reward_metrics(rewards: Tensor) -> dict[str, Tensor]:
+    """What is logged of the implicit rewards of chosen and rejected sides, (P, 2): numbers for each pair, detached."""
+    chosen, rejected = rewards.detach().unbind(dim=1)
+    return {
+        "rewards/chosen": chosen,
+        "rewards/rejected": rejected,
+        "rewards/margins": chosen - rejected,
+        "rewards/accuracies": (chosen > rejected).to(rewards.dtype),
+    }
+
+
 @options
-class Preference(Objective):
-    """Prefer the chosen side of a pair; subclasses differ in the steps that a pair compares."""
+class PairObjective(Objective):
+    """A loss of how much likelier than under a reference the chosen side of a pair is, and the rejected one."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"log_probabilities", "reference"})
     groups: ClassVar[int | None] = 2
 
     beta: PositiveFloat = 0.1
     """How strongly the policy is held to the reference."""
+
+    def prepared(self, term: Term) -> Term:
+        term = super().prepared(term)
+        check_pair(term)
+        return term
+
+
+@options
+class Preference(PairObjective):
+    """Prefer the chosen side of a pair; subclasses differ in the steps that a pair compares."""
+
+    smooths_labels: ClassVar[bool] = True
+
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
-    """Probability that a preference is wrong."""
+    """Probability that a preference is wrong, beside what a construction says of single pairs."""
     nll: NonNegativeFloat = 0.0
     """Weight of the likelihood of the chosen side, per token."""
     margin: NonNegativeFloat = 0.0
@@ -86,29 +108,18 @@ class Preference(Objective):
     def needs_targets(self) -> bool:
         return self.margin > 0
 
-    def prepared(self, term: Term) -> Term:
-        term = super().prepared(term)
-        check_pair(term)
-        return term
-
     def loss(self, quantities: Quantities) -> Loss:
         values = quantities.pairs(quantities.sums(quantities.log_probabilities))
         reference = quantities.pairs(quantities.sums(quantities.reference))
         targets = quantities.pairs(quantities.target)
+        own = quantities.label_smoothing  # either of two independent reversals may have happened, and not both
         losses = dpo_loss(
             values,
             reference,
             beta=self.beta,
-            label_smoothing=self.label_smoothing,
+            label_smoothing=self.label_smoothing * (1 - own) + own * (1 - self.label_smoothing),
             nll=self.nll,
             lengths=quantities.pairs(quantities.groups(quantities.lengths)),
             margins=self.margin * (targets[:, 0] - targets[:, 1]) if self.margin else None,
         )
-        rewards = self.beta * (values.detach() - reference)
-        metrics = {
-            "rewards/chosen": rewards[:, 0],
-            "rewards/rejected": rewards[:, 1],
-            "rewards/margins": rewards[:, 0] - rewards[:, 1],
-            "rewards/accuracies": (rewards[:, 0] > rewards[:, 1]).to(rewards.dtype),
-        }
-        return Loss(losses, metrics)
+        return Loss(losses, reward_metrics(self.beta * (values - reference)))

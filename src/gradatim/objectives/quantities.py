@@ -28,6 +28,7 @@ class TermIndex:
         group_term (``G``): the term that a group is of, ascending.
         target (``G``): what the group is aimed at, NaN where nothing is said.
         weight (``N``): how much each term counts, of either sign.
+        label_smoothing (``N``): the probability that each term, a pair, is the wrong way round.
     """
 
     token_step: Tensor
@@ -39,6 +40,7 @@ class TermIndex:
     group_term: Tensor
     target: Tensor
     weight: Tensor
+    label_smoothing: Tensor
 
     def steps(self, of: Tensor) -> Tensor:
         """Sum a quantity of tokens, (T,), over each step: (S,)."""

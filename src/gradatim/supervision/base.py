@@ -26,6 +26,16 @@ class Construction(ABC):
     groups: ClassVar[int | None]
     has_targets: ClassVar[bool]
 
+    @property
+    def has_step_targets(self) -> bool:
+        """Whether its groups say what each of their steps is aimed at."""
+        return False
+
+    @property
+    def smooths_labels(self) -> bool:
+        """Whether its pairs say how likely they are the wrong way round."""
+        return False
+
     @abstractmethod
     def __call__(self, tree: Tree) -> Iterable[Term]:
         """The terms that ``tree`` gives, in a fixed order."""

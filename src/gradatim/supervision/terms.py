@@ -43,18 +43,26 @@ class Term:
             best first.
         weight: how much the term counts, of either sign.
         targets: what each group is aimed at (a label, a value, a reward), one for each group; empty for none.
+        label_smoothing: of a pair, the probability that it is the wrong way round: from 0 to one half, at which it says
+            nothing.
 
     Raises:
-        GradatimError: if there is no group, or not one target for each.
+        GradatimError: if there is no group, not one target for each, or no such probability.
     """
 
     groups: tuple[Group, ...]
     weight: float = 1.0
     targets: tuple[float, ...] = ()
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.groups:
             raise GradatimError("a term of a loss needs at least one group of steps")
+        if not 0.0 <= self.label_smoothing <= 0.5:
+            raise GradatimError(
+                f"the label smoothing of a term is {self.label_smoothing:g}; the probability that a pair is the wrong "
+                "way round lies between 0 and 0.5"
+            )
         if self.targets and len(self.targets) != len(self.groups):
             raise GradatimError(
                 f"a term of {len(self.groups)} groups has {len(self.targets)} targets; give one for each"

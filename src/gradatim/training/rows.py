@@ -85,6 +85,7 @@ def build_row(terms: Sequence[Term]) -> TrainingRow:
         group_term=torch.tensor([i for i, term in enumerate(terms) for _ in term.groups]),
         target=_numbers(value for term in terms for value in term.targets or (_NONE,) * len(term.groups)),
         weight=_numbers(term.weight for term in terms),
+        label_smoothing=_numbers(term.label_smoothing for term in terms),
         input_ids=row.input_ids,
         position_ids=row.position_ids,
         visible_until=row.visible_until,
