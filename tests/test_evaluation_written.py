@@ -100,7 +100,10 @@ STUDY: dict[str, Any] = {
     "summary": "whether training changes anything",
     "prepare": {
         "trees": {"recipe": "quickstart", "set": ["problems.test=0"]},
-        "trained": {"recipe": "quickstart", "set": ["search=null", "problems.validation=0", "trees.stored=prepared:trees"]},
+        "trained": {
+            "recipe": "quickstart",
+            "set": ["search=null", "problems.validation=0", "trees.stored=prepared:trees"],
+        },
         "unused": {"recipe": "quickstart"},
     },
     "comparison": {
