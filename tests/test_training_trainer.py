@@ -29,8 +29,8 @@ from gradatim.training import (
     train,
 )
 from gradatim.training.forward import step_logits
+from gradatim.training.preparation import disable_dropout
 from gradatim.training.settings import training_arguments
-from gradatim.training.trainer import disable_dropout
 from gradatim.tree import Node, Problem, Step, Tree
 from model_families import model_of
 from training_models import path_log_probabilities, random_tree, tiny_model

@@ -12,9 +12,9 @@ from gradatim.objectives import Objective
 from gradatim.run.progress import StageProgress, in_words
 from gradatim.supervision.terms import Term
 from gradatim.training import TrainingResult, TrainingSettings, train
+from gradatim.training.reference import Reference
 from gradatim.training.saving import disk_errors
 from gradatim.training.settings import TrainingOptions
-from gradatim.training.trainer import Reference
 
 
 def training_settings(options: TrainingOptions, checkpoints: Path, seed: int) -> TrainingSettings:

@@ -20,7 +20,7 @@ from gradatim.supervision.terms import Group, Term
 from gradatim.tasks.base import Task, grade
 from gradatim.tasks.truth import state_truth
 from gradatim.training.forward import measured
-from gradatim.training.rows import TrainingRow, build_row, plan_rows
+from gradatim.training.rows import build_row, plan_rows
 from gradatim.tree import Node, Problem, Tree
 
 _HELD_OUT = "held-out"  # the name of a trained scorer's scores in the trees that choose its thresholds
@@ -41,10 +41,10 @@ class HeldOutLoss:
         self.rows = [build_row(part) for part in plan_rows(prepared, tokens_per_row, seed=None)]
 
     def __call__(self, model: Any) -> float:
-        losses, sizes = 0.0, 0.0
+        losses, sizes, device = 0.0, 0.0, next(model.parameters()).device
         with torch.no_grad():
             for row in self.rows:
-                quantities = measured(model, _moved(row, model), self.objective)
+                quantities = measured(model, row.to(device), self.objective)
                 losses += float((quantities.weight * self.objective.loss(quantities).per_term).sum())
                 sizes += float(quantities.sizes(self.objective.unit).sum())
         return -losses / max(sizes, 1e-12)
@@ -72,17 +72,13 @@ def held_out_thresholds(model: Any, trees: Sequence[Tree], task: Task, tokens_pe
 def step_scores(model: Any, nodes: Sequence[Node], tokens_per_row: int) -> dict[Node, float]:
     """The probability that each step is right, by a reward model in training; trees are in the model's tokens."""
     found: dict[Node, float] = {}
+    device = next(model.parameters()).device
     for part in plan_rows([Term((Group((node,)),)) for node in nodes], tokens_per_row, seed=None):
         with torch.no_grad():
-            quantities = measured(model, _moved(build_row(part), model), ProcessReward())
+            quantities = measured(model, build_row(part).to(device), ProcessReward())
         scores = quantities.ends(quantities.heads["score"]).sigmoid().tolist()
         found.update(zip((term.ends[0] for term in part), scores, strict=True))
     return found
-
-
-def _moved(row: TrainingRow, model: Any) -> TrainingRow:
-    device = next(model.parameters()).device
-    return TrainingRow(**{name: value.to(device) for name, value in row.tensors().items()})
 
 
 class SampledAccuracy:

@@ -10,16 +10,14 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from gradatim.engine.heads import attach_heads, heads_of
 from gradatim.objectives.base import Objective
 from gradatim.supervision.terms import Term
-from gradatim.training.adapters import add_adapters
-from gradatim.training.attention import check_attention
 from gradatim.training.checkpoints import last_checkpoint, remove_checkpoints
-from gradatim.training.forward import is_token_classifier
+from gradatim.training.preparation import prepared_model
+from gradatim.training.reference import Reference
 from gradatim.training.selection import BestState, Evaluate
 from gradatim.training.settings import TrainingSettings, training_arguments
-from gradatim.training.trainer import Reference, TreeTrainer
+from gradatim.training.trainer import TreeTrainer
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,18 +78,7 @@ def train(
         GradatimError: if a policy or scorer runs the model, or it lacks the modules that adapters are asked for; also
             see :class:`~gradatim.training.trainer.TreeTrainer`.
     """
-    check_attention(model.config)
-    if not is_token_classifier(model):
-        attach_heads(model, objective.heads)
-    if settings.lora is not None:
-        objective.check_adapters()
-    held = [each for each in model.parameters() if each.requires_grad] if objective.heads_only else []
-    for parameter in held:
-        parameter.requires_grad_(False)
-    for name, head in heads_of(model).items():
-        head.requires_grad_(name in objective.heads)
-    if settings.lora is not None:
-        model = add_adapters(model, settings.lora, heads=objective.heads)
+    model, held = prepared_model(model, objective, settings.lora)
     selection = None
     callbacks: list[TrainerCallback] = [] if on_update is None else [_ReportUpdates(on_update)]
     if evaluate is not None:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gradatim.engine.heads import heads_of, plain_model, reading_heads
-from gradatim.objectives.base import Objective
+from gradatim.errors import GradatimError
+from gradatim.objectives.base import Loss, Objective
 from gradatim.objectives.quantities import Quantities
 from gradatim.training.attention import RowMasks, check_attention, reading
 from gradatim.training.rows import TrainingRow
@@ -34,6 +35,28 @@ def measured(model: nn.Module, row: TrainingRow, objective: Objective) -> Quanti
     heads |= {f"before:{name}": of[row.step_befores] for name, of in values.items()}
     given = {name: of if name in objective.needs else of[:0] for name, of in row.recorded().items()}
     return Quantities(**row.index(), log_probabilities=log_probabilities, **given, heads=heads)
+
+
+def weighted_loss(model: nn.Module, row: TrainingRow, objective: Objective, normalizer: Tensor) -> tuple[Tensor, Loss]:
+    """A row's share of an update's loss, in one forward pass, and what the objective said of each term.
+
+    Args:
+        model: the model.
+        row: the row.
+        objective: the loss.
+        normalizer: the sum of the sizes of all terms of the update.
+
+    Raises:
+        GradatimError: if the loss is not a finite number.
+    """
+    found = objective.loss(measured(model, row, objective))
+    loss = (row.weight * found.per_term).sum() / normalizer.clamp(min=1e-12)
+    if not bool(loss.isfinite()):
+        raise GradatimError(
+            "the loss is not a finite number, so training would destroy the model; lower the learning rate, or "
+            "compute in float32"
+        )
+    return loss, found
 
 
 def is_token_classifier(model: Any) -> bool:

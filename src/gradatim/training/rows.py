@@ -52,6 +52,10 @@ class TrainingRow(TermIndex):
         """The tensors by name; ``TrainingRow(**it)`` restores the row."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def to(self, device: torch.device) -> TrainingRow:
+        """The row on a device."""
+        return TrainingRow(**{name: value.to(device) for name, value in self.tensors().items()})
+
     def recorded(self) -> dict[str, Tensor]:
         """What is known of the scored tokens before the forward pass, by the names that objectives have for it."""
         return {"reference": self.reference, "behaviour": self.behaviour}

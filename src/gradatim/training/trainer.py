@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
-from gradatim.engine.heads import heads_of
-from gradatim.engine.path_length import longest_path
-from gradatim.engine.query_scale import longest_row
 from gradatim.errors import GradatimError
 from gradatim.objectives.base import Objective
 from gradatim.supervision.terms import Term
 from gradatim.training.checkpoints import CheckpointTrainer
 from gradatim.training.even_rows import EvenSampler, evened
-from gradatim.training.forward import is_token_classifier, measured, token_log_probabilities
+from gradatim.training.forward import weighted_loss
 from gradatim.training.precision import mixed_precision_removed
+from gradatim.training.preparation import (
+    check_fit,
+    check_heads,
+    check_recorded,
+    disable_dropout,
+    prepared_terms,
+)
+from gradatim.training.reference import Reference, reference_model, with_reference
 from gradatim.training.rows import TrainingRow, build_row, plan_rows
 from gradatim.training.self_check import blockwise_attention, check_training
-
-Reference = Literal["tree", "initial", "base"] | nn.Module
 
 
 class TreeTrainer(CheckpointTrainer):
@@ -74,33 +74,22 @@ class TreeTrainer(CheckpointTrainer):
             raise GradatimError("a batch is one packed row: set per_device_train_batch_size to 1, and tokens_per_row")
         if not terms:
             raise GradatimError("there is nothing to learn from: the list of terms is empty")
-        _check_heads(model, objective)
+        check_heads(model, objective)
         self.objective = objective
         self._metric_sums: dict[str, Tensor] = {}
         self._metric_weight: Tensor | float = 0.0
-        terms = _readable(model, [objective.prepared(term) for term in terms])
-        if not terms:
-            raise GradatimError(
-                f"every solution is longer than {longest_path(model.config):,} tokens, which the model reads at most; "
-                "use shorter prompts or a model with a longer context"
-            )
+        terms = prepared_terms(model, objective, terms)
         rows = [build_row(part) for part in plan_rows(terms, tokens_per_row, seed=args.seed)]
-        _check_fit(model, rows)
+        check_fit(model, rows)
         needs_reference = "reference" in objective.needs
         if needs_reference:
             disable_dropout(model)
         super().__init__(model=model, args=args, data_collator=_collate, train_dataset=rows, callbacks=callbacks)
         check_training(self.model)
         self.remove_callback(PrinterCallback)  # the history has every entry; whoever calls decides what is shown
-        if needs_reference:
-            if reference == "tree":
-                _check_one_source(terms)
+        if needs_reference and reference != "tree":
             rows = self._with_reference(rows, reference)
-        if "behaviour" in objective.needs and any(bool(row.behaviour.isnan().any()) for row in rows):
-            raise GradatimError(
-                "some steps have no recorded log-probabilities, so nobody knows how likely they were when they were "
-                "sampled; sample the trees with a policy that records them"
-            )
+        check_recorded(rows, terms, objective, reference)
         self._rows = len(rows)
         self.train_dataset = evened(rows, self.accelerator.num_processes)
 
@@ -126,14 +115,8 @@ class TreeTrainer(CheckpointTrainer):
         row = TrainingRow(**inputs)
         sizes = row.sizes(self.objective.unit)
         own = sizes.sum()
-        found = self.objective.loss(measured(model, row, self.objective))
         normalizer = own if num_items_in_batch is None else num_items_in_batch
-        loss = (row.weight * found.per_term).sum() / normalizer.clamp(min=1e-12)
-        if not bool(loss.isfinite()):
-            raise GradatimError(
-                "the loss is not a finite number, so training would destroy the model; lower the learning rate, or "
-                "compute in float32"
-            )
+        loss, found = weighted_loss(model, row, self.objective, normalizer)
         if model.training:
             self._metric_weight = self._metric_weight + own
             for name, value in found.metrics.items():
@@ -178,122 +161,9 @@ class TreeTrainer(CheckpointTrainer):
         return self.accelerator.gather(total).sum() if self.accelerator.num_processes > 1 else total
 
     def _with_reference(self, rows: list[TrainingRow], reference: Reference) -> list[TrainingRow]:
-        if reference == "tree":
-            if any(bool(row.reference.isnan().any()) for row in rows):
-                raise GradatimError(
-                    "some steps have no recorded log-probabilities, so the tree cannot be the reference; sample the "
-                    "trees with a policy that records them, or take the reference from a model"
-                )
-            return rows
-        result = []
-        with (
-            reference_model(self.model, reference, self.args.device) as model,
-            torch.no_grad(),
-            blockwise_attention(model),
-        ):
-            for row in rows:
-                moved = TrainingRow(**self._prepare_inputs(row.tensors()))
-                with self.accelerator.autocast():
-                    values = token_log_probabilities(model, moved)
-                result.append(replace(row, reference=values.float().cpu()))
-        return result
-
-
-def _check_heads(model: Any, objective: Objective) -> None:
-    """Refuse a model that lacks what the objective reads."""
-    if is_token_classifier(model):
-        missing = set(objective.heads) - {"score"} or objective.needs
-        if missing:
-            raise GradatimError(
-                "a token classification model judges tokens and gives no log-probabilities or values; train a causal "
-                "language model by this objective"
-            )
-    elif lacking := [name for name in objective.heads if name not in heads_of(model)]:
-        raise GradatimError(
-            f"the model lacks the head {lacking[0]!r}, which the objective reads; attach it "
-            "(gradatim.engine.heads.attach_heads) or load a model that has it"
-        )
-
-
-def _check_one_source(terms: Sequence[Term]) -> None:
-    """Refuse recorded log-probabilities of several policies as one reference."""
-    nodes = (node for term in terms for group in term.groups for node in group.nodes)
-    sources = sorted({node.step.source for node in nodes})
-    if len(sources) > 1:
-        names = ", ".join(source or "an unknown one" for source in sources)
-        raise GradatimError(
-            f"the steps were written by {len(sources)} policies ({names}), so their recorded log-probabilities are not "
-            "those of one reference; learn from one policy's steps, or take the reference from a model",
-            options=("reference",),
-        )
-
-
-@contextmanager
-def reference_model(model: nn.Module, reference: Reference, device: torch.device) -> Iterator[nn.Module]:
-    """The model that gives reference log-probabilities, in evaluation mode; the trained model is left as it was.
-
-    Raises:
-        GradatimError: if ``"base"`` is asked of a model without adapters, or the name is not known.
-    """
-    target: Any = model if isinstance(reference, str) else reference
-    training = target.training
-    target.to(device).eval()
-    try:
-        if reference == "base":
-            if not hasattr(target, "disable_adapter"):
-                raise GradatimError("the reference 'base' needs a model with adapters; use 'initial' or 'tree' instead")
-            with target.disable_adapter():
-                yield target
-        elif reference == "initial" or isinstance(reference, nn.Module):
-            yield target
-        else:
-            raise GradatimError(f"the reference {reference!r} is not known; use 'tree', 'initial', 'base' or a model")
-    finally:
-        target.train(training)
-
-
-def disable_dropout(model: nn.Module) -> None:
-    """Switch off the model's own dropout, which would be noise between policy and reference; adapters keep theirs."""
-    for name, module in model.named_modules():
-        if "lora_dropout" in name:
-            continue
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        # Many models keep the probability as a number, each under a name of its own, and OPT skips whole layers by one.
-        for attribute, value in vars(module).items():
-            if isinstance(value, float) and ("dropout" in attribute or attribute == "layerdrop"):
-                setattr(module, attribute, 0.0)
+        with reference_model(self.model, reference, self.args.device) as model, self.accelerator.autocast():
+            return with_reference(model, rows, self.args.device)
 
 
 def _collate(rows: list[TrainingRow]) -> dict[str, Tensor]:
     return rows[0].tensors()
-
-
-def _readable(model: Any, terms: Sequence[Term]) -> list[Term]:
-    """The terms whose paths are no longer than the model reads; a warning tells how many are left out."""
-    limit = longest_path(model.config)
-    kept = [term for term in terms if all(len(node.tokens_before_observation) <= limit for node in term.ends)]
-    if left_out := len(terms) - len(kept):
-        warnings.warn(
-            f"{left_out:,} of {len(terms):,} training examples are left out, since their solutions are longer than "
-            f"the {limit:,} tokens that the model reads at most",
-            stacklevel=3,
-        )
-    return kept
-
-
-def _check_fit(model: Any, rows: list[TrainingRow]) -> None:
-    config = model.config.get_text_config()
-    largest = max(int(row.input_ids.max()) for row in rows)
-    if largest >= config.vocab_size:
-        raise GradatimError(
-            f"the trees contain token id {largest} but the model knows only {config.vocab_size} tokens; train the "
-            "model that the trees were grown with, or one with the same tokenizer"
-        )
-    most = longest_row(config)
-    if most is not None and max(row.input_ids.shape[0] for row in rows) > most:
-        raise GradatimError(
-            f"a packed row is longer than {most} tokens, from where on {config.model_type!r} models scale their "
-            "attention by the place in the row; make tokens_per_row (tokens_per_batch) smaller and leave longer paths "
-            "out"
-        )
