@@ -57,7 +57,7 @@ def part(cls: type[Cls]) -> type[Cls]:
     The text below a field says what the option means. Making one raises :class:`GradatimError` where a value does not
     fit.
     """
-    made = _checked(cls)
+    made = _checked(cls, slots=True)
     setattr(made, _IS_PART, True)
     return made
 
@@ -65,12 +65,12 @@ def part(cls: type[Cls]) -> type[Cls]:
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
 def options(cls: type[Cls]) -> type[Cls]:
     """Make a class a frozen dataclass of options as :func:`part` does, but no part: what several parts have in common
-    (their base class), or a section within a part (the type of a field)."""
-    return _checked(cls)
+    (a base class, of which a part may have several), or a section within a part (the type of a field)."""
+    return _checked(cls, slots=False)  # a class cannot have several bases with slots
 
 
-def _checked(cls: type[Cls]) -> type[Cls]:
-    made: Any = checked_dataclass(frozen=True, slots=True, kw_only=True, config=_CHECKS)(cls)
+def _checked(cls: type[Cls], *, slots: bool) -> type[Cls]:
+    made: Any = checked_dataclass(frozen=True, slots=slots, kw_only=True, config=_CHECKS)(cls)
     _let_super_find(made, cls)
     checked = made.__init__
 

@@ -42,7 +42,6 @@ class Objective(ABC):
 
     Attributes:
         heads_only: whether only the heads learn, and the model below them stays as it is.
-        unit: what the loss is a mean over: terms, or the tokens of their steps.
         groups: how many groups a term must have; ``None`` for any number.
         needs_step_targets: whether every step of a term must say what it is aimed at.
         smooths_labels: whether it heeds how likely a pair is the wrong way round.
@@ -51,10 +50,14 @@ class Objective(ABC):
     __slots__ = ()
 
     heads_only: ClassVar[bool] = False
-    unit: ClassVar[Unit] = "terms"
     groups: ClassVar[int | None] = None
     needs_step_targets: ClassVar[bool] = False
     smooths_labels: ClassVar[bool] = False
+
+    @property
+    def unit(self) -> Unit:
+        """What the loss is a mean over: terms, or the tokens of their steps."""
+        return "terms"
 
     @property
     def needs(self) -> frozenset[str]:

@@ -106,11 +106,11 @@ class TermIndex:
     def sizes(self, unit: Unit) -> Tensor:
         """What each term counts in the mean that a loss is, (N,): its absolute weight; for means over tokens, times
         the tokens of its steps, each by its absolute weight."""
-        sizes = self.weight.abs()
-        if unit == "tokens":
-            tokens = self.step_weight.abs() * self.lengths[self.step_of]
-            sizes = sizes * self.terms(tokens.new_zeros(self.target.shape[0]).index_add(0, self.group_of, tokens))
-        return sizes
+        return self.weight.abs() * self.tokens() if unit == "tokens" else self.weight.abs()
+
+    def tokens(self) -> Tensor:
+        """The tokens of each term's steps, each by its step's absolute weight: (N,)."""
+        return self.by_term(self.step_weight.abs() * self.lengths[self.step_of])
 
     def _by_term(self, of: Tensor, groups: int) -> Tensor:
         terms = self.weight.shape[0]

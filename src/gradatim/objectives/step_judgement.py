@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from gradatim.errors import GradatimError
 from gradatim.objectives.base import Loss, Objective
 from gradatim.part import name_of
+from gradatim.supervision.base import Construction
 from gradatim.supervision.terms import Term, from_prompt
 
 if TYPE_CHECKING:
@@ -82,9 +83,18 @@ class Judgement(Objective):
     def needs_targets(self) -> bool:
         return True
 
+    def check(self, construction: Construction) -> None:
+        super().check(construction)
+        if construction.signed:
+            raise GradatimError(
+                f"the objective {name_of(self)!r} learns from labels and values between 0 and 1, and "
+                f"{name_of(construction)!r} gives {construction.what}; name another construction"
+            )
+
     def prepared(self, term: Term) -> Term:
+        term = super().prepared(term)
         check_targets(term)
-        return super().prepared(term)
+        return term
 
 
 class SolutionJudgement(Judgement):

@@ -47,8 +47,9 @@ class Svpo(Preference):
         return self.margin > 0 or self.regression > 0
 
     def prepared(self, term: Term) -> Term:
+        term = super().prepared(term)
         check_targets(term)
-        return parted(super().prepared(term))
+        return parted(term)
 
     def loss(self, quantities: Quantities) -> Loss:
         preference = super().loss(quantities)

@@ -26,16 +26,22 @@ def no_terms(recipe: Recipe, learn: Learn, trees: Sequence[Tree]) -> GradatimErr
     reason = (
         _nothing_finished(recipe, trees)
         or _too_strict(recipe, learn, trees)
-        or _all_alike(recipe, trees, contrast=any(part.groups != 1 for part in learn.data))
-        or f"draw more solutions of each problem ({_more_solutions(recipe)})"
+        or _all_alike(recipe, trees, contrast=any(part.groups != 1 or part.signed for part in learn.data))
+        or _asked(learn, f"draw more solutions of each problem ({_more_solutions(recipe)})")
     )
     return GradatimError(f"the trees hold no {what} to learn from: {reason}")
 
 
 def same_targets(recipe: Recipe, learn: Learn, terms: Sequence[Term], trees: Sequence[Tree]) -> GradatimError | None:
-    """The error of a model that is to judge steps, if every step is aimed at the same."""
+    """The error of a model that is to judge steps, if every step is aimed at the same. Of advantages, what solutions
+    came to may be the same: these learn from what their steps are beside others."""
     targets = {target for term in terms if len(term.groups) == 1 for target in term.targets}
-    if not learn.objective.heads or len(targets) != 1 or any(len(term.groups) > 1 for term in terms):
+    if (
+        any(part.signed for part in learn.data)
+        or not learn.objective.heads
+        or len(targets) != 1
+        or any(len(term.groups) > 1 for term in terms)
+    ):
         return None
     (label,) = targets
     return GradatimError(
@@ -58,6 +64,12 @@ def _too_strict(recipe: Recipe, learn: Learn, trees: Sequence[Tree]) -> str | No
                         f"({_more_solutions(recipe)})"
                     )
     return None
+
+
+def _asked(learn: Learn, advice: str) -> str:
+    """What the constructions ask of a tree, where they say it, and what to do."""
+    asked = " and ".join(dict.fromkeys(part.asks for part in learn.data if part.asks))
+    return f"{asked}; {advice}" if asked else advice
 
 
 def _place(recipe: Recipe, learn: Learn) -> int:

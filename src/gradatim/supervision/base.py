@@ -18,6 +18,8 @@ class Construction(ABC):
         groups: how many groups each term has: 1 for steps and solutions, 2 for pairs; ``None`` for rankings of any
             number.
         has_targets: whether its terms say what each group is aimed at.
+        signed: whether these targets are advantages, of either sign and any size, and not between 0 and 1.
+        asks: what a tree must have for it, in words, where a run that found nothing should say so.
     """
 
     __slots__ = ()
@@ -25,6 +27,8 @@ class Construction(ABC):
     what: ClassVar[str]
     groups: ClassVar[int | None]
     has_targets: ClassVar[bool]
+    signed: ClassVar[bool] = False
+    asks: ClassVar[str] = ""
 
     @property
     def has_step_targets(self) -> bool:

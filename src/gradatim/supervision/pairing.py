@@ -9,12 +9,12 @@ from pydantic import Field, PositiveInt
 
 from gradatim.part import options
 from gradatim.supervision.terms import Term, margin, pair
-from gradatim.supervision.values import StepValues, interval
+from gradatim.supervision.values import SureStepValues, interval
 from gradatim.tree import Node
 
 
 @options
-class PairsOfSteps(StepValues):
+class PairsOfSteps(SureStepValues):
     """Which of the pairs of one step's children are kept."""
 
     min_gap: Annotated[float, Field(ge=0)] = 0.0

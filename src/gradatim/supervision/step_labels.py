@@ -8,12 +8,12 @@ from gradatim.part import part
 from gradatim.supervision.base import Construction
 from gradatim.supervision.rows import unpaired_preference_rows
 from gradatim.supervision.terms import Term, labelled_step
-from gradatim.supervision.values import StepValues, interval
+from gradatim.supervision.values import SureStepValues, interval
 from gradatim.tree import Node, Tree
 
 
 @part
-class StepLabels(StepValues, Construction):
+class StepLabels(SureStepValues, Construction):
     """Every step with its estimated value as its label (Math-Shepherd, Wang et al., 2023, arXiv:2312.08935).
 
     A soft label is the value itself: the share of solutions from here that are right. A hard label is 1 if the value

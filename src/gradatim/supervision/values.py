@@ -23,6 +23,20 @@ def has_value(node: Node, value: str, min_count: int = 1) -> bool:
     return not node.open or node.counts.get(value, min_count) >= min_count
 
 
+def value_before(node: Node, value: str, min_count: int = 1) -> float | None:
+    """The value of what a step continues: of the step before it, or of the prompt, which is the mean of its first
+    steps, each by how often it was drawn, where nothing else tells it. ``None`` where that cannot be learned from."""
+    before = node.parent
+    if before is None:
+        return None
+    if has_value(before, value, min_count):
+        return before.scores[value]
+    first = [each for each in before.children if has_value(each, value, min_count)] if before.is_root else []
+    if not first:
+        return None
+    return sum(each.multiplicity * each.scores[value] for each in first) / sum(each.multiplicity for each in first)
+
+
 def interval(node: Node, value: str) -> tuple[float, float]:
     """Where the value of a node lies with 95 % confidence, by the number of solutions that it rests on: the Wilson
     interval of a share. The value itself where it is exact, as :func:`has_value` says.
@@ -43,14 +57,24 @@ class StepValues:
     """The score that says what a step is worth."""
     min_count: PositiveInt = 1
     """Rollouts or visits that the value of an open step must rest on."""
-    confident: bool = False
-    """Use only what is beyond doubt by the 95 % intervals of the values: of single steps those above or below one half,
-    of pairs those that do not overlap."""
 
     def has_value(self, node: Node) -> bool:
         """Whether the node has such a value; see :func:`has_value`."""
         return has_value(node, self.value, self.min_count)
 
+    def before(self, node: Node) -> float | None:
+        """The value of what a step continues; see :func:`value_before`."""
+        return value_before(node, self.value, self.min_count)
+
     def valued(self, nodes: Iterable[Node]) -> list[Node]:
         """Those of the nodes that have such a value."""
         return [node for node in nodes if self.has_value(node)]
+
+
+@options
+class SureStepValues(StepValues):
+    """Which values constructions read that may leave out what is in doubt."""
+
+    confident: bool = False
+    """Use only what is beyond doubt by the 95 % intervals of the values: of single steps those above or below one half,
+    of pairs those that do not overlap."""
