@@ -8,6 +8,7 @@ from gradatim.objectives.contribution import Contribution
 from gradatim.objectives.dpo import Dpo
 from gradatim.objectives.hidden_verifier import HiddenVerifier
 from gradatim.objectives.implicit_reward import ImplicitReward
+from gradatim.objectives.policy_gradient import PolicyGradient, clipped_surrogate
 from gradatim.objectives.preference import Preference, dpo_loss
 from gradatim.objectives.process_reward import ProcessReward
 from gradatim.objectives.ranking import Ranking, comparison_loss
@@ -30,6 +31,7 @@ __all__ = [
     "ImplicitReward",
     "Loss",
     "Objective",
+    "PolicyGradient",
     "Preference",
     "ProcessReward",
     "Quantities",
@@ -39,6 +41,7 @@ __all__ = [
     "Svpo",
     "TermIndex",
     "Value",
+    "clipped_surrogate",
     "comparison_loss",
     "dpo_loss",
     "judgement_loss",

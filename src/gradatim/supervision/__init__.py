@@ -1,8 +1,12 @@
 """What a tree teaches, as terms of a loss and as rows: one construction a file, each a part."""
 
+from gradatim.supervision.advantages import Advantages, relative
+from gradatim.supervision.anchor_advantages import AnchorAdvantages
 from gradatim.supervision.base import Construction
 from gradatim.supervision.convincing_errors import ConvincingErrors
+from gradatim.supervision.depth_advantages import DepthAdvantages
 from gradatim.supervision.first_error_pairs import FirstErrorPairs
+from gradatim.supervision.generalized_advantages import GeneralizedAdvantages
 from gradatim.supervision.merged_step_labels import MergedStepLabels
 from gradatim.supervision.right_solutions import RightSolutions
 from gradatim.supervision.rows import (
@@ -10,6 +14,7 @@ from gradatim.supervision.rows import (
     PromptCompletionRow,
     StepwiseRow,
     UnpairedPreferenceRow,
+    advantage_rows,
     labelled_paths,
     preference_rows,
     prompt_completion_rows,
@@ -17,32 +22,45 @@ from gradatim.supervision.rows import (
     unpaired_preference_rows,
 )
 from gradatim.supervision.self_backtracking import SelfBacktracking
+from gradatim.supervision.sibling_advantages import SiblingAdvantages
 from gradatim.supervision.sibling_pairs import SiblingPairs
 from gradatim.supervision.solution_labels import SolutionLabels
 from gradatim.supervision.solution_pairs import SolutionPairs
 from gradatim.supervision.step_labels import StepLabels
 from gradatim.supervision.stream_of_search import StreamOfSearch
+from gradatim.supervision.subtree_advantages import SubtreeAdvantages
 from gradatim.supervision.terms import Group, Term, labelled_step, margin, pair, path_term
+from gradatim.supervision.trajectory_advantages import TrajectoryAdvantages
+from gradatim.supervision.value_advantages import ValueAdvantages
 from gradatim.supervision.values import has_value
 
 __all__ = [
+    "Advantages",
+    "AnchorAdvantages",
     "Construction",
     "ConvincingErrors",
+    "DepthAdvantages",
     "FirstErrorPairs",
+    "GeneralizedAdvantages",
     "Group",
     "MergedStepLabels",
     "PreferenceRow",
     "PromptCompletionRow",
     "RightSolutions",
     "SelfBacktracking",
+    "SiblingAdvantages",
     "SiblingPairs",
     "SolutionLabels",
     "SolutionPairs",
     "StepLabels",
     "StepwiseRow",
     "StreamOfSearch",
+    "SubtreeAdvantages",
     "Term",
+    "TrajectoryAdvantages",
     "UnpairedPreferenceRow",
+    "ValueAdvantages",
+    "advantage_rows",
     "has_value",
     "labelled_paths",
     "labelled_step",
@@ -51,6 +69,7 @@ __all__ = [
     "path_term",
     "preference_rows",
     "prompt_completion_rows",
+    "relative",
     "stepwise_rows",
     "unpaired_preference_rows",
 ]

@@ -80,6 +80,21 @@ def stepwise_row(path: Sequence[Node], labels: Sequence[float], *, threshold: fl
     )
 
 
+def advantage_rows(terms: Iterable[Term]) -> list[StepwiseRow]:
+    """One row per solution, or single step, whose labels are the advantages of its steps; the text before the first of
+    them is the prompt."""
+    return [
+        StepwiseRow(
+            prompt=_prompt(before),
+            completions=[_step_text(step, last=step is group.nodes[-1]) for step in group.nodes],
+            labels=list(group.targets or term.targets),
+        )
+        for term in terms
+        for group in term.groups
+        if (before := group.nodes[0].parent) is not None
+    ]
+
+
 def preference_rows(pairs: Iterable[Term]) -> list[PreferenceRow]:
     """One row per pair; the prompt goes as far as the two paths are one.
 

@@ -1,0 +1,29 @@
+"""Advantages of steps among their siblings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from gradatim.part import part
+from gradatim.supervision.advantages import Advantages, RelativeValues
+from gradatim.supervision.terms import Term
+from gradatim.tree import Tree
+
+
+@part
+class SiblingAdvantages(RelativeValues, Advantages):
+    """Steps relative to their siblings, by what the tree expects (TreeRPO, Yang et al., 2025, arXiv:2506.05183).
+
+    A step's value is the mean reward of what was grown below it (the values `backup`); its advantage is made of that
+    among the steps after the same prefix, each as often as it was drawn. A term is one step, so that a step counts as
+    itself and not with each solution that shares it. Steps come by parent in the order of ``tree.nodes``; those with no
+    sibling of another value are left out. On a tree that branches at the prompt alone, by `backup`, the advantage of
+    a first step is that of its solution by `trajectory_advantages`, and all later steps have none.
+    """
+
+    asks: ClassVar[str] = "no step has siblings whose values differ"
+
+    def __call__(self, tree: Tree) -> Iterator[Term]:
+        for parent in tree.nodes:
+            yield from self.among(parent.children)
