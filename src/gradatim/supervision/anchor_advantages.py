@@ -28,6 +28,7 @@ class AnchorAdvantages(Relative, Rewards, Advantages):
     :math:`\omega = 0` all have, which is `trajectory_advantages` with ``returns: whole``.
     """
 
+    has_step_targets: ClassVar[bool] = True
     asks: ClassVar[str] = "no problem has several solutions whose rewards differ"
 
     state: str | None = None

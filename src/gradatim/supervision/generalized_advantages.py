@@ -31,6 +31,7 @@ class GeneralizedAdvantages(Rewards, StepValues, Advantages):
     order of ``tree.nodes``, each as often as it was drawn.
     """
 
+    has_step_targets: ClassVar[bool] = True
     asks: ClassVar[str] = "no solution has steps whose rewards and values differ from what was expected"
 
     discount: Share = 1.0

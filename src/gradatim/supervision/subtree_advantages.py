@@ -25,6 +25,7 @@ class SubtreeAdvantages(Relative, Rewards, Advantages):
     :math:`\alpha = 0` it is `trajectory_advantages`.
     """
 
+    has_step_targets: ClassVar[bool] = True
     asks: ClassVar[str] = "no problem has several solutions whose rewards differ"
 
     intra_weight: NonNegativeFloat = 1.0

@@ -29,6 +29,7 @@ class TrajectoryAdvantages(Relative, Rewards, Advantages):
     matching and order. Solutions come in the order of ``tree.nodes``, each as often as it was drawn.
     """
 
+    has_step_targets: ClassVar[bool] = True
     asks: ClassVar[str] = "no problem has several solutions whose rewards differ"
 
     returns: Literal["to_go", "whole"] = "to_go"
