@@ -54,6 +54,19 @@ class Mine(Selection):
         waiting = [node for node in state.waiting() if node.open]
         return Choice(next(iter(root + waiting), None), "it waits")
 ''',
+    "search/regrowth": '''
+from gradatim.part import part
+from gradatim.search.regrowth.base import Regrowth
+
+
+@part
+class Mine(Regrowth):
+    """One more solution."""
+
+    async def __call__(self, tree, context):
+        for leaf in await context.policy().extend([tree.root], steps=None):
+            leaf.notes["mine"] = leaf.id
+''',
     "scorers": '''
 from gradatim.part import part
 from gradatim.scorers.base import ScorerPart
@@ -209,6 +222,7 @@ def recipe(named: dict[str, str]) -> Recipe:
             "problems": {"train": 3, "test": 2},
             "search": named["search"],
             "scorer": named["scorers"],
+            "regrow": [named["search/regrowth"]],
             "values": [named["values"]],
             "learn": [
                 {
@@ -270,10 +284,11 @@ def test_one_recipe_runs_a_part_of_every_kind(how: str, tmp_path: Path, request:
     grown = list(TreeStore(folder / "trees" / "round-1.jsonl"))
     scorer = named["scorers"]
     for tree in grown:
-        assert sum(leaf.multiplicity for leaf in tree.leaves()) == 4, "the search"
+        assert sum(leaf.multiplicity for leaf in tree.leaves()) == 4 + 1, "the search and what grows on"
+        assert sum("mine" in leaf.notes for leaf in tree.leaves()) == 1, "what grows on"
         for node in tree.nodes[1:]:
             assert node.scores["value"] == 1 / (1 + node.depth), "the values"
-            assert scorer in node.scores, "the scorer"
+            assert scorer in node.scores or "mine" in node.notes or node.children, "the scorer"
     stages: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))["stages"]
     assert stages["policy-1"]["examples"] == sum(len(tree.root.children) for tree in grown), "the construction"
     assert stages["policy-1"]["what"] == "first steps"

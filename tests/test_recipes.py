@@ -93,8 +93,14 @@ def test_resolved_recipe_reads_back_the_same(name: str) -> None:
         ("evaluation.samples=2", "asks for 4 solutions a problem but samples only 2"),
         ("evaluation.scorer=null", "evaluation.search needs a scorer"),
         ("evaluation.scorer=rollouts", "evaluation.scorer knows the truth about solutions"),
-        ("values=[backup, {name: scored, scorer: rollouts}]", "values and scorer write 'value' more than once"),
-        ("scorer={name: value_head, key: value}", "values and scorer write 'value' more than once"),
+        ("values=[backup, {name: scored, scorer: rollouts}]", "values, regrow and scorer write 'value' more than once"),
+        ("scorer={name: value_head, key: value}", "values, regrow and scorer write 'value' more than once"),
+        ("regrow=[{name: corrections, values: backup, key: value}]", "values, regrow and scorer write 'value' more"),
+        (
+            "regrow=[{name: corrections, values: bakup}]",
+            "'regrow.0.values': there is no value 'bakup'; did you mean 'backup'?",
+        ),
+        ("regrow=[controlled_error]", "there is no regrowth 'controlled_error'; did you mean 'controlled_errors'?"),
         (
             "learn.1.data=[{name: sibling_pairs, value: vlaue}]",
             "learn.1.data.0 learns from 'vlaue'",

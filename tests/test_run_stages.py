@@ -91,6 +91,10 @@ def test_every_shipped_recipe_has_stages() -> None:
             ["scorer-1", "evaluate-base", "evaluate-step-dpo", "search-beam-width-2-branch-2"],
         ),
         ({"search.rollouts": 3}, [name for name in stages_of(small_recipe()) if name != "evaluate-base-greedy"]),
+        (
+            {"regrow": ["controlled_errors"]},
+            [name for name in stages_of(small_recipe()) if name != "evaluate-base-greedy"],
+        ),
         ({"seed": 4}, list(stages_of(small_recipe()))),
         ({"task.largest_number": 15}, list(stages_of(small_recipe()))),
     ],
@@ -110,6 +114,15 @@ def test_a_change_concerns_the_stages_that_depend_on_it(change: dict[str, Any], 
         if first_difference(dependencies(before, name), dependencies(after, name)) is not None
     ]
     assert sorted(changed) == sorted(anew)
+
+
+def test_runs_that_were_made_before_a_list_was_a_key_go_on() -> None:
+    now = dependencies(small_recipe(), "round-1")
+    assert now["regrow"] == []
+    earlier = {key: value for key, value in now.items() if key != "regrow"}
+    assert first_difference(earlier, now) is first_difference(now, earlier) is None
+    other = dependencies(small_recipe(regrow=["controlled_errors"]), "round-1")
+    assert first_difference(earlier, other) == "regrow.0.name was not set and is now controlled_errors"
 
 
 def test_another_round_keeps_the_first_ones_trees_and_measures_the_new_policy() -> None:
@@ -357,6 +370,7 @@ def damage_first_line(path: Path) -> None:
         ({"problems": {"test": 2}}, "say how many problems to grow them on in problems.train"),
         ({"search": None, "trees": {"stored": "x"}, "rounds": 2}, "stored trees serve one round"),
         ({"search": None, "trees": {"stored": "x"}}, "set problems.validation to 0"),
+        ({"search": None, "trees": {"stored": "x"}, "regrow": ["controlled_errors"]}, "leave regrow out"),
     ],
 )
 def test_a_recipe_that_learns_says_from_which_trees(changes: dict[str, Any], said: str) -> None:

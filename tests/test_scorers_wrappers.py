@@ -261,7 +261,7 @@ def test_an_evaluation_refuses_what_holds_a_scorer_that_verifies() -> None:
 def test_what_a_scorer_within_writes_is_not_written_by_another() -> None:
     content = small_content(judge=None, objective=None, search={"name": "beam"})
     content["scorer"] = {"delta": {"scorer": {"rollouts": {"key": "value"}}}}
-    with pytest.raises(GradatimError, match="values and scorer write 'value' more than once"):
+    with pytest.raises(GradatimError, match="values, regrow and scorer write 'value' more than once"):
         parse_recipe(content, "small")
 
 

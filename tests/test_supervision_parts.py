@@ -16,12 +16,13 @@ from gradatim.engine.heads import attach_heads
 from gradatim.errors import GradatimError
 from gradatim.objectives import Objective
 from gradatim.part import make, names
+from gradatim.search.regrowth.controlled_errors import CONTROLLED
 from gradatim.store.export import row_format
 from gradatim.supervision import Construction, Term
 from gradatim.training.forward import measured
 from gradatim.training.rows import build_row
 from gradatim.training.text_terms import terms_in_tokens_of
-from gradatim.tree import EndReason, Tree
+from gradatim.tree import EndReason, Node, Tree
 from supervision_trees import valued_trees
 from training_models import random_tree, tiny_model
 
@@ -62,7 +63,14 @@ def valued(seed: int) -> Tree:
         if node.is_leaf:
             node.step = replace(node.step, end=EndReason.END_OF_TEXT)
             node.reward = float(index % 2)
+    right = next(leaf for leaf in tree.solutions() if leaf.correct)
+    wrong = next(leaf for leaf in tree.solutions() if leaf.correct is False)
+    wrong.notes[CONTROLLED] = [[right.id, shared_end(right, wrong).id]]
     return tree
+
+
+def shared_end(first: Node, second: Node) -> Node:
+    return [node for node in first.path() if node in second.path()][-1]
 
 
 def letters() -> PreTrainedTokenizerFast:

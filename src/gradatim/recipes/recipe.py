@@ -23,6 +23,7 @@ from gradatim.policies.base import SamplingOptions
 from gradatim.policies.server.options import ServerOptions, is_server_url
 from gradatim.recipes.section import Section
 from gradatim.scorers.base import ScorerPart
+from gradatim.search.regrowth.base import Regrowth
 from gradatim.suggestions import suggestion
 from gradatim.supervision.base import Construction
 from gradatim.supervision.right_solutions import RightSolutions
@@ -258,6 +259,8 @@ class Recipe(Section):
     """What guides that search, or scores the steps that it grows; `null` for nothing."""
     trees: TreeOptions = TreeOptions()
     """What those trees may cost, or where they lie already."""
+    regrow: list[Annotated[Regrowth, PartOf("search/regrowth")]] = Field(default=[])
+    """What is grown on in a tree that was searched and graded, before its values are told, one after another."""
     values: list[Annotated[Values, PartOf("values")]] = Field(default_factory=lambda: [make("values", "backup")])
     """How the worth of a step is told from the trees, one after another; of grown trees by `backup` and of stored ones
     by `imported` where nothing is said."""
@@ -289,6 +292,11 @@ class Recipe(Section):
         return {POLICY: self.policy, **{f"models.{name}": each for name, each in self.models.items()}}
 
     @property
+    def growing(self) -> list[Any]:
+        """The parts beside the search that may run models while trees are grown."""
+        return [self.scorer, self.regrow, self.values]
+
+    @property
     def demonstrated(self) -> Learn | None:
         """The training on worked solutions, before anything is searched."""
         return next((learn for learn in self.learn if learn.demonstrations is not None), None)
@@ -317,12 +325,15 @@ class Recipe(Section):
 
     def _check_keys(self) -> None:
         """See that nothing writes over what another writes to the trees, and that what is learned from is written."""
-        written = [key for values in self.values for key in sorted(values.written)]
+        passes: list[Regrowth | Values] = [*self.regrow, *self.values]
+        written = [key for each in passes for key in sorted(each.written)]
         if self.scorer is not None:
             written += {self.scorer.name, *(each.name for each in self.scorer.within)}
         for key in written:
             if written.count(key) > 1:
-                raise ValueError(f"values and scorer write {key!r} more than once: give one of them another key")
+                raise ValueError(
+                    f"values, regrow and scorer write {key!r} more than once: give one of them another key"
+                )
         written += map(name_of, parts_within(self.search))
         for place, learn in enumerate(self.learn if self.trees.stored is None else ()):
             for number, part in enumerate(learn.data):
@@ -344,6 +355,7 @@ class Recipe(Section):
             raise ValueError(f"models has a model called {POLICY!r}, which is the section of that name; rename it")
         used = {
             "scorer": models_of(self.scorer),
+            "regrow": models_of(self.regrow),
             "values": models_of(self.values),
             "evaluation.scorer": models_of(self.evaluation.scorer),
             "learn": {learn.model for learn in self.learn},
@@ -382,6 +394,8 @@ class Recipe(Section):
                 raise ValueError("stored trees serve one round: set rounds to 1, or let search grow trees")
             if any(values.samples for values in self.values):
                 raise ValueError("stored trees are not sampled from: name values that need no model, such as imported")
+            if self.regrow:
+                raise ValueError("stored trees are not sampled from: leave regrow out")
             if self.problems.validation and any(learn.measure == "loss" for learn in learners):
                 raise ValueError(
                     "stored trees have none of validation problems, by whose loss training would be stopped: set "
@@ -393,7 +407,11 @@ class Recipe(Section):
             raise ValueError("learn needs trees: say how many problems to grow them on in problems.train")
 
     def _check_search(self) -> None:
-        """See that a search has the scorer that it needs."""
+        """See that a search has the scorer that it needs, and regrowth a search."""
+        if self.regrow and self.search is None:
+            raise ValueError(
+                "regrow grows on in trees that a search has grown, and there is none: add a search section"
+            )
         if self.scorer is not None and self.search is None:
             raise ValueError("scorer guides the search that grows trees, and there is none: name evaluation.scorer")
         if self.evaluation.scorer is not None and self.evaluation.scorer.knows_truth:

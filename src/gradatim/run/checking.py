@@ -42,6 +42,7 @@ from gradatim.training.adapters import check_lora_modules
 from gradatim.training.self_check import check_training
 from gradatim.training.settings import TrainingOptions
 from gradatim.tree import Problem
+from gradatim.values.oracle import Oracle
 
 _TREES_LOOKED_AT = 50  # of stored ones
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -71,7 +72,7 @@ def check(run: Run) -> None:
     check_benchmarks(run)
     policies, rewards = _used(recipe)
     for name in sorted(recipe.models.keys() - {*policies, *rewards}):
-        run.progress.line(f"Nothing uses models.{name}: scorer, values, learn or evaluation.scorer may name it")
+        run.progress.line(f"Nothing uses models.{name}: scorer, regrow, values, learn or evaluation.scorer may name it")
     for name in policies:
         if recipe.model(name).is_server:
             _check_server(run, name)
@@ -79,12 +80,14 @@ def check(run: Run) -> None:
             _check_policy(run, name, problems)
     for name, layout in rewards.items():
         _check_reward_model(run, name, layout)
-    for chosen in (recipe.scorer, recipe.values, recipe.evaluation.scorer):
+    for chosen in (*recipe.growing, recipe.evaluation.scorer):
         for part in parts_within(chosen):
             if isinstance(part, ValueHeadPart):
                 _check_head(run, part, grows=chosen is not recipe.evaluation.scorer)
             if isinstance(part, CalibratedPart):
                 read_calibration(part.calibration)
+            if isinstance(part, Oracle):
+                part.truth(run.task)
     for learn in recipe.learn:
         _check_lora(_named(run, learn.model), learn.training)
     if recipe.trees.stored is not None:
@@ -96,7 +99,7 @@ def _used(recipe: Recipe) -> tuple[list[str], dict[str, str]]:
     """The models that are run as policies, and those that judge steps, these with their layouts."""
     rewards = {learn.model: "auto" for learn in recipe.learn if "score" in learn.objective.heads}
     read = {learn.model for learn in recipe.learn} - rewards.keys()
-    for part in parts_within([recipe.scorer, recipe.evaluation.scorer, recipe.values]):
+    for part in parts_within([*recipe.growing, recipe.evaluation.scorer]):
         if isinstance(part, ProcessRewardPart):
             rewards[part.model] = part.layout
         else:
@@ -166,7 +169,7 @@ def _check_policy(run: Run, name: str, problems: Sequence[Problem]) -> None:
 def _check_reward_model(run: Run, name: str, layout: str) -> None:
     """Whether the model of a name is there, and can judge steps or learn to."""
     path, trained = _named(run, name), run.last_training(name) is not None
-    guiding = parts_within([run.recipe.scorer, run.recipe.values])
+    guiding = parts_within(run.recipe.growing)
     if any(isinstance(part, ProcessRewardPart) and part.model == name for part in guiding):
         trained = False  # it guides the first round before it learns
     if name == POLICY:
@@ -235,11 +238,11 @@ def _load_models(run: Run, policies: Sequence[str], rewards: Mapping[str, str]) 
                 check_training(model)
             else:
                 lent.policy(name)
-        for part in parts_within([recipe.scorer, recipe.values, recipe.evaluation.scorer]):
+        for part in parts_within([*recipe.growing, recipe.evaluation.scorer]):
             if isinstance(part, ScorerPart) and _opens_untrained(recipe, part):
                 part.open(lent)
         for name in rewards:
-            if recipe.search is not None and name not in models_of([recipe.scorer, recipe.values]):
+            if recipe.search is not None and name not in models_of(recipe.growing):
                 run.models.forget(name)  # it is run in the end
 
 

@@ -38,6 +38,7 @@ def _of_recipe(recipe: Recipe) -> Iterator[tuple[str, Path, set[str]]]:
     parts: dict[str, list[Any]] = {
         "search": [recipe.search],
         "scorer": [recipe.scorer],
+        "regrow": list(recipe.regrow),
         "values": list(recipe.values),
         "evaluation.scorer": [recipe.evaluation.scorer],
         OWN_SEARCHES: list(recipe.evaluation.search),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gradatim.counts import total_counts
 from gradatim.run.context import Run
 from gradatim.scorers.verdicts import off_format_counts
 from gradatim.tasks.base import Task
@@ -128,7 +129,8 @@ def note_outcomes(
     temperature: float | None = None,
     scored_by: str | None = None,
 ) -> None:
-    """Keep what became of a stage's solutions in its record, and warn of what is wrong with it.
+    """Keep what became of a stage's solutions in its record, with what passes over its trees counted, and warn of what
+    is wrong with it.
 
     Args:
         run: the run.
@@ -179,7 +181,7 @@ def note_outcomes(
         )
     for text in warnings:
         run.warn(text)
-    kept = {"outcomes": outcomes.to_json(), "warnings": warnings}
+    kept = {"outcomes": outcomes.to_json(), "warnings": warnings, "counts": total_counts(trees)}
     record = run.folder.record(name)
     if any(record.get(key) != content for key, content in kept.items()):
         run.folder.update(name, 0.0, **kept)

@@ -23,6 +23,7 @@ def page_sections(value: Mapping[str, Any]) -> list[Section]:
         *benchmark_sections(value),
         *_labels(value),
         _outcomes(value),
+        _counts(value),
         _solutions(value),
         _time(value),
         *closing_sections(value),
@@ -93,6 +94,16 @@ def _outcomes(value: Mapping[str, Any]) -> Section:
     kept = [place for place in range(len(header)) if any(row[place] not in ("", "0") for row in rows)]
     table = Table([header[place] for place in kept], [[row[place] for place in kept] for row in rows])
     return Section("What became of the solutions", [table])
+
+
+def _counts(value: Mapping[str, Any]) -> Section:
+    """What passes over the trees of each stage counted."""
+    rows = [
+        [stage, name, ", ".join(f"{count:,} {what}" for what, count in counts.items())]
+        for stage, passes in value["counts"].items()
+        for name, counts in passes.items()
+    ]
+    return Section("What was counted in trees", [Table(["stage", "by", "counted"], rows, words=3)] if rows else [])
 
 
 def _of(count: int, part: Mapping[str, Any]) -> str:

@@ -101,6 +101,7 @@ def write_report(
     value["labels"] = labels
     records = run.stage_records()
     value["outcomes"] = {stage: record["outcomes"] for stage, record in records.items() if "outcomes" in record}
+    value["counts"] = {stage: record["counts"] for stage, record in records.items() if record.get("counts")}
     value["failed"] = {stage: record["failed"] for stage, record in records.items() if record.get("failed")}
     value["warnings"] = list(dict.fromkeys(text for record in records.values() for text in record.get("warnings", [])))
     value["solutions"] = shown_solutions(searched, run.recipe.policy.sampling)
@@ -251,7 +252,7 @@ def _settings(run: Run) -> dict[str, Any]:
     }
 
 
-_NOT_REPORTED = {"history", "done", "depends", "outcomes", "warnings", "failed"}  # of a stage's record
+_NOT_REPORTED = {"history", "done", "depends", "outcomes", "counts", "warnings", "failed"}  # of a stage's record
 
 
 def _written(section: Section) -> str:

@@ -26,13 +26,13 @@ class Searcher:
         search: searches one tree.
         policy: proposes steps.
         scorers: guide or score, where there are any.
-        value: writes what steps are worth to a tree that was searched and graded.
+        finish: grows on in a tree that was searched and graded, and writes what its steps are worth.
     """
 
     search: Callable[[Tree], Awaitable[object]]
     policy: Policy
     scorers: Sequence[Scorer] = ()
-    value: Callable[[Tree], Awaitable[object]] | None = None
+    finish: Callable[[Tree], Awaitable[object]] | None = None
 
     def release(self, tree: Tree) -> None:
         self.policy.release(tree)
@@ -98,8 +98,8 @@ def search_into(
             async def search(tree: Tree) -> None:
                 await searcher.search(tree)
                 await grade_nodes(tree.leaves(), task)
-                if searcher.value is not None:
-                    await searcher.value(tree)
+                if searcher.finish is not None:
+                    await searcher.finish(tree)
 
             def on_failed(tree: Tree, error: ProblemError) -> None:
                 failed[tree.problem.id] = str(error)

@@ -122,9 +122,10 @@ def dependencies(recipe: Recipe, name: str, contents: Mapping[str, Mapping[str, 
 
 
 def first_difference(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """The first key in which two sets of dependencies differ, with both values."""
+    """The first key in which two sets of dependencies differ, with both values. An empty list is as if the key were not
+    there: runs that were made before recipes had it go on."""
     for key in [*now, *earlier]:
-        left, right = earlier.get(key, _ABSENT), now.get(key, _ABSENT)
+        left, right = (_ABSENT if each.get(key, []) == [] else each[key] for each in (earlier, now))
         if left != right:
             return f"{key} was {_shown(left)} and is now {_shown(right)}"
     return None
@@ -185,12 +186,12 @@ def _stages(recipe: Recipe) -> Iterator[Stage]:
         place = _place(recipe, recipe.demonstrated)
         keys = ("seed", "task", POLICY, f"learn.{place}", *counts)
         yield Stage(FINE_TUNING, keys, (), {POLICY: None}, recipe.demonstrated, POLICY not in last)
-    grown = [POLICY, *sorted(models_of(recipe.scorer) | models_of(recipe.values))]
+    grown = [POLICY, *sorted(models_of(recipe.growing))]
     for number in range(1, recipe.rounds + 1):
         trees: tuple[str, ...] = ()
         if recipe.search is not None or recipe.trees.stored is not None:
             made = plan.uses(grown)
-            made["keys"] = ("seed", "task", "search", "scorer", "trees", "values", *made["keys"])
+            made["keys"] = ("seed", "task", "search", "scorer", "trees", "regrow", "values", *made["keys"])
             yield Stage(f"round-{number}", **made)
             trees = (f"round-{number}",)
             if measures_loss(recipe, number):

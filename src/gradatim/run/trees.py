@@ -114,11 +114,18 @@ def tree_searcher(run: Run, trained: Mapping[str, str | None]) -> Searcher:
     assert search is not None, "the recipe was checked: who asks for trees has a search"
     lent = Lent(run, trained)
     policy, scorer = lent.policy(), None if part is None else part.open(lent)
+    write_values = _write_values(run, trained)
+
+    async def finish(tree: Tree) -> None:
+        for regrowth in run.recipe.regrow:
+            await regrowth(tree, lent)
+        await write_values(tree)
+
     return Searcher(
         lambda tree: search(tree, policy, scorer, answer=run.task.answer),
         policy,
         only(scorer),
-        _write_values(run, trained),
+        finish,
     )
 
 

@@ -3,6 +3,7 @@
 from gradatim.supervision.advantages import Advantages, relative
 from gradatim.supervision.anchor_advantages import AnchorAdvantages
 from gradatim.supervision.base import Construction
+from gradatim.supervision.controlled_pairs import ControlledPairs
 from gradatim.supervision.convincing_errors import ConvincingErrors
 from gradatim.supervision.depth_advantages import DepthAdvantages
 from gradatim.supervision.first_error_pairs import FirstErrorPairs
@@ -38,6 +39,7 @@ __all__ = [
     "Advantages",
     "AnchorAdvantages",
     "Construction",
+    "ControlledPairs",
     "ConvincingErrors",
     "DepthAdvantages",
     "FirstErrorPairs",

@@ -1,0 +1,40 @@
+"""Right solutions against those that were made to err from one of their steps on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from gradatim.part import part
+from gradatim.search.regrowth.controlled_errors import CONTROLLED
+from gradatim.supervision.base import Construction
+from gradatim.supervision.rows import preference_rows
+from gradatim.supervision.terms import Group, Term
+from gradatim.tree import Node, Tree
+
+
+@part
+class ControlledPairs(Construction):
+    """Right solutions against controlled errors (Step-Controlled DPO: Lu et al., 2024, arXiv:2407.00782).
+
+    The regrowth `controlled_errors` makes the errors. Both sides begin behind the step up to which they are one. The
+    paper learns from these pairs and from those of whole solutions: name `solution_pairs` beside it.
+    """
+
+    what: ClassVar[str] = "pairs of controlled errors"
+    groups: ClassVar[int] = 2
+    has_targets: ClassVar[bool] = True
+    rows = staticmethod(preference_rows)
+
+    def __call__(self, tree: Tree) -> Iterator[Term]:
+        for error in tree.solutions():
+            for right, behind in error.notes.get(CONTROLLED, ()):
+                sides = (tree.nodes[right], error)
+                yield Term(
+                    tuple(Group(_behind(tree.nodes[behind], leaf)) for leaf in sides),
+                    targets=tuple(leaf.reward or 0.0 for leaf in sides),
+                )
+
+
+def _behind(shared: Node, leaf: Node) -> tuple[Node, ...]:
+    return tuple(leaf.path()[shared.depth + 1 :])
