@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -51,18 +51,25 @@ def run(
     set_: SetOption = None,
     output: OutputOption = None,
     fresh: FreshOption = False,
+    size: Annotated[
+        Literal["smoke", "full"], typer.Option(help="smoke shows in minutes that all works: ten problems.")
+    ] = "full",
 ) -> None:
     """Run a recipe, or go on with a run that was stopped."""
     from gradatim.recipes import Recipe, load_as
+    from gradatim.recipes.smoke import smoke_size
 
     loaded = load_as(Recipe, recipe, [*chosen_policy(policy), *(set_ or ())])
+    name = loaded.name
+    if size == "smoke":
+        loaded, name = smoke_size(loaded), f"{name}-smoke"
     from gradatim.cli.tables import print_sections
     from gradatim.run import Progress, run_recipe
     from gradatim.run.page import terminal_sections
 
     report = run_recipe(
         loaded,
-        Path("runs") / loaded.name if output is None else output,
+        Path("runs") / name if output is None else output,
         fresh=fresh,
         progress=Progress(progress_console()),
     )
@@ -110,19 +117,26 @@ def _print_or_copy(recipe: str, copy: Path | None) -> None:
 
 
 def _list_recipes() -> None:
-    import yaml
-    from rich.table import Table
+    from rich.padding import Padding
 
-    from gradatim.recipes import shipped_recipes
+    from gradatim.recipes import load_recipe, shipped_recipes
+    from gradatim.recipes.measured import measured_results
+    from gradatim.recipes.reference import parts_in_words
 
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, path in shipped_recipes().items():
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        table.add_row(f"[bold]{name}[/]", f"[dim]{content.get('kind', 'run')}[/]", str(content.get("summary", "")))
-    console = Console()
-    console.print(table)
-    console.print("\nThe second column is the command that a recipe is for, such as gradatim run RECIPE;", style="dim")
-    console.print("gradatim recipes RECIPE prints one, gradatim recipes --keys says what its keys mean.", style="dim")
+    console, measured = result_console(), measured_results()
+    for name in shipped_recipes():
+        recipe = load_recipe(name)
+        paper = getattr(recipe, "paper", None)
+        console.print(
+            f"[bold]{name}[/] [dim]({recipe.kind}{'' if paper is None else f', {paper}'})[/]", highlight=False
+        )
+        lines = [recipe.summary, parts_in_words(recipe)]
+        lines += [f"measured: {measured[name]}"] if name in measured else []
+        for line in lines:
+            if line:
+                console.print(Padding(escape(line), (0, 0, 0, 4)), highlight=False)
+    console.print("\nIn brackets stands the command that a recipe is for, such as gradatim run RECIPE, and the paper;")
+    console.print("gradatim recipes RECIPE prints one, gradatim recipes --keys says what its keys mean.")
 
 
 def _print_keys(path: str) -> None:

@@ -51,7 +51,7 @@ def overview_sections(value: Mapping[str, Any]) -> list[Section]:
     if not value["studies"]:
         return [Section("", ["Nothing was replicated yet."])]
     rows = [
-        [each["study"], each["testbed"], claim["text"], claim["paper"], claim["verdict"], _in_figures(claim, each)]
+        [each["study"], each["testbed"], claim["text"], claim["paper"], claim["verdict"], in_figures(claim, each)]
         for each in value["studies"]
         for claim in each["claims"]
     ]
@@ -68,7 +68,7 @@ def overview_sections(value: Mapping[str, Any]) -> list[Section]:
     return [Section("", [text, Table(header, rows, words=6)])]
 
 
-def _in_figures(claim: Mapping[str, Any], study: Mapping[str, Any]) -> str:
+def in_figures(claim: Mapping[str, Any], study: Mapping[str, Any]) -> str:
     """The size of the effect: the largest difference that was shown, or else the largest that was measured."""
     seeds = len(study["report"]["seeds"])
     over = f"{study['report']['problems']:,} problems, {'1 seed' if seeds == 1 else f'{seeds} seeds'}"
