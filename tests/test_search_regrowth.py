@@ -21,6 +21,7 @@ from gradatim.supervision import ControlledPairs, FirstErrorPairs
 from gradatim.tasks.base import grade
 from gradatim.tree import EndReason, Node, Problem, Tree
 from gradatim.values.backup import Backup
+from gradatim.values.imported import Imported
 from gradatim.values.oracle import Oracle
 from scripted_countdown import TASK, new_tree, problems, random_policy
 
@@ -93,7 +94,7 @@ def test_a_scorer_may_say_what_is_wrong_and_steps_that_nobody_judged_are_left() 
     for node, value in zip(judged.path()[1:], (0.9, 0.3, 0.8), strict=True):
         node.scores["given"] = value
 
-    part = Corrections(values={"name": "imported", "label": "given"}, threshold=0.5)  # type: ignore[arg-type]
+    part = Corrections(values=Imported(label="given"), threshold=0.5)
     asyncio.run(part(tree, Given({"policy": ScriptedPolicy(ending())})))
     (term,) = FirstErrorPairs(value=KEY, threshold=0.5)(tree)
     chosen, rejected = term.ends

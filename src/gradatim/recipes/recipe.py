@@ -392,7 +392,7 @@ class Recipe(Section):
                 raise ValueError("trees.stored takes the place of a search: leave one of them out")
             if self.rounds > 1:
                 raise ValueError("stored trees serve one round: set rounds to 1, or let search grow trees")
-            if any(values.samples for values in self.values):
+            if any(values.runs_models for values in self.values):
                 raise ValueError("stored trees are not sampled from: name values that need no model, such as imported")
             if self.regrow:
                 raise ValueError("stored trees are not sampled from: leave regrow out")

@@ -102,7 +102,9 @@ def grow_trees(run: Run, number: int, split: str, problems: Sequence[Problem]) -
         budget=recipe.trees.budget,
         in_flight=recipe.trees.in_flight,
     )
-    completed = bool(recipe.values) and recipe.values[-1].samples  # solutions that were sampled for values need none
+    completed = (
+        bool(recipe.values) and recipe.values[-1].runs_models
+    )  # solutions that were sampled for values need none
     grown = None if completed else value_key(recipe)
     note_outcomes(run, name, title, trees, split, budget_key="trees.budget", value=grown)
     return trees

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from gradatim.part import options
+from gradatim.part import options, parts_within
 from gradatim.scorers.base import Context
 from gradatim.tree import Tree
 
@@ -30,6 +30,11 @@ class Values(ABC):
     def written(self) -> set[str]:
         """The names of all that it writes to trees."""
         return {self.key}
+
+    @property
+    def runs_models(self) -> bool:
+        """Whether it samples, or values that it is made of do."""
+        return any(each.samples for each in parts_within(self) if isinstance(each, Values))
 
     @abstractmethod
     async def __call__(self, tree: Tree, context: Context) -> None:
