@@ -44,8 +44,8 @@ def clipped_surrogate(ratios: Tensor, advantages: Tensor, low: float | None, hig
 class PolicyGradient(Objective):
     r"""Make better steps likelier by their advantages (GRPO, Shao et al., 2024, arXiv:2402.03300).
 
-    .. math:: L_i = \frac{1}{|i|} \sum_{s \in i} \sum_{t \in s} \left[\ell(\rho_t, A_s) + \beta k_t\right], \qquad
-              \rho_t = \frac{\pi(t)}{\mu(t)}, \qquad k_t = \frac{\pi_0(t)}{\pi(t)} - \log \frac{\pi_0(t)}{\pi(t)} - 1
+    .. math:: L_i &= \frac{1}{|i|} \sum_{s \in i} \sum_{t \in s} \left[\ell(\rho_t, A_s) + \beta \rho_t k_t\right], \\
+              \rho_t &= \frac{\pi(t)}{\mu(t)}, \qquad k_t = \frac{\pi_0(t)}{\pi(t)} - \log \frac{\pi_0(t)}{\pi(t)} - 1
 
     for the clipped surrogate :math:`\ell` (:func:`clipped_surrogate`), the advantage :math:`A_s` of each step :math:`s`
     of term :math:`i` (or the term's target, for all of its steps), the policy :math:`\mu` that sampled the tokens, as
@@ -54,7 +54,9 @@ class PolicyGradient(Objective):
     DAPO (Yu et al., 2025, arXiv:2503.14476), which also has ``clip_high`` above ``clip_low``. The ratio of a ``step``
     is the geometric mean of its tokens', and that of a ``solution`` that of all tokens of a term: sequence ratios as in
     GSPO (Zheng et al., 2025, arXiv:2507.18071), each token's gradient with its own step's advantage as in its token
-    variant. Steps whose advantage is not known count for nothing.
+    variant. Steps whose advantage is not known count for nothing. The divergence's factor :math:`\rho_t` is that of
+    DeepSeek-V3.2 (DeepSeek-AI, 2025, arXiv:2512.02556), with which its gradient is that of the divergence of the policy
+    from the reference; GRPO has none.
 
     Where nothing is clipped and the policy is still the one that sampled, its gradient is the plain policy gradient,
     :math:`-\sum_t A_s \nabla \log \pi(t)` over the same size. A step that several terms share is run once and counts in
@@ -77,6 +79,8 @@ class PolicyGradient(Objective):
     """What the loss is a mean over: `tokens`, or `terms`, solutions or steps that count alike however long."""
     kl: NonNegativeFloat = 0.0
     """Weight of the divergence from the reference; 0 needs none."""
+    kl_unbiased: bool = True
+    """Weigh a token's divergence by its ratio, so that its gradient is the divergence's own; without, as in GRPO."""
     value: NonNegativeFloat = 0.0
     """Weight of a value head that learns what solutions come to; 0 for no head."""
 
@@ -123,7 +127,7 @@ class PolicyGradient(Objective):
         if self.kl:
             behind = quantities.reference[token] - log_probabilities
             found["kl"] = behind.exp() - behind - 1
-            losses = losses + self.kl * found["kl"]
+            losses = losses + self.kl * found["kl"] * (ratios if self.kl_unbiased else 1.0)
         tokens = quantities.tokens().clamp(min=1)
         sizes = tokens if self.unit == "tokens" else 1.0
         per_term = _sums(quantities, member, losses) / tokens * sizes

@@ -37,8 +37,9 @@ class AnchorAdvantages(Relative, Rewards, Advantages):
     equal states."""
     step_weight: NonNegativeFloat = 1.0
     """How much the comparison of steps from the same state counts."""
-    discount: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """What a reward one step later is worth to a step."""
+    discount: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """What a reward one step later is worth to a step; below 1 it is better to come to one sooner, also where all
+    solutions are right. (The paper's agents have 0.95.)"""
 
     def __post_init__(self) -> None:
         try:
