@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,23 +29,41 @@ def outputs_of(model: PreTrainedModel, hidden: Tensor) -> Tensor:
     with all that it does to them (factors, soft caps), while its decoder gives the hidden states without computing.
     """
     ids = torch.zeros((1, len(hidden)), dtype=torch.long, device=hidden.device)
-    with _giving(decoder_of(model), hidden[None]):
-        outputs: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0]
+    given = _Given(last_hidden_state=hidden[None])
+    with replaced_forward(decoder_of(model), lambda *_, **__: given):
+        # Not the model's call, whose hooks belong to a whole pass: sharded training gathers weights in them.
+        outputs: Tensor = model.forward(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0]
     return outputs
 
 
 @contextmanager
-def _giving(decoder: Any, hidden: Tensor) -> Iterator[None]:
-    """Let a decoder give these hidden states, whatever it is called with."""
-    own = decoder.__dict__.get("forward")
-    decoder.forward = lambda *_, **__: _Given(last_hidden_state=hidden)
+def noted_hidden_states(model: PreTrainedModel) -> Iterator[list[Tensor]]:
+    """Note the last hidden states, (batch, tokens, hidden size), of each forward pass."""
+    found: list[Tensor] = []
+    hook = decoder_of(model).register_forward_hook(lambda module, inputs, output: found.append(output[0]))
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def replaced_forward(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let a module's call run another function."""
+    own = module.__dict__.get("forward")
+    module.forward = forward
     try:
         yield
     finally:
         if own is None:
-            del decoder.forward
+            del module.forward
         else:
-            decoder.forward = own
+            module.forward = own
+
+
+def is_given(output: Any) -> bool:
+    """Whether a decoder was made to give an output without computing, by :func:`outputs_of`."""
+    return isinstance(output, _Given)
 
 
 class _Given(BaseModelOutputWithPast):

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gradatim.engine.decoder import decoder_of
+from gradatim.engine.decoder import decoder_of, is_given
 from gradatim.engine.head_shape import HeadShape
 from gradatim.errors import GradatimError
 
@@ -101,7 +101,8 @@ def reading_heads(model: Any, names: Iterable[str]) -> Iterator[dict[str, Tensor
     found: dict[str, Tensor] = {}
 
     def note(module: nn.Module, given: Any, output: Any) -> None:
-        found.update((name, head_values(head, output[0])) for name, head in heads.items())
+        if not is_given(output):
+            found.update((name, head_values(head, output[0])) for name, head in heads.items())
 
     hook = decoder_of(plain_model(model)).register_forward_hook(note) if heads else None
     try:

@@ -12,6 +12,11 @@ from gradatim.errors import GradatimError
 from gradatim.objectives.base import Loss, Objective
 from gradatim.objectives.quantities import Quantities
 from gradatim.training.attention import RowMasks, check_attention, reading
+from gradatim.training.log_probabilities import (
+    log_probabilities_in_place_of_logits,
+    predictions_at_once,
+    selected_log_probabilities,
+)
 from gradatim.training.rows import TrainingRow
 
 
@@ -65,13 +70,16 @@ def is_token_classifier(model: Any) -> bool:
 
 
 def token_log_probabilities(model: nn.Module, row: TrainingRow) -> Tensor:
-    """Log-probability of every scored token given its path, (T,), in float32."""
+    """Log-probability of every scored token given its path, (T,), in float32 or, of models that are more exact, as
+    they compute."""
+    at_once = predictions_at_once(model)
+    if at_once is not None and len(row.predictors) > at_once:
+        with log_probabilities_in_place_of_logits(model, row, at_once):
+            return _logits(model, row)
     logits = _logits(model, row, logits_to_keep=row.predictors)
     if logits.shape[0] != row.predictors.shape[0]:  # the model knows no such option and gives the outputs of all tokens
         logits = logits[row.predictors]
-    select: Any = _SelectedLogProbabilities.apply  # untyped in torch
-    result: Tensor = select(logits, row.predictor_of, row.token_ids)
-    return result
+    return selected_log_probabilities(logits, row.predictor_of, row.token_ids)
 
 
 def step_logits(model: nn.Module, row: TrainingRow) -> Tensor:
@@ -114,41 +122,3 @@ def packed_outputs(
 
 def _logits(model: nn.Module, row: TrainingRow, **options: Any) -> Tensor:
     return packed_outputs(model, row.input_ids, row.position_ids, row.visible_until, **options)
-
-
-class _SelectedLogProbabilities(torch.autograd.Function):
-    """Log-softmax at some entries only: ``logits[rows, columns] - logsumexp(logits)[rows]``.
-
-    A log-softmax would keep a second tensor of the logits' size (in float32 a larger one) until the backward pass;
-    here only the logits themselves and one number per row are kept.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """logits (K, V); rows (M,), columns (M,) -> (M,) in float32."""
-        normalizers = _logsumexp(logits)
-        ctx.save_for_backward(logits, normalizers, rows, columns)
-        return logits[rows, columns].float() - normalizers[rows]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        logits, normalizers, rows, columns = ctx.saved_tensors
-        gradient = gradients[0]
-        per_row = gradient.new_zeros(logits.shape[0]).index_add(0, rows, gradient)
-        result = torch.empty_like(logits)
-        for part in _parts(logits):
-            softmax = (logits[part].float() - normalizers[part, None]).exp_()
-            result[part] = softmax.mul_(-per_row[part, None]).to(logits.dtype)
-        result.index_put_((rows, columns), gradient.to(logits.dtype), accumulate=True)
-        return result, None, None
-
-
-def _parts(logits: Tensor, entries: int = 1 << 24) -> list[slice]:
-    """Row slices of at most ``entries`` logits, so that float32 copies stay small."""
-    size = max(1, entries // logits.shape[1])
-    return [slice(start, start + size) for start in range(0, logits.shape[0], size)]
-
-
-def _logsumexp(logits: Tensor) -> Tensor:
-    parts = [torch.logsumexp(logits[part].float(), dim=-1) for part in _parts(logits)]
-    return torch.cat(parts) if parts else logits.new_zeros(0, dtype=torch.float32)

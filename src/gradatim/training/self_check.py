@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradatim.engine.decoder import noted_hidden_states, outputs_of
+from gradatim.engine.heads import plain_model
 from gradatim.engine.self_check import TRAINED, Probe, check, check_configuration
 from gradatim.engine.tree_model import input_device
 from gradatim.errors import GradatimError
 from gradatim.training.attention import check_attention, quicker_attention
-from gradatim.training.forward import packed_outputs
+from gradatim.training.forward import is_token_classifier, packed_outputs
+from gradatim.training.log_probabilities import note_halves
 from gradatim.training.packing import PackedRow, pack_row
 from gradatim.tree import Node
 
@@ -27,6 +30,7 @@ def check_training(model: Any) -> None:
     """
     check_attention(model.config)
     _check(model, model.config.get_text_config()._attn_implementation)
+    _check_halves(model)
 
 
 @contextmanager
@@ -60,7 +64,7 @@ def _check(model: Any, implementation: str) -> None:
     Where training is sharded, a process may hold no weights yet, or only its part of them; then the configuration alone
     is looked at, and the process that loaded the weights checks the rest.
     """
-    if any(each.is_meta or each.numel() == 0 for each in model.parameters()) and not hasattr(model, "hf_device_map"):
+    if _is_elsewhere(model):
         check_configuration(model.config, TRAINED)
         return
 
@@ -81,6 +85,32 @@ def _check(model: Any, implementation: str) -> None:
         )
 
     check(model, TRAINED, compare, implementation)
+
+
+def _check_halves(model: Any) -> None:
+    """Find out whether a model's output layers make of its last hidden states what its whole pass gives, and note it.
+
+    Where training is sharded, a process without weights computes all logits at once.
+    """
+
+    def compare(probe: Probe) -> float:
+        inner = plain_model(model)
+        differences = []
+        for number, leaf in enumerate(probe.leaves):
+            with noted_hidden_states(inner) as found:
+                model(input_ids=torch.tensor([leaf.tokens], device=input_device(model)), use_cache=False)
+            differences.append(probe.difference(number, outputs_of(inner, found[0][0])))
+        return max(differences)
+
+    if not _is_elsewhere(model) and not is_token_classifier(model):
+        with suppress(GradatimError):
+            check(model, TRAINED, compare, "halves")
+            note_halves(model)
+
+
+def _is_elsewhere(model: Any) -> bool:
+    """Whether this process holds no weights, or only its part of them."""
+    return any(each.is_meta or each.numel() == 0 for each in model.parameters()) and not hasattr(model, "hf_device_map")
 
 
 def _path(row: PackedRow, leaf: Node) -> Tensor:
