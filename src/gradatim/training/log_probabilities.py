@@ -62,7 +62,7 @@ def log_probabilities_in_place_of_logits(model: Any, row: TrainingRow, at_once: 
             with noted_hidden_states(inner) as found:
                 outputs = own(**inputs, logits_to_keep=row.predictors[:1])
             hidden = found[0][0].index_select(0, row.predictors)
-            outputs.logits = _in_parts(inner, hidden, row, at_once)[None]
+            outputs.logits = _in_parts(inner, hidden, row, at_once)
         return outputs
 
     with replaced_forward(inner, forward):
@@ -70,7 +70,7 @@ def log_probabilities_in_place_of_logits(model: Any, row: TrainingRow, at_once: 
 
 
 def _in_parts(model: Any, hidden: Tensor, row: TrainingRow, at_once: int) -> Tensor:
-    """Log-probabilities of the row's tokens, (T,), from the last hidden states at its predictions, (K, hidden size)."""
+    """Log-probabilities of the row's tokens, (1, T), from the last hidden states at its predictions, (K, hidden size)."""
     count = -(-len(hidden) // at_once)
     parts = torch.split(hidden, -(-len(hidden) // count))
     order = row.predictor_of.argsort(stable=True)
@@ -83,7 +83,7 @@ def _in_parts(model: Any, hidden: Tensor, row: TrainingRow, at_once: int) -> Ten
         arguments = model, part, rows[mine] - number * len(parts[0]), columns[mine]
         is_last = part is parts[-1]
         values.append(_of_hidden(*arguments) if is_last else checkpoint(_of_hidden, *arguments, use_reentrant=False))
-    return torch.cat(values)[order.argsort()]
+    return torch.cat(values)[None, order.argsort()]
 
 
 def _of_hidden(model: Any, hidden: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
