@@ -70,7 +70,7 @@ def log_probabilities_in_place_of_logits(model: Any, row: TrainingRow, at_once: 
 
 
 def _in_parts(model: Any, hidden: Tensor, row: TrainingRow, at_once: int) -> Tensor:
-    """Log-probabilities of the row's tokens, (1, T), from the last hidden states at its predictions, (K, hidden size)."""
+    """Log-probabilities of the tokens, (1, T), from the last hidden states at the predictions, (K, hidden size)."""
     count = -(-len(hidden) // at_once)
     parts = torch.split(hidden, -(-len(hidden) // count))
     order = row.predictor_of.argsort(stable=True)
