@@ -12,9 +12,10 @@ import pytest
 from gradatim.errors import GradatimError
 from gradatim.policies.base import Sampling
 from gradatim.policies.scripted import ScriptedPolicy, ScriptedStep
+from gradatim.scorers.confidence import future_likelihood
 from gradatim.search import PhiDecoding
 from gradatim.search.decisions import DECISION, SIMULATED
-from gradatim.search.phi_decoding import clustered, future_likelihood
+from gradatim.search.phi_decoding import clustered
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from scripted_countdown import TASK, arbitrary_scorer, new_tree, random_policy
 

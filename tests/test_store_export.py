@@ -16,6 +16,7 @@ from gradatim.store import RowFormat, row_format, write_jsonl
 
 EXAMPLES: dict[RowFormat, dict[str, Any]] = {
     RowFormat.STEPWISE_SUPERVISION: {"prompt": "p", "completions": ["a\n", "é"], "labels": [True, False]},
+    RowFormat.RANKING: {"prompt": "p", "completions": ["a\n", "é", "b"], "scores": [1.0, 0.5, 0.5]},
     RowFormat.PREFERENCE: {"prompt": "p", "chosen": "c", "rejected": "r"},
     RowFormat.UNPAIRED_PREFERENCE: {"prompt": "p", "completion": "c", "label": False},
     RowFormat.PROMPT_COMPLETION: {"prompt": "p", "completion": "c"},

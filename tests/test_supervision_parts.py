@@ -58,6 +58,7 @@ def test_terms_are_what_the_construction_says(tree: Tree) -> None:
 def valued(seed: int) -> Tree:
     """A random tree in which every construction finds something."""
     tree = random_tree(seed, nodes=16)
+    tree.root.scores["value"] = 0.5
     for index, node in enumerate(tree.nodes[1:]):
         node.scores["value"] = node.scores["process_reward"] = (index % 4) / 3
         if node.is_leaf:

@@ -43,6 +43,7 @@ class Objective(ABC):
     Attributes:
         heads_only: whether only the heads learn, and the model below them stays as it is.
         groups: how many groups a term must have; ``None`` for any number.
+        at_least: how many groups a term must have at least.
         needs_step_targets: whether every step of a term must say what it is aimed at.
         smooths_labels: whether it heeds how likely a pair is the wrong way round.
     """
@@ -51,6 +52,7 @@ class Objective(ABC):
 
     heads_only: ClassVar[bool] = False
     groups: ClassVar[int | None] = None
+    at_least: ClassVar[int] = 1
     needs_step_targets: ClassVar[bool] = False
     smooths_labels: ClassVar[bool] = False
 
@@ -114,6 +116,11 @@ class Objective(ABC):
             raise GradatimError(
                 f"the objective {name!r} learns from {shape_of(self.groups)}, not from {shape_of(groups)}; "
                 "name another construction"
+            )
+        if groups is not None and groups < self.at_least:
+            raise GradatimError(
+                f"the objective {name!r} learns from pairs or rankings, not from {shape_of(groups)}; name another "
+                "construction"
             )
         if self.needs_targets and not has_targets:
             raise GradatimError(

@@ -79,11 +79,14 @@ def reward_metrics(rewards: Tensor) -> dict[str, Tensor]:
 class PairObjective(Objective):
     """A loss of how much likelier than under a reference the chosen side of a pair is, and the rejected one."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"log_probabilities", "reference"})
     groups: ClassVar[int | None] = 2
 
     beta: PositiveFloat = 0.1
     """How strongly the policy is held to the reference."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"log_probabilities", "reference"})
 
     def prepared(self, term: Term) -> Term:
         term = super().prepared(term)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import NonNegativeFloat
 
 from gradatim.engine.head_shape import HeadShape
-from gradatim.errors import GradatimError
-from gradatim.objectives.base import Loss, Objective, shape_of
-from gradatim.part import name_of, part
+from gradatim.objectives.base import Loss, Objective
+from gradatim.part import part
 from gradatim.supervision.terms import Term, check_pair
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ class Ranking(Objective):
     """
 
     heads: ClassVar[Mapping[str, HeadShape]] = {"score": HeadShape()}
+    at_least: ClassVar[int] = 2
 
     comparison: Comparison = "logistic"
     """The loss of a difference: `logistic`, or a `hinge`, which asks no more once the margin is kept."""
@@ -64,13 +64,6 @@ class Ranking(Objective):
         if len(term.groups) == 2:
             check_pair(term)
         return term
-
-    def _check(self, groups: int | None, has_targets: bool) -> None:
-        if groups == 1:
-            raise GradatimError(
-                f"the objective {name_of(self)!r} learns from pairs or rankings, not from {shape_of(groups)}; "
-                "name another construction"
-            )
 
     def loss(self, quantities: Quantities) -> Loss:
         import torch

@@ -17,6 +17,8 @@ class StepDpo(Preference):
     with prefix :math:`p`, chosen and rejected step :math:`s^c, s^r`, policy :math:`\pi`, reference :math:`\rho`,
     weight :math:`w` and margin :math:`m`; label smoothing and likelihood term as in
     :func:`~gradatim.objectives.preference.dpo_loss`. Sides of several steps are compared from where their paths part.
+    With values as targets and a `margin`, it is Step-APO (Wang et al., 2024, arXiv:2409.08642), which takes advantages
+    into DPO: those of two steps after one prefix differ as their values do. The sign and scale of the offset are ours.
     """
 
     def prepared(self, term: Term) -> Term:

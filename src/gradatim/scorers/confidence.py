@@ -38,6 +38,20 @@ def mean(log_probabilities: Sequence[float]) -> float:
     return math.fsum(log_probabilities) / max(1, len(log_probabilities))
 
 
+def likelihood_of(steps: Sequence[Node]) -> float:
+    """The mean log-probability of the tokens of some steps.
+
+    Raises:
+        GradatimError: if those of a step are unknown.
+    """
+    return mean([value for node in steps for value in recorded(node.step)])
+
+
+def future_likelihood(node: Node, end: Node) -> float:
+    """The mean log-probability of a future's tokens; a candidate that ends the solution is its own future."""
+    return likelihood_of(end.path()[node.depth + 1 :] or [node])
+
+
 def lowest_window(log_probabilities: Sequence[float], window: int) -> float:
     """The lowest mean of ``window`` consecutive tokens; the mean of all where there are not more (the lowest group
     confidence of Fu et al., *DeepConf*, 2025, arXiv:2508.15260, by the tokens that were written)."""

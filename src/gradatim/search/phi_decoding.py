@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from gradatim.part import part
 from gradatim.policies.base import Policy, Sampling
 from gradatim.scorers.base import Scorer
-from gradatim.scorers.confidence import mean, recorded
+from gradatim.scorers.confidence import future_likelihood, likelihood_of
 from gradatim.search.base import Search
 from gradatim.search.choosing import AnswerOf, give_answers
 from gradatim.search.decisions import SIMULATED, decide
@@ -133,20 +133,6 @@ class PhiDecoding(Search):
             weight = left.pop(chosen[-1])
             decide(chosen[-1:], "expanded", f"drawn by advantage and alignment, with a weight of {weight:.2f}")
         return chosen
-
-
-def likelihood_of(steps: Sequence[Node]) -> float:
-    """The mean log-probability of the tokens of some steps.
-
-    Raises:
-        GradatimError: if those of a step are unknown.
-    """
-    return mean([value for node in steps for value in recorded(node.step)])
-
-
-def future_likelihood(node: Node, end: Node) -> float:
-    """The mean log-probability of a future's tokens; a candidate that ends the solution is its own future."""
-    return likelihood_of(end.path()[node.depth + 1 :] or [node])
 
 
 def clustered(futures: dict[Node, Node]) -> list[list[Node]]:

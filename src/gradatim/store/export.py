@@ -22,6 +22,7 @@ class RowFormat(Enum):
     """A row format and the columns that make it; rows may carry further columns (weights, problem ids)."""
 
     STEPWISE_SUPERVISION = frozenset({"prompt", "completions", "labels"})
+    RANKING = frozenset({"prompt", "completions", "scores"})
     PREFERENCE = frozenset({"prompt", "chosen", "rejected"})
     UNPAIRED_PREFERENCE = frozenset({"prompt", "completion", "label"})
     PROMPT_COMPLETION = frozenset({"prompt", "completion"})
@@ -32,7 +33,7 @@ def row_format(rows: Sequence[Row]) -> RowFormat:
 
     Raises:
         GradatimError: if there are no rows, a row has other columns than the first, the columns make no known format,
-            or a stepwise row has not one label for each completion.
+            or a row has not one label or score for each completion.
     """
     if not rows:
         raise GradatimError("there are no rows to export; grow more trees or loosen the selection")
@@ -46,11 +47,12 @@ def row_format(rows: Sequence[Row]) -> RowFormat:
     for number, row in enumerate(rows):
         if set(row) != columns:
             raise GradatimError(f"row {number} has the columns {sorted(row)}, but the first row has {sorted(columns)}")
-        if known is RowFormat.STEPWISE_SUPERVISION and len(row["completions"]) != len(row["labels"]):
-            raise GradatimError(
-                f"row {number} has {len(row['completions'])} completions but {len(row['labels'])} labels; "
-                "give one label for each completion"
-            )
+        for said in known.value & {"labels", "scores"} if "completions" in known.value else ():
+            if len(row["completions"]) != len(row[said]):
+                raise GradatimError(
+                    f"row {number} has {len(row['completions'])} completions but {len(row[said])} {said}; give one for "
+                    "each completion"
+                )
     return known
 
 

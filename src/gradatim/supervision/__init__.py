@@ -2,6 +2,7 @@
 
 from gradatim.supervision.advantages import Advantages, relative
 from gradatim.supervision.anchor_advantages import AnchorAdvantages
+from gradatim.supervision.advantage_pairs import AdvantagePairs
 from gradatim.supervision.base import Construction
 from gradatim.supervision.controlled_pairs import ControlledPairs
 from gradatim.supervision.convincing_errors import ConvincingErrors
@@ -9,23 +10,29 @@ from gradatim.supervision.depth_advantages import DepthAdvantages
 from gradatim.supervision.first_error_pairs import FirstErrorPairs
 from gradatim.supervision.generalized_advantages import GeneralizedAdvantages
 from gradatim.supervision.merged_step_labels import MergedStepLabels
+from gradatim.supervision.reference_branches import ReferenceBranches
 from gradatim.supervision.right_solutions import RightSolutions
 from gradatim.supervision.rows import (
     PreferenceRow,
     PromptCompletionRow,
+    RankedRow,
     StepwiseRow,
     UnpairedPreferenceRow,
     advantage_rows,
     labelled_paths,
     preference_rows,
     prompt_completion_rows,
+    ranked_rows,
     stepwise_rows,
     unpaired_preference_rows,
 )
 from gradatim.supervision.self_backtracking import SelfBacktracking
 from gradatim.supervision.sibling_advantages import SiblingAdvantages
+from gradatim.supervision.shorter_solutions import ShorterSolutions
+from gradatim.supervision.sibling_lists import SiblingLists
 from gradatim.supervision.sibling_pairs import SiblingPairs
 from gradatim.supervision.solution_labels import SolutionLabels
+from gradatim.supervision.solution_lists import SolutionLists
 from gradatim.supervision.solution_pairs import SolutionPairs
 from gradatim.supervision.step_labels import StepLabels
 from gradatim.supervision.stream_of_search import StreamOfSearch
@@ -38,6 +45,7 @@ from gradatim.supervision.values import has_value
 __all__ = [
     "Advantages",
     "AnchorAdvantages",
+    "AdvantagePairs",
     "Construction",
     "ControlledPairs",
     "ConvincingErrors",
@@ -48,11 +56,16 @@ __all__ = [
     "MergedStepLabels",
     "PreferenceRow",
     "PromptCompletionRow",
+    "RankedRow",
+    "ReferenceBranches",
     "RightSolutions",
     "SelfBacktracking",
     "SiblingAdvantages",
+    "ShorterSolutions",
+    "SiblingLists",
     "SiblingPairs",
     "SolutionLabels",
+    "SolutionLists",
     "SolutionPairs",
     "StepLabels",
     "StepwiseRow",
@@ -72,6 +85,7 @@ __all__ = [
     "preference_rows",
     "prompt_completion_rows",
     "relative",
+    "ranked_rows",
     "stepwise_rows",
     "unpaired_preference_rows",
 ]

@@ -1,16 +1,20 @@
-"""What constructions of step pairs share: ordering two steps by their values, and keeping the widest gaps."""
+"""What constructions that compare share: ordering steps by their values, and using the sides of pairs evenly."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, TypeVar
 
 from pydantic import Field, PositiveInt
 
 from gradatim.part import options
-from gradatim.supervision.terms import Term, margin, pair
-from gradatim.supervision.values import SureStepValues, interval
+from gradatim.supervision.terms import Group, Term, margin
+from gradatim.supervision.values import SureStepValues
 from gradatim.tree import Node
+
+Item = TypeVar("Item")
 
 
 @options
@@ -21,19 +25,54 @@ class PairsOfSteps(SureStepValues):
     """By how much the values of a pair differ at least."""
     max_per_parent: PositiveInt | None = None
     """Pairs of one step's children at most, those of the widest gap; `null` for all."""
+    visits: str | None = None
+    """The search whose visits say how sure a pair is, such as `mcts`: with N visits of each, it is taken to be the
+    wrong way round with probability N(rejected) / (N(chosen) + N(rejected)), one half at most (MCTS-DPO's label
+    smoothing). `null` for no smoothing."""
 
-    def ordered(self, first: Node, second: Node) -> Term:
-        """The pair of two steps, the better one chosen, the first one of equals."""
-        one, other = first.scores[self.value], second.scores[self.value]
-        return pair(first, second, (one, other)) if one >= other else pair(second, first, (other, one))
+    @property
+    def smooths_labels(self) -> bool:
+        return self.visits is not None
 
     def widest(self, pairs: Iterable[Term]) -> list[Term]:
         """Of the pairs below one parent, those that differ by enough, widest gap first."""
-        kept = [term for term in pairs if margin(term) > 0 and margin(term) >= self.min_gap and self._is_sure(term)]
-        return sorted(kept, key=lambda term: -margin(term))[: self.max_per_parent]
+        kept = [term for term in pairs if self._is_kept(*term.ends)]
+        return [self._smoothed(term) for term in sorted(kept, key=lambda term: -margin(term))[: self.max_per_parent]]
 
-    def _is_sure(self, term: Term) -> bool:
-        if not self.confident:
-            return True
-        chosen, rejected = (interval(end, self.value) for end in term.ends)
-        return chosen[0] > rejected[1]
+    def _is_kept(self, chosen: Node, rejected: Node) -> bool:
+        return self.are_apart(chosen, rejected, self.min_gap)
+
+    def _smoothed(self, term: Term) -> Term:
+        if self.visits is None:
+            return term
+        chosen, rejected = (end.counts.get(self.visits, 0) for end in term.ends)
+        return replace(term, label_smoothing=min(0.5, rejected / (chosen + rejected)) if chosen + rejected else 0.5)
+
+
+def pair_of_solutions(right: Node, wrong: Node, rated_by: str | None = None) -> Term:
+    """A right solution against a wrong one, both from the prompt on, with their rewards.
+
+    Args:
+        right, wrong: their ends.
+        rated_by: a score that every step has, which is what the step is aimed at; ``None`` for nothing.
+    """
+    groups = []
+    for leaf in (right, wrong):
+        path = tuple(leaf.path()[1:])
+        groups.append(Group(path, targets=() if rated_by is None else tuple(step.scores[rated_by] for step in path)))
+    return Term(tuple(groups), targets=(right.reward or 0.0, wrong.reward or 0.0))
+
+
+def round_robin(first: Sequence[Node], second: Sequence[Node]) -> Iterator[tuple[Node, Node]]:
+    """Every combination once, in an order that uses the elements of each side evenly."""
+    if first and second:
+        cycle = math.lcm(len(first), len(second))  # after so many pairs the same ones would return: shift by one
+        for turn in range(len(first) * len(second)):
+            yield first[turn % len(first)], second[(turn + turn // cycle) % len(second)]
+
+
+def spread_over(ranked: Sequence[Item], count: int | None) -> list[Item]:
+    """At most ``count`` of the elements, at least two, evenly spread from the first to the last; ``None`` for all."""
+    if count is None or len(ranked) <= count:
+        return list(ranked)
+    return [ranked[place * (len(ranked) - 1) // (count - 1)] for place in range(count)]

@@ -8,6 +8,7 @@ stays in the text, since these formats have no place for it; what it wrote after
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from typing import TypedDict
 
 from gradatim.supervision.terms import Term
@@ -36,6 +37,15 @@ class UnpairedPreferenceRow(TypedDict):
     prompt: str
     completion: str
     label: bool
+
+
+class RankedRow(TypedDict):
+    """Ranking: ``completions``, the best first, with the score of each; no standard, since list-wise trainers have each
+    their own."""
+
+    prompt: str
+    completions: list[str]
+    scores: list[float]
 
 
 class PromptCompletionRow(TypedDict):
@@ -107,6 +117,16 @@ def preference_rows(pairs: Iterable[Term]) -> list[PreferenceRow]:
         rows.append(
             PreferenceRow(prompt=_prompt(fork), chosen=_text_after(fork, chosen), rejected=_text_after(fork, rejected))
         )
+    return rows
+
+
+def ranked_rows(rankings: Iterable[Term]) -> list[RankedRow]:
+    """One row per ranking, with its targets as scores; the prompt goes as far as all paths are one."""
+    rows: list[RankedRow] = []
+    for term in rankings:
+        fork = reduce(_fork, term.ends)
+        texts = [_text_after(fork, end) for end in term.ends]
+        rows.append(RankedRow(prompt=_prompt(fork), completions=texts, scores=list(term.targets)))
     return rows
 
 

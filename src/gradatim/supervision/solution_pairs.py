@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from typing import ClassVar
 
@@ -11,8 +10,9 @@ from pydantic import PositiveInt
 
 from gradatim.part import part
 from gradatim.supervision.base import Construction
+from gradatim.supervision.pairing import pair_of_solutions, round_robin
 from gradatim.supervision.rows import preference_rows
-from gradatim.supervision.terms import Group, Term
+from gradatim.supervision.terms import Term
 from gradatim.tree import Node, Tree
 
 
@@ -31,18 +31,20 @@ class SolutionPairs(Construction):
 
     max_pairs: PositiveInt | None = None
     """Pairs of one problem at most; `null` for all."""
+    rated_by: str | None = None
+    """The score that rates the steps, for losses that weigh them by it (`full_step_dpo`); solutions that have a step
+    without it are not used. `null` for none."""
+
+    @property
+    def has_step_targets(self) -> bool:
+        return self.rated_by is not None
 
     def __call__(self, tree: Tree) -> Iterator[Term]:
-        right = [leaf for leaf in tree.solutions() if leaf.correct]
-        wrong = [leaf for leaf in tree.solutions() if leaf.correct is False]
-        for sides in islice(_round_robin(right, wrong), self.max_pairs):
-            rewards = tuple(leaf.reward or 0.0 for leaf in sides)
-            yield Term(tuple(Group(tuple(leaf.path()[1:])) for leaf in sides), targets=rewards)
+        rated = [leaf for leaf in tree.solutions() if self._is_rated(leaf)]
+        right = [leaf for leaf in rated if leaf.correct]
+        wrong = [leaf for leaf in rated if leaf.correct is False]
+        for sides in islice(round_robin(right, wrong), self.max_pairs):
+            yield pair_of_solutions(*sides, self.rated_by)
 
-
-def _round_robin(first: Sequence[Node], second: Sequence[Node]) -> Iterator[tuple[Node, Node]]:
-    """Every combination once, in an order that uses the elements of each side evenly."""
-    if first and second:
-        cycle = math.lcm(len(first), len(second))  # after so many pairs the same ones would return: shift by one
-        for turn in range(len(first) * len(second)):
-            yield first[turn % len(first)], second[(turn + turn // cycle) % len(second)]
+    def _is_rated(self, leaf: Node) -> bool:
+        return self.rated_by is None or all(self.rated_by in step.scores for step in leaf.path()[1:])

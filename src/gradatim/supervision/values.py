@@ -8,6 +8,7 @@ from pydantic import PositiveInt
 
 from gradatim.part import options
 from gradatim.proportions import wilson_interval
+from gradatim.supervision.terms import Term, pair
 from gradatim.tree import EndReason, Node
 
 
@@ -77,4 +78,16 @@ class SureStepValues(StepValues):
 
     confident: bool = False
     """Use only what is beyond doubt by the 95 % intervals of the values: of single steps those above or below one half,
-    of pairs those that do not overlap."""
+    of pairs, and of the ends of rankings, those that do not overlap."""
+
+    def ordered(self, first: Node, second: Node) -> Term:
+        """The pair of two nodes that have values, the better one chosen, the first one of equals."""
+        one, other = first.scores[self.value], second.scores[self.value]
+        return pair(first, second, (one, other)) if one >= other else pair(second, first, (other, one))
+
+    def are_apart(self, better: Node, worse: Node, min_gap: float = 0.0) -> bool:
+        """Whether the first of two nodes that have values is better, by so much, and as surely as is asked for."""
+        gap = better.scores[self.value] - worse.scores[self.value]
+        if gap <= 0 or gap < min_gap:
+            return False
+        return not self.confident or interval(better, self.value)[0] > interval(worse, self.value)[1]

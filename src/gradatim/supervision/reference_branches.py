@@ -1,0 +1,50 @@
+"""Good and bad branches at each step of a right path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import ClassVar
+
+from pydantic import PositiveInt
+
+from gradatim.part import part
+from gradatim.supervision.base import Construction
+from gradatim.supervision.pairing import pair_of_solutions, round_robin
+from gradatim.supervision.rows import preference_rows
+from gradatim.supervision.terms import Term
+from gradatim.tree import Node, Tree
+
+
+@part
+class ReferenceBranches(Construction):
+    """Right branches against wrong ones at each step of a right solution (Chia et al., 2024, arXiv:2410.10858).
+
+    Reasoning Paths Optimization takes a right solution as its reference path and samples several branches from each of
+    its beginnings, which are favourable if they end rightly. Here the branches are those that the tree has: a right and
+    a wrong solution that both begin as the reference does, and part at the step that follows. The reference path is the
+    first right solution of the tree, and one of the favourable branches. Pairs come from the prompt downwards, and use
+    branches evenly.
+    """
+
+    what: ClassVar[str] = "pairs of branches"
+    groups: ClassVar[int] = 2
+    has_targets: ClassVar[bool] = True
+    rows = staticmethod(preference_rows)
+
+    max_per_step: PositiveInt | None = 4
+    """Pairs of branches at each step of the path at most; `null` for all."""
+
+    def __call__(self, tree: Tree) -> Iterator[Term]:
+        solutions = [leaf for leaf in tree.solutions() if leaf.correct is not None]
+        reference = next((leaf for leaf in solutions if leaf.correct), None)
+        for depth, beginning in enumerate(reference.path()[:-1] if reference is not None else ()):
+            below = [leaf for leaf in solutions if leaf.depth > depth and leaf.path()[depth] is beginning]
+            pairs = round_robin([leaf for leaf in below if leaf.correct], [leaf for leaf in below if not leaf.correct])
+            parted = ((right, wrong) for right, wrong in pairs if _next(right, depth) is not _next(wrong, depth))
+            yield from (pair_of_solutions(right, wrong) for right, wrong in islice(parted, self.max_per_step))
+
+
+def _next(leaf: Node, depth: int) -> Node:
+    """The step on a path that follows the one at a depth."""
+    return leaf.path()[depth + 1]
