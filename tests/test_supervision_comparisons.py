@@ -27,6 +27,7 @@ from gradatim.supervision import (
     ranked_rows,
 )
 from gradatim.supervision.pairing import spread_over
+from gradatim.supervision.values import value_before
 from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from gradatim.values.foresight import Foresight
 from small_runs import small_content
@@ -147,19 +148,15 @@ def test_advantage_pairs_reject_the_first_step_that_lost() -> None:
 @given(tree=valued_trees(max_nodes=25))
 def test_advantage_pairs_of_any_tree(tree: Tree) -> None:
     def lost(node: Node) -> bool:
-        return (
-            node.parent is not None
-            and has_value(node, VALUE)
-            and has_value(node.parent, VALUE)
-            and node.scores[VALUE] < node.parent.scores[VALUE]
-        )
+        before = value_before(node, VALUE)
+        return before is not None and has_value(node, VALUE) and node.scores[VALUE] < before
 
     pairs = list(AdvantagePairs(value=VALUE)(tree))
     for chosen, rejected in (term.ends for term in pairs):
         assert chosen.parent is rejected.parent is not None
         assert lost(rejected)
         assert not any(lost(before) for before in rejected.path()[:-1])
-        assert chosen.scores[VALUE] > chosen.parent.scores[VALUE]
+        assert chosen.scores[VALUE] > (value_before(chosen, VALUE) or 0)
         assert any(leaf.correct is False for leaf in rejected.leaves())
     assert len({term.ends[1] for term in pairs}) == len(pairs)
 

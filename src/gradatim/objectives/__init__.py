@@ -10,10 +10,10 @@ from gradatim.objectives.dpo import Dpo
 from gradatim.objectives.full_step_dpo import FullStepDpo
 from gradatim.objectives.hidden_verifier import HiddenVerifier
 from gradatim.objectives.implicit_reward import ImplicitReward
-from gradatim.objectives.policy_gradient import PolicyGradient, clipped_surrogate
 from gradatim.objectives.ipo import Ipo
 from gradatim.objectives.kto import Kto, kto_loss
 from gradatim.objectives.path_contrast import PathContrast, odds_ratio_loss
+from gradatim.objectives.policy_gradient import PolicyGradient, clipped_surrogate
 from gradatim.objectives.preference import Preference, dpo_loss
 from gradatim.objectives.process_reward import ProcessReward
 from gradatim.objectives.ranking import Ranking, comparison_loss
@@ -42,8 +42,8 @@ __all__ = [
     "Kto",
     "Loss",
     "Objective",
-    "PolicyGradient",
     "PathContrast",
+    "PolicyGradient",
     "Preference",
     "ProcessReward",
     "Quantities",

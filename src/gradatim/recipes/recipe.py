@@ -337,7 +337,9 @@ class Recipe(Section):
         written += map(name_of, parts_within(self.search))
         for place, learn in enumerate(self.learn if self.trees.stored is None else ()):
             for number, part in enumerate(learn.data):
-                for value in (getattr(part, name, None) for name in ("value", "rated_by", "visits", "reward", "step_reward")):
+                for value in (
+                    getattr(part, name, None) for name in ("value", "rated_by", "visits", "reward", "step_reward")
+                ):
                     if value is not None and value not in written:
                         raise ValueError(
                             f"learn.{place}.data.{number} learns from {value!r}, which nothing writes to the trees; "

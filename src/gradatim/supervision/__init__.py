@@ -1,8 +1,8 @@
 """What a tree teaches, as terms of a loss and as rows: one construction a file, each a part."""
 
+from gradatim.supervision.advantage_pairs import AdvantagePairs
 from gradatim.supervision.advantages import Advantages, relative
 from gradatim.supervision.anchor_advantages import AnchorAdvantages
-from gradatim.supervision.advantage_pairs import AdvantagePairs
 from gradatim.supervision.base import Construction
 from gradatim.supervision.controlled_pairs import ControlledPairs
 from gradatim.supervision.convincing_errors import ConvincingErrors
@@ -27,8 +27,8 @@ from gradatim.supervision.rows import (
     unpaired_preference_rows,
 )
 from gradatim.supervision.self_backtracking import SelfBacktracking
-from gradatim.supervision.sibling_advantages import SiblingAdvantages
 from gradatim.supervision.shorter_solutions import ShorterSolutions
+from gradatim.supervision.sibling_advantages import SiblingAdvantages
 from gradatim.supervision.sibling_lists import SiblingLists
 from gradatim.supervision.sibling_pairs import SiblingPairs
 from gradatim.supervision.solution_labels import SolutionLabels
@@ -43,9 +43,9 @@ from gradatim.supervision.value_advantages import ValueAdvantages
 from gradatim.supervision.values import has_value
 
 __all__ = [
+    "AdvantagePairs",
     "Advantages",
     "AnchorAdvantages",
-    "AdvantagePairs",
     "Construction",
     "ControlledPairs",
     "ConvincingErrors",
@@ -60,8 +60,8 @@ __all__ = [
     "ReferenceBranches",
     "RightSolutions",
     "SelfBacktracking",
-    "SiblingAdvantages",
     "ShorterSolutions",
+    "SiblingAdvantages",
     "SiblingLists",
     "SiblingPairs",
     "SolutionLabels",
@@ -84,8 +84,8 @@ __all__ = [
     "path_term",
     "preference_rows",
     "prompt_completion_rows",
-    "relative",
     "ranked_rows",
+    "relative",
     "stepwise_rows",
     "unpaired_preference_rows",
 ]

@@ -39,7 +39,8 @@ class AdvantagePairs(SureStepValues, Construction):
         lost = (self._loss(leaf) for leaf in tree.solutions() if leaf.correct is False)
         for step in dict.fromkeys(node for node in lost if node is not None):
             before = self.before(step)
-            assert step.parent is not None and before is not None, "it has lost something"
+            assert step.parent is not None
+            assert before is not None, "it has lost something"
             best = max(self.valued(step.parent.children), key=lambda child: child.scores[self.value])
             if best.scores[self.value] > before and self.are_apart(best, step):
                 yield self.ordered(best, step)
