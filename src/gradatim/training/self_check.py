@@ -36,7 +36,8 @@ def check_training(model: Any) -> None:
 @contextmanager
 def blockwise_attention(model: Any) -> Iterator[None]:
     """Let the model read packed rows while this lasts, by what is quicker (see
-    :func:`gradatim.training.attention.quicker_attention`) where that computes the same.
+    :func:`gradatim.training.attention.quicker_attention`) where that computes the same. Where layers are computed again
+    in the backward pass (activation checkpoints), that runs within this, too.
 
     Raises:
         GradatimError: see :func:`check_training`.
