@@ -129,6 +129,22 @@ class Mine(Construction):
     def __call__(self, tree):
         return [labelled_step(node, node.scores["value"]) for node in tree.root.children]
 ''',
+    "supervision/filters": '''
+from gradatim.part import part
+from gradatim.supervision.filters.base import Filter
+
+
+@part
+class Mine(Filter):
+    """All but the first."""
+
+    @property
+    def drops(self):
+        return "comes first"
+
+    def __call__(self, terms):
+        return list(terms)[1:]
+''',
     "objectives": '''
 from typing import ClassVar
 
@@ -228,6 +244,7 @@ def recipe(named: dict[str, str]) -> Recipe:
                 {
                     "objective": named["objectives"],
                     "data": [named["supervision"]],
+                    "filters": [named["supervision/filters"]],
                     "training": {"learning_rate": 1e-3, "tokens_per_batch": 256},
                 }
             ],
@@ -290,7 +307,8 @@ def test_one_recipe_runs_a_part_of_every_kind(how: str, tmp_path: Path, request:
             assert node.scores["value"] == 1 / (1 + node.depth), "the values"
             assert scorer in node.scores or "mine" in node.notes or node.children, "the scorer"
     stages: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))["stages"]
-    assert stages["policy-1"]["examples"] == sum(len(tree.root.children) for tree in grown), "the construction"
+    first = sum(len(tree.root.children) for tree in grown)
+    assert stages["policy-1"]["examples"] == first - 1, "the construction and the filter"
     assert stages["policy-1"]["what"] == "first steps"
     assert stages["policy-1"]["updates"] > 0, "the objective"
     assert (folder / "policy" / "model.safetensors").is_file()

@@ -22,7 +22,7 @@ from gradatim.supervision import Construction, Term
 from gradatim.training.forward import measured
 from gradatim.training.rows import build_row
 from gradatim.training.text_terms import terms_in_tokens_of
-from gradatim.tree import EndReason, Node, Tree
+from gradatim.tree import EndReason, Tree
 from supervision_trees import valued_trees
 from training_models import random_tree, tiny_model
 
@@ -66,12 +66,8 @@ def valued(seed: int) -> Tree:
             node.reward = float(index % 2)
     right = next(leaf for leaf in tree.solutions() if leaf.correct)
     wrong = next(leaf for leaf in tree.solutions() if leaf.correct is False)
-    wrong.notes[CONTROLLED] = [[right.id, shared_end(right, wrong).id]]
+    wrong.notes[CONTROLLED] = [right.id]
     return tree
-
-
-def shared_end(first: Node, second: Node) -> Node:
-    return [node for node in first.path() if node in second.path()][-1]
 
 
 def letters() -> PreTrainedTokenizerFast:

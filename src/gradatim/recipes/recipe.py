@@ -26,6 +26,7 @@ from gradatim.scorers.base import ScorerPart
 from gradatim.search.regrowth.base import Regrowth
 from gradatim.suggestions import suggestion
 from gradatim.supervision.base import Construction
+from gradatim.supervision.filters.base import Filter
 from gradatim.supervision.right_solutions import RightSolutions
 from gradatim.tasks.base import Task
 from gradatim.text.prompts import ChatFormat
@@ -137,6 +138,8 @@ class Learn(Section):
     """The loss."""
     data: list[Annotated[Construction, PartOf("supervision")]] = Field(default=[])
     """What the loss is over: constructions, which turn trees into terms."""
+    filters: list[Annotated[Filter, PartOf("supervision/filters")]] = Field(default=[])
+    """Which of these terms it learns from: each filter chooses among what the one before it kept."""
     demonstrations: PositiveInt | None = None
     """Learn from so many of the task's own worked solutions in the place of trees, before anything is searched; of
     training problems that trees are not grown on, if there are enough."""
@@ -166,6 +169,8 @@ class Learn(Section):
             raise ValueError("learns from nothing: name constructions in data, or say how many demonstrations")
         if self.demonstrations is not None and self.data:
             raise ValueError("learns from demonstrations or from trees: leave data or demonstrations out")
+        if self.demonstrations is not None and self.filters:
+            raise ValueError("filters choose among what constructions make of trees: leave them out")
         if self.demonstrations is not None and self.model != POLICY:
             raise ValueError("only the policy learns from demonstrations")
         try:
@@ -336,15 +341,18 @@ class Recipe(Section):
                 )
         written += map(name_of, parts_within(self.search))
         for place, learn in enumerate(self.learn if self.trees.stored is None else ()):
-            for number, part in enumerate(learn.data):
-                for value in (
-                    getattr(part, name, None) for name in ("value", "rated_by", "visits", "reward", "step_reward")
-                ):
-                    if value is not None and value not in written:
-                        raise ValueError(
-                            f"learn.{place}.data.{number} learns from {value!r}, which nothing writes to the trees; "
-                            f"{suggestion(value, written)}"
-                        )
+            read = [
+                (f"data.{number}", getattr(part, name, None))
+                for number, part in enumerate(learn.data)
+                for name in ("value", "rated_by", "visits", "reward", "step_reward")
+            ]
+            read += [(f"filters.{number}", name) for number, each in enumerate(learn.filters) for name in each.reads]
+            for key, value in read:
+                if value is not None and value not in written:
+                    raise ValueError(
+                        f"learn.{place}.{key} learns from {value!r}, which nothing writes to the trees; "
+                        f"{suggestion(value, written)}"
+                    )
 
     def _check_models(self) -> None:
         """See that every model that is named is there, and that none has the policy's name."""

@@ -42,7 +42,7 @@ def _of_recipe(recipe: Recipe) -> Iterator[tuple[str, Path, set[str]]]:
         "values": list(recipe.values),
         "evaluation.scorer": [recipe.evaluation.scorer],
         OWN_SEARCHES: list(recipe.evaluation.search),
-        **{f"learn.{place}": [each.objective, *each.data] for place, each in enumerate(recipe.learn)},
+        **{f"learn.{place}": [each.objective, *each.data, *each.filters] for place, each in enumerate(recipe.learn)},
     }
     yield from _of_parts(parts)
     if recipe.trees.stored is not None:

@@ -25,6 +25,7 @@ from gradatim.run.models import make_sampling
 from gradatim.run.nothing_learned import no_terms, same_targets
 from gradatim.run.stages import FINE_TUNING, Stage
 from gradatim.run.trees import grow_trees
+from gradatim.supervision.chosen import Choice, chosen_terms
 from gradatim.supervision.terms import Term, path_term
 from gradatim.tasks.base import Task
 from gradatim.tasks.demonstrations import Demonstration, worked_solutions
@@ -103,11 +104,13 @@ def learn(run: Run, stage: Stage, number: int, trees: Sequence[Tree]) -> None:
     if run.folder.record(stage.name).get("done") and target.is_dir():
         run.progress.line(f"{training.title}: done before")
         return
+    held_out_trees = [] if stage.learn.demonstrations is not None else _held_out_trees(training)
+    held_out, _ = _terms(training, held_out_trees)
     if stage.learn.demonstrations is not None:
-        terms, held_out, held_out_trees, what = _demonstrated(training), [], [], "worked solutions"
+        terms, what = _demonstrated(training), "worked solutions"
     else:
-        held_out_trees = _held_out_trees(training)
-        terms, held_out = _terms(training, trees), _terms(training, held_out_trees)
+        terms, table = _terms(training, trees)
+        run.folder.update(stage.name, 0.0, learned_from=[asdict(each) for each in table])
         what = " and ".join(dict.fromkeys(part.what for part in stage.learn.data))
         if not terms:
             raise no_terms(run.recipe, stage.learn, trees)
@@ -123,10 +126,10 @@ def _held_out_trees(training: _Training) -> list[Tree]:
     return grow_trees(run, training.number, "validation", problems) if problems else []
 
 
-def _terms(training: _Training, trees: Iterable[Tree]) -> list[Term]:
+def _terms(training: _Training, trees: Iterable[Tree]) -> tuple[list[Term], list[Choice]]:
     own = (in_tokens_of(tree, training.tokenizer, training.chat) for tree in trees)
-    terms = (term for tree in own for construction in training.learn.data for term in construction(tree))
-    return terms_in_tokens_of(terms, training.tokenizer, training.chat)
+    terms, table = chosen_terms(own, training.learn.data, training.learn.filters)
+    return terms_in_tokens_of(terms, training.tokenizer, training.chat), table
 
 
 def _demonstrated(training: _Training) -> list[Term]:

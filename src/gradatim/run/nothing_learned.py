@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any, cast
 
 from gradatim.errors import GradatimError
 from gradatim.recipes.recipe import Learn, Recipe
 from gradatim.run.outcomes import BUDGET, CONTEXT, STEP_LENGTH, STEPS, Outcomes, outcomes_of
+from gradatim.supervision.chosen import chosen_terms
 from gradatim.supervision.terms import Term
 from gradatim.tree import Tree
 
@@ -23,6 +24,8 @@ _CUT_OFF = {
 def no_terms(recipe: Recipe, learn: Learn, trees: Sequence[Tree]) -> GradatimError:
     """The error of a training for which ``trees`` hold nothing that its constructions take."""
     what = " and no ".join(dict.fromkeys(part.what for part in learn.data))
+    if emptied := _filter_that(recipe, learn, trees, lambda left: not left):
+        return GradatimError(f"{emptied} leaves no {what} to learn from; loosen it")
     reason = (
         _nothing_finished(recipe, trees)
         or _too_strict(recipe, learn, trees)
@@ -35,19 +38,36 @@ def no_terms(recipe: Recipe, learn: Learn, trees: Sequence[Tree]) -> GradatimErr
 def same_targets(recipe: Recipe, learn: Learn, terms: Sequence[Term], trees: Sequence[Tree]) -> GradatimError | None:
     """The error of a model that is to judge steps, if every step is aimed at the same. Of advantages, what solutions
     came to may be the same: these learn from what their steps are beside others."""
-    targets = {target for term in terms if len(term.groups) == 1 for target in term.targets}
-    if (
-        any(part.signed for part in learn.data)
-        or not learn.objective.heads
-        or len(targets) != 1
-        or any(len(term.groups) > 1 for term in terms)
-    ):
+    if any(part.signed for part in learn.data) or not learn.objective.heads or not _has_one_target(terms):
         return None
-    (label,) = targets
+    label = terms[0].targets[0]
+    if narrowed := _filter_that(recipe, learn, trees, _has_one_target):
+        return GradatimError(
+            f"{narrowed} leaves step labels of {label:g} alone, so that the {learn.model} has nothing to tell apart; "
+            "loosen it"
+        )
     return GradatimError(
         f"every step label is {label:g}, so that the {learn.model} has nothing to tell apart: "
         f"{_why_same(recipe, trees, label)}"
     )
+
+
+def _has_one_target(terms: Sequence[Term]) -> bool:
+    """Whether all terms are of one group, and aimed at the same."""
+    return len({target for term in terms for target in term.targets}) == 1 and all(
+        len(term.groups) == 1 for term in terms
+    )
+
+
+def _filter_that(
+    recipe: Recipe, learn: Learn, trees: Sequence[Tree], spoiled: Callable[[Sequence[Term]], bool]
+) -> str | None:
+    """The filter that left terms of which something is true that was not true before it, in words."""
+    for count in range(len(learn.filters) + 1):
+        if spoiled(chosen_terms(trees, learn.data, learn.filters[:count])[0]):
+            place = f"learn.{_place(recipe, learn)}.filters.{count - 1}"
+            return f"the filter {place} (drops: {learn.filters[count - 1].drops})" if count else None
+    return None
 
 
 def _too_strict(recipe: Recipe, learn: Learn, trees: Sequence[Tree]) -> str | None:

@@ -24,6 +24,7 @@ def page_sections(value: Mapping[str, Any]) -> list[Section]:
         *_labels(value),
         _outcomes(value),
         _counts(value),
+        _learned_from(value),
         _solutions(value),
         _time(value),
         *closing_sections(value),
@@ -104,6 +105,17 @@ def _counts(value: Mapping[str, Any]) -> Section:
         for name, counts in passes.items()
     ]
     return Section("What was counted in trees", [Table(["stage", "by", "counted"], rows, words=3)] if rows else [])
+
+
+def _learned_from(value: Mapping[str, Any]) -> Section:
+    """What each training learned from: what constructions gave, and what filters kept of it."""
+    rows = [
+        [stage, part["part"], part["why"], f"{part['kept']:,}", f"{part['dropped']:,}" if part["why"] else ""]
+        for stage, table in value["learned_from"].items()
+        for part in table
+    ]
+    header = ["training", "construction or filter", "drops what", "kept", "dropped"]
+    return Section("What was learned from", [Table(header, rows, words=3)] if rows else [])
 
 
 def _of(count: int, part: Mapping[str, Any]) -> str:

@@ -102,6 +102,9 @@ def write_report(
     records = run.stage_records()
     value["outcomes"] = {stage: record["outcomes"] for stage, record in records.items() if "outcomes" in record}
     value["counts"] = {stage: record["counts"] for stage, record in records.items() if record.get("counts")}
+    value["learned_from"] = {
+        stage: record["learned_from"] for stage, record in records.items() if record.get("learned_from")
+    }
     value["failed"] = {stage: record["failed"] for stage, record in records.items() if record.get("failed")}
     value["warnings"] = list(dict.fromkeys(text for record in records.values() for text in record.get("warnings", [])))
     value["solutions"] = shown_solutions(searched, run.recipe.policy.sampling)
@@ -252,7 +255,16 @@ def _settings(run: Run) -> dict[str, Any]:
     }
 
 
-_NOT_REPORTED = {"history", "done", "depends", "outcomes", "counts", "warnings", "failed"}  # of a stage's record
+_NOT_REPORTED = {
+    "history",
+    "done",
+    "depends",
+    "outcomes",
+    "counts",
+    "learned_from",
+    "warnings",
+    "failed",
+}  # of a stage's record
 
 
 def _written(section: Section) -> str:

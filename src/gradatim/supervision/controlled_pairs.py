@@ -9,15 +9,15 @@ from gradatim.part import part
 from gradatim.search.regrowth.controlled_errors import CONTROLLED
 from gradatim.supervision.base import Construction
 from gradatim.supervision.rows import preference_rows
-from gradatim.supervision.terms import Group, Term
-from gradatim.tree import Node, Tree
+from gradatim.supervision.terms import Group, Term, parted
+from gradatim.tree import Tree
 
 
 @part
 class ControlledPairs(Construction):
     """Right solutions against controlled errors (Step-Controlled DPO: Lu et al., 2024, arXiv:2407.00782).
 
-    The regrowth `controlled_errors` makes the errors. Both sides begin behind the step up to which they are one. The
+    The regrowth `controlled_errors` makes the errors. Both sides begin where they part. The
     paper learns from these pairs and from those of whole solutions: name `solution_pairs` beside it.
     """
 
@@ -28,13 +28,7 @@ class ControlledPairs(Construction):
 
     def __call__(self, tree: Tree) -> Iterator[Term]:
         for error in tree.solutions():
-            for right, behind in error.notes.get(CONTROLLED, ()):
+            for right in error.notes.get(CONTROLLED, ()):
                 sides = (tree.nodes[right], error)
-                yield Term(
-                    tuple(Group(_behind(tree.nodes[behind], leaf)) for leaf in sides),
-                    targets=tuple(leaf.reward or 0.0 for leaf in sides),
-                )
-
-
-def _behind(shared: Node, leaf: Node) -> tuple[Node, ...]:
-    return tuple(leaf.path()[shared.depth + 1 :])
+                groups = tuple(Group(tuple(leaf.path()[1:])) for leaf in sides)
+                yield parted(Term(groups, targets=tuple(leaf.reward or 0.0 for leaf in sides)))

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
+from gradatim.supervision.filters.difficulty import note_share_right
 from gradatim.supervision.terms import Group, Term
 from gradatim.tree import EndReason, Node, Step, Tree
 
@@ -63,5 +64,6 @@ def trace_term(tree: Tree, pieces: Iterable[Piece], outcome: Node) -> Term:
     for piece in pieces:
         node = node.tree.add(node, piece.step)
         weights.append(piece.weight)
+    note_share_right(node.tree, tree)
     node.reward, node.correct, node.answer = outcome.reward, outcome.correct, outcome.answer
     return Term((Group(tuple(node.path()[1:]), () if all(weight == 1 for weight in weights) else tuple(weights)),))

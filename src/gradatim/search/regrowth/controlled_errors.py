@@ -22,8 +22,7 @@ from gradatim.tasks.base import grade_nodes
 from gradatim.tree import Node, Tree
 
 CONTROLLED = "controlled_errors"
-"""The key of a note on a wrong solution: of each right one that it errs beside, its leaf and the last node that both
-share, as ``[right, behind]``."""
+"""The key of a note on a wrong solution: the ids of the leaves of the right ones that were made to err so."""
 
 
 @part
@@ -75,7 +74,7 @@ class ControlledErrors(Regrowth):
             outcome = "an error was made" if node in errors else "no error was made"
             decide_also(node, "expanded", f"a right solution was written on hotter from here: {outcome}")
             if node in errors:
-                errors[node].notes.setdefault(CONTROLLED, []).extend([leaf.id, node.id] for leaf in right)
+                errors[node].notes.setdefault(CONTROLLED, []).extend(leaf.id for leaf in right)
         note_counts(tree, name_of(self), {"steps to err from": len(begun), "errors made": len(errors)})
 
     def _begun(self, tree: Tree) -> dict[Node, list[Node]]:
