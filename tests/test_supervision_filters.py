@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -63,6 +63,7 @@ def terms_of(trees: Sequence[Tree]) -> list[Term]:
 
 
 @pytest.mark.parametrize("name", names(KIND))
+@settings(max_examples=30, deadline=None)
 @given(trees=FOREST)
 def test_a_filter_keeps_some_of_the_terms_in_their_order_and_keeps_them_again(name: str, trees: list[Tree]) -> None:
     chosen, terms = made(name), terms_of(trees)
@@ -83,6 +84,7 @@ def begins(term: Term) -> int:
     return first[0].depth
 
 
+@settings(max_examples=30, deadline=None)
 @given(trees=FOREST)
 def test_depth_and_difficulty_and_disagreement_are_what_a_loop_says(trees: list[Tree]) -> None:
     for tree in trees:
@@ -116,6 +118,7 @@ def test_difficulty_counts_what_the_search_drew_and_knows_it_of_written_traces()
     assert share_right(Tree(tree.problem)) is None
 
 
+@settings(max_examples=30, deadline=None)
 @given(trees=FOREST, seed=st.integers(0, 3))
 def test_balance_evens_out_labels_trees_and_depths(trees: list[Tree], seed: int) -> None:
     terms = terms_of(trees)
@@ -132,6 +135,7 @@ def test_balance_evens_out_labels_trees_and_depths(trees: list[Tree], seed: int)
     assert Counter(map(begins, of_depths)) == {key: min(2, size) for key, size in sizes.items()}
 
 
+@settings(max_examples=30, deadline=None)
 @given(trees=FOREST, count=st.integers(1, 9))
 def test_duplicates_across_trees_go_and_a_sample_has_its_size(trees: list[Tree], count: int) -> None:
     terms = terms_of(trees)
