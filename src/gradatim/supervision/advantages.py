@@ -20,8 +20,8 @@ from gradatim.part import options
 from gradatim.supervision.base import Construction
 from gradatim.supervision.rows import advantage_rows
 from gradatim.supervision.terms import Group, Term, labelled_step
-from gradatim.supervision.values import StepValues
-from gradatim.tree import EndReason, Node, Tree
+from gradatim.supervision.values import StepValues, judged_ends
+from gradatim.tree import Node, Tree
 
 Normalization = Literal["std", "mean", "leave_one_out", "none"]
 _ALIKE = 1e-9  # values that differ by less than this share of their size are alike
@@ -153,9 +153,7 @@ class Rewards:
         that were left open, say nothing. One of whose steps any lacks the score that is its reward is left out.
         """
         found = []
-        for leaf in tree.nodes[1:]:
-            if leaf.children or leaf.open or leaf.step.end is EndReason.BUDGET:
-                continue
+        for leaf in judged_ends(tree):
             steps = tuple(leaf.path()[1:])
             last = leaf.reward if self.reward is None else leaf.scores.get(self.reward)
             if last is None or (self.step_reward is not None and any(self.step_reward not in s.scores for s in steps)):

@@ -9,7 +9,7 @@ from pydantic import PositiveInt
 from gradatim.part import options
 from gradatim.proportions import wilson_interval
 from gradatim.supervision.terms import Term, pair
-from gradatim.tree import EndReason, Node
+from gradatim.tree import EndReason, Node, Tree
 
 
 def has_value(node: Node, value: str, min_count: int = 1) -> bool:
@@ -36,6 +36,16 @@ def value_before(node: Node, value: str, min_count: int = 1) -> float | None:
     if not first:
         return None
     return sum(each.multiplicity * each.scores[value] for each in first) / sum(each.multiplicity for each in first)
+
+
+def judged_ends(tree: Tree) -> list[Node]:
+    """The ends of all solutions that a verifier judged, in the order of ``tree.nodes``; those that a limit cut off are
+    among them, as wrong ones, and those that the budget cut off are not."""
+    return [
+        node
+        for node in tree.nodes[1:]
+        if not (node.children or node.open or node.step.end is EndReason.BUDGET) and node.reward is not None
+    ]
 
 
 def interval(node: Node, value: str) -> tuple[float, float]:
