@@ -13,7 +13,8 @@ from gradatim.evaluation.compare import Cost
 from gradatim.evaluation.equal_compute import Curve, Point, curve
 from gradatim.evaluation.metrics import auc
 from gradatim.evaluation.steps import ScoredStates
-from gradatim.recipes import Study, load_as, load_recipe, parse_recipe, shipped_studies
+from gradatim.recipes import Study, load_as, load_recipe, parse_recipe, shipped_recipes, shipped_studies
+from gradatim.recipes.measured import measured_results, trained_by
 from gradatim.recipes.study import Claim, Size, compared_by
 from gradatim.run.comparing import Compared
 from gradatim.run.comparison_report import JudgedSteps
@@ -38,6 +39,27 @@ def test_every_study_that_ships_prepares_recipes_that_there_are_and_claims_what_
                     assert comparison.judge_steps
             if size == "full" and comparison.scorers:
                 assert comparison.problems.validation
+
+
+def test_a_result_is_one_of_the_recipe_that_trained_what_it_is_about() -> None:
+    labels, progress, trained = (load_as(Study, name) for name in ("labels", "progress", "search-or-train"))
+
+    def recipes(study: Study, first: str, by: str) -> list[str]:
+        names = {name: f"prepared:{name}" for name in study.prepare}
+        comparison = study.comparison_on("countdown", "full", names)
+        return trained_by(study, comparison, {"first": first, "by": by})
+
+    assert recipes(labels, "ranking", "auc") == ["verifiers"]
+    assert recipes(progress, "beam by progress, best-of-one", "accuracy") == ["provers", "verifiers"]
+    assert recipes(trained, "trained policy, majority", "accuracy") == ["quickstart"]
+    assert recipes(trained, "beam", "accuracy") == ["quickstart"]  # its reward model was trained there
+
+
+def test_what_was_measured_last_is_of_recipes_that_ship() -> None:
+    found = measured_results()
+    assert found
+    assert found.keys() <= shipped_recipes().keys()
+    assert all(any(word in text for word in ("won", "lost", "undecided", "mixed")) for text in found.values())
 
 
 def test_names_of_studies_are_no_names_of_recipes() -> None:

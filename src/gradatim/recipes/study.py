@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gradatim.errors import GradatimError
 from gradatim.recipes.comparison import Comparison
@@ -30,7 +30,13 @@ class Preparation(Section):
     """A shipped recipe."""
     set: list[str] = Field(default=[])
     """Keys that are changed, as `key=value`; a value may be `prepared:NAME`, the run of a preparation above it, such as
-    one whose trees several learn from."""
+    one whose trees several learn from. A list within the list stands for its elements, so that several preparations can
+    share some by a YAML anchor."""
+
+    @field_validator("set", mode="before")
+    @classmethod
+    def _flat(cls, given: Any) -> Any:
+        return list(_flattened(given)) if isinstance(given, list) else given
 
 
 class Claim(Section):
@@ -57,6 +63,8 @@ class Extent(Section):
     """Keys of the comparison that are changed."""
     prepare: dict[str, list[str]] = Field(default={})
     """Keys of the recipes of `prepare` that are changed, by the name of the preparation."""
+    every: list[str] = Field(default=[])
+    """Keys that are changed of all of those recipes."""
     testbeds: list[str] | None = None
     """The testbeds that are run; `null` for all."""
     training_seeds: list[int] = Field(default=[])
@@ -110,7 +118,11 @@ class Study(Section):
 
     def overrides(self, preparation: str, size: Size, seed: int | None = None) -> list[str]:
         """What is changed of a preparation's recipe, which is trained with ``seed`` in the place of its own."""
-        changed = [*self.prepare[preparation].set, *self.at(size).prepare.get(preparation, ())]
+        changed = [
+            *self.prepare[preparation].set,
+            *self.at(size).every,
+            *self.at(size).prepare.get(preparation, ()),
+        ]
         return changed if seed is None else [*changed, f"seed={seed}"]
 
     def comparison_on(
@@ -159,6 +171,11 @@ class Study(Section):
                 if name not in self.prepare:
                     raise ValueError(f"{size}.prepare names {name!r}, which is not in prepare")
         return self
+
+
+def _flattened(given: list[Any]) -> Iterator[Any]:
+    for each in given:
+        yield from _flattened(each) if isinstance(each, list) else (each,)
 
 
 def compared_by(comparison: Comparison, by: str) -> tuple[str, list[str]]:
