@@ -12,6 +12,7 @@ from gradatim.objectives.hidden_verifier import HiddenVerifier
 from gradatim.objectives.implicit_reward import ImplicitReward
 from gradatim.objectives.ipo import Ipo
 from gradatim.objectives.kto import Kto, kto_loss
+from gradatim.objectives.oreo import Oreo
 from gradatim.objectives.path_contrast import PathContrast, odds_ratio_loss
 from gradatim.objectives.policy_gradient import PolicyGradient, clipped_surrogate
 from gradatim.objectives.preference import Preference, dpo_loss
@@ -43,6 +44,7 @@ __all__ = [
     "Loss",
     "Objective",
     "PathContrast",
+    "Oreo",
     "PolicyGradient",
     "Preference",
     "ProcessReward",

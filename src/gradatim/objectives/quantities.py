@@ -79,6 +79,23 @@ class TermIndex:
         """A quantity of steps, (S, ...), at each group's last step: (G, ...)."""
         return of[self.step_of[self.last()]]
 
+    def begins(self, of: Tensor) -> Tensor:
+        """A quantity of steps, (S, ...), at each group's first step: (G, ...)."""
+        last = self.last()
+        return of[self.step_of[torch.cat([last.new_zeros(1), last[:-1] + 1])]]
+
+    def later(self, of: Tensor, group: Tensor) -> Tensor:
+        """For each of some parts of groups, the sum of a quantity over the parts of its group that follow it: (K,).
+
+        Args:
+            of: (K,) of the parts, in the order of the paths.
+            group: (K,) the group of each, ascending: `group_of` of memberships, ``group_of[member]`` of their tokens.
+        """
+        totals = of.new_zeros(self.target.shape[0]).index_add(0, group, of)
+        from_each_on = of.flip(0).cumsum(0).flip(0)  # to the end of the row
+        behind = totals.flip(0).cumsum(0).flip(0) - totals
+        return from_each_on - of - behind[group]
+
     def terms(self, of: Tensor) -> Tensor:
         """Sum a quantity of groups, (G,), over each term: (N,)."""
         return of.new_zeros(self.weight.shape[0]).index_add(0, self.group_term, of)
@@ -129,8 +146,9 @@ class Quantities(TermIndex):
             not need them.
         reference (``T``): the same under the reference; likewise.
         behaviour (``T``): the same under the policy that sampled the steps, as the trees recorded it; likewise.
-        heads: by name, what a head says at each step's last token, (``S``,), and under ``before:name`` at the token
-            before the step begins, (``S``,); (``S``, outputs) for heads of several outputs.
+        heads: by name, what a head says at each step's last token, (``S``,), under ``before:name`` at the token before
+            the step begins, (``S``,), and under ``tokens:name`` at the token before each scored token, (``T``,); with a
+            dimension more, (``S``, outputs), for heads of several outputs.
     """
 
     log_probabilities: Tensor

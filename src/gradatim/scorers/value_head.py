@@ -22,14 +22,16 @@ Output = Literal["probability", "raw"]
 class ValueHeadPart(ScorerPart):
     """A value head: the value that a head on a model reads at a step's end (AlphaMath, 2024, arXiv:2405.03553).
 
-    The head was trained with the model, by an objective such as `value` or `svpo`, or on it, by `hidden_verifier`. On
-    the policy itself, what it wrote is not read again: one forward pass serves the policy and its head.
+    The head was trained with the model, by an objective such as `value`, `svpo` or `oreo`, or on it, by
+    `hidden_verifier`. On the policy itself, what it wrote is not read again: one forward pass serves the policy and its
+    head.
     """
 
     model: ModelName = "policy"
     """The model with the head."""
     head: str = "value"
-    """The head's name: `value`; `verifier` of `hidden_verifier`; `contribution`, which wants `output: raw`."""
+    """The head's name: `value`; `verifier` of `hidden_verifier`; `contribution` and `oreo`'s `soft_value`, which want
+    `output: raw`."""
     output: Output = "probability"
     """The score: the sigmoid of what the head says, a `probability`, or what it says, `raw`."""
     accumulate: bool = False
@@ -67,7 +69,7 @@ class ValueHeadScorer(StepScorer):
         if head not in reader.heads:
             raise GradatimError(
                 f"the model has no head {head!r}; train one with it, by an objective that has such a head (value, "
-                "svpo, hidden_verifier, contribution)"
+                "svpo, oreo, hidden_verifier, contribution)"
             )
         super().__init__(name)
         self.reader = reader

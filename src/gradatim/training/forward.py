@@ -38,6 +38,7 @@ def measured(model: nn.Module, row: TrainingRow, objective: Objective) -> Quanti
         values["score"] = _score(logits)
     heads = {name: of[row.step_ends] for name, of in values.items()}
     heads |= {f"before:{name}": of[row.step_befores] for name, of in values.items()}
+    heads |= {f"tokens:{name}": of[row.predictors[row.predictor_of]] for name, of in values.items()}
     given = {name: of if name in objective.needs else of[:0] for name, of in row.recorded().items()}
     return Quantities(**row.index(), log_probabilities=log_probabilities, **given, heads=heads)
 
