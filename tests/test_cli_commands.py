@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
@@ -21,6 +22,7 @@ from failing_server import serving
 from gradatim.cli.main import app
 from gradatim.models import resolve_model
 from gradatim.part import names
+from gradatim.search.regrowth.controlled_errors import CONTROLLED
 from gradatim.store import trees
 from small_runs import write_small_recipe
 
@@ -109,6 +111,16 @@ def test_export_of_a_run(chosen: str, columns: set[str], finished: Path, tmp_pat
     rows = [json.loads(line) for line in target.read_text().splitlines()]
     assert rows
     assert all(set(row) == columns for row in rows)
+    told = yaml.safe_load((tmp_path / "rows.provenance.yaml").read_text(encoding="utf-8"))
+    _, name, *options = chosen.replace("--set", "").split()
+    assert told["rows"] == {"file": "rows.jsonl", "count": len(rows)}
+    assert told["made_by"]["name"] == name
+    assert [f"{key}={value}" for key, value in told["made_by"].items() if key == "min_gap"] == options
+    assert told["made_by"].get("value") in ("value", None)
+    assert (told["task"]["name"], told["policy"], told["recipe"]) == ("countdown", "shipped:countdown", "small")
+    assert told["trees"]["file"] == str(finished / "trees" / "round-1.jsonl")
+    assert told["trees"]["count"] == 3
+    assert told["trees"]["steps_written_by"]
 
 
 GOLDEN = Path(__file__).parent / "golden" / "published"
@@ -116,7 +128,7 @@ GOLDEN = Path(__file__).parent / "golden" / "published"
 
 @pytest.mark.parametrize(
     "name",
-    ["prm800k", "math_shepherd", "math_aps", "math_aps_soft", "omegaprm", "rlhflow", "stepwise", "stepwise_soft"],
+    [file.stem for file in sorted(GOLDEN.glob("*.jsonl"))],
 )
 def test_published_data_is_imported_and_exported(name: str, tmp_path: Path) -> None:
     source, output, rows = GOLDEN / f"{name}.jsonl", tmp_path / "trees.jsonl", tmp_path / "rows.jsonl"
@@ -141,6 +153,8 @@ def valued(tmp_path: Path) -> str:
         leaf = tree.add(first, gradatim.Step((), text, end=gradatim.EndReason.END_OF_TEXT))
         leaf.reward = leaf.scores["value"] = reward
     first.scores["value"] = 0.25
+    right, wrong = first.children
+    wrong.notes[CONTROLLED] = [right.id]
     with trees.TreeStore(tmp_path / "trees.jsonl") as store:
         store.append(tree)
     return str(store.path)

@@ -26,6 +26,7 @@ from gradatim.store.published import (
     write_published,
 )
 from gradatim.store.published.base import KIND
+from gradatim.store.published.completions import CompletionFormat
 from gradatim.supervision import StepLabels
 
 GOLDEN = Path(__file__).parent / "golden" / "published"
@@ -199,6 +200,9 @@ def test_stepwise_steps_that_keep_their_boundaries_show_where_a_solution_ends(
         ("omegaprm", [0]),
         ("rlhflow", [0, 1]),
         ("stepwise_soft", [0]),
+        ("preference", [0, 1, 2]),
+        ("unpaired_preference", [0, 1, 2]),
+        ("prompt_completion", [0, 1]),
     ],
 )
 @pytest.mark.parametrize("merge", [True, False])
@@ -278,7 +282,7 @@ def read_again(trees: list[Tree], format: Any) -> list[Tree]:
         return list(read_published(path))
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [name for name in FORMATS if not isinstance(FORMATS[name], CompletionFormat)])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_whole_trees_come_back_from_every_format(format: str, data: st.DataObject) -> None:
@@ -425,6 +429,17 @@ MALFORMED: list[tuple[str, Any, str]] = [
         "does not show where the question ends",
     ),
     ("rlhflow", {"conversations": [{"role": "user"}]}, "has a turn of the conversation without text"),
+    ("preference", {"prompt": "p", "chosen": "a", "rejected": "a"}, "prefers a completion to itself"),
+    ("preference", {"prompt": "p", "chosen": "a", "rejected": ""}, "has no text in the field 'rejected'"),
+    ("preference", {"chosen": "a", "rejected": "b"}, "has no text in the field 'prompt'"),
+    ("preference", {"prompt": "p", "chosen": 3, "rejected": "b"}, "has no text in the field 'chosen'"),
+    (
+        "preference",
+        {"prompt": [{"role": "user", "content": "p"}] * 2, "chosen": "a", "rejected": "b"},
+        "has a conversation in the field 'prompt' that is no single question and answer",
+    ),
+    ("unpaired_preference", {"prompt": "p", "completion": "a", "label": "+"}, "has the label '\\+', which is not"),
+    ("prompt_completion", {"prompt": "p", "completion": None}, "has no text in the field 'completion'"),
 ]
 
 
@@ -453,7 +468,8 @@ def with_score(format: str, value: float) -> list[Any]:
                 ]
             }
         ],
-    }[format]
+        "unpaired_preference": [{"prompt": "p", "completion": "a", "label": value}],
+    }.get(format, [])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -480,12 +496,12 @@ def test_malformed_rows_are_refused_by_their_line_or_skipped(
     with pytest.raises(GradatimError, match=rf"^line 3 of '.*rows\.jsonl' .*{message}.*; mend it"):
         list(read_published(path))
     with pytest.warns(UserWarning, match=rf"^line 3 of .*{message}.*; it is skipped$") as caught:
-        (tree,) = read_published(path, malformed="skip")
+        trees = list(read_published(path, malformed="skip"))
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        (alone,) = read_published(write_rows(tmp_path / "good.jsonl", good, good))
-    assert tree.to_json() == alone.to_json()
+        alone = list(read_published(write_rows(tmp_path / "good.jsonl", good, good)))
+    assert [tree.to_json() for tree in trees] == [tree.to_json() for tree in alone]
 
 
 @pytest.mark.parametrize(

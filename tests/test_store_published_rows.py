@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradatim import GradatimError, Problem, Step, Tree
+from gradatim import EndReason, GradatimError, Problem, Step, Tree
 from gradatim.part import names
 from gradatim.store.published import MathShepherd, StepwiseSupervision, read_published, write_published
 from gradatim.store.published.base import KIND
@@ -314,7 +314,27 @@ def rlhflow_rows(draw: st.DrawFn) -> dict[str, Any]:
     return {**row, **draw(OTHER)}
 
 
+@st.composite
+def completion_rows(draw: st.DrawFn, *columns: str) -> dict[str, Any]:
+    """Texts with and without line ends, or a conversation of one question."""
+    ends = st.sampled_from(["", "\n", "\n\n"])
+    prompt = draw(QUESTIONS) + draw(ends)
+    row = {name: draw(st.sampled_from("abc")) + draw(WORDS) + draw(ends) for name in columns}
+    row |= {"label": draw(st.booleans())} if columns == ("completion",) and draw(st.booleans()) else {}
+    if draw(st.booleans()):
+        return {"prompt": prompt, **row, **draw(OTHER)}
+    turns = [{"role": "system", "content": "s"}, {"role": "user", "content": prompt}]
+    asked = draw(st.booleans())
+    said = {name: [*(turns if asked else []), {"role": "assistant", "content": row[name]}] for name in columns}
+    return {**row, **said, **({} if asked else {"prompt": turns}), **draw(OTHER)}
+
+
 ROWS = {
+    "preference": completion_rows("chosen", "rejected"),
+    "unpaired_preference": completion_rows("completion").map(lambda row: {"label": True, **row}),
+    "prompt_completion": completion_rows("completion").map(
+        lambda row: {key: value for key, value in row.items() if key != "label"}
+    ),
     "prm800k": prm800k_rows(),
     "math_shepherd": shepherd_rows(),
     "math_aps": math_aps_rows(),
@@ -325,7 +345,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("format", names(KIND))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=35, deadline=None)
 @given(data=st.data(), merge=st.booleans())
 def test_imported_trees_come_back_the_same_from_their_export(format: str, data: st.DataObject, merge: bool) -> None:
     rows = data.draw(st.lists(ROWS[format], min_size=1, max_size=5))
@@ -362,6 +382,9 @@ def test_disagreeing_rows_are_written_as_they_disagreed_in_any_format_of_solutio
 def test_a_value_is_found_where_none_is_named() -> None:
     tree = Tree(Problem("p", "Q?\n"))
     tree.add(tree.root, Step((), "a\n")).scores["value"] = 0.75
+    tree.add(tree.root, Step((), "b\n")).scores["value"] = 0.25
+    right = tree.add(tree.root, Step((), "c", end=EndReason.END_OF_TEXT))
+    right.reward = 1.0
     for format in names(KIND):
-        (again,) = read_again([tree], format)
+        again = read_again([tree], format)[0]
         assert again.nodes[1].scores in ({"label": 1.0}, {"label": 1.0, "rating": 1.0}, {"value": 0.75}), format

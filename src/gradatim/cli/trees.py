@@ -97,24 +97,29 @@ def export(
     trees: TreesOption = "round-1",
     skip_damaged: SkipDamagedOption = False,
 ) -> None:
-    """Write trees as rows that other trainers read, or in the layout of a published data set."""
+    """Write trees as rows that other trainers read, or in the layout of a published data set; and where they are from,
+    in a file beside them."""
     from gradatim.part import make
+    from gradatim.store.provenance import Seen, write_provenance
 
     if format is not None and data is not None:
         raise GradatimError("--format is a layout of whole trees, --data what is learned from them; leave one out")
     store = open_store(source, trees, skip_damaged=skip_damaged)
+    seen = Seen()
     if data is None:
         from gradatim.store.published import write_published
 
-        count = write_published(store, output, described(format or "stepwise", set_))
+        made_by = make("store/published", described(format or "stepwise", set_))
+        count = write_published(seen.through(store), output, made_by)
     else:
         from gradatim.store.export import write_jsonl
 
-        construction = make("supervision", described(data, set_))
-        _check_value(store, getattr(construction, "value", None))
-        rows = [row for tree in store for row in construction.rows(construction(tree))]
+        made_by = make("supervision", described(data, set_))
+        _check_value(store, getattr(made_by, "value", None))
+        rows = [row for tree in seen.through(store) for row in made_by.rows(made_by(tree))]
         write_jsonl(rows, output)
         count = len(rows)
+    write_provenance(output, count, made_by, store.path, seen)
     result_console().print(f"{output}: {count:,} rows from {len(store):,} trees", highlight=False)
 
 
@@ -130,7 +135,7 @@ def import_trees(
     ] = True,
     skip_malformed: Annotated[bool, typer.Option("--skip-malformed", help="Pass over malformed rows.")] = False,
 ) -> None:
-    """Read a published data set of step labels as trees."""
+    """Read a published data set of step labels, preferences or completions as trees."""
     from gradatim.store.files import atomic_path
     from gradatim.store.published import read_published
     from gradatim.store.trees import TreeStore

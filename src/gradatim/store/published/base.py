@@ -28,17 +28,29 @@ VALUE = "value"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a row asks; rows with the same text belong to one problem.
+    """What a row asks; rows with the same prompt belong to one problem.
 
     Attributes:
         text: the bare question.
         answer: the reference answer where the row tells it.
         data: what else the row says of the problem.
+        line_end: whether the prompt is the question and a line end, or the question alone.
     """
 
     text: str
     answer: str | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    line_end: bool = True
+
+    @property
+    def prompt(self) -> str:
+        """What solutions continue."""
+        return self.text + STEP_END if self.line_end else self.text
+
+    @property
+    def key(self) -> str:
+        """What tells problems apart: the question, and of a prompt without a line end that it has none."""
+        return self.text if self.line_end else f"{self.text}\0"
 
 
 @options
@@ -48,9 +60,11 @@ class PublishedFormat(ABC):
 
     Attributes:
         score: the key in ``node.scores`` that its labels are read into.
+        merges: whether what its rows say of one question may stand in one tree.
     """
 
     score: ClassVar[str] = LABEL
+    merges: ClassVar[bool] = True
 
     value: str | None = None
     """The score that is written; `null` takes the one that a tree's own rows were read into, else the one that the
@@ -104,12 +118,12 @@ class TreeBuilder:
 
     Args:
         problem_id: the tree's problem id.
-        question: what is asked. The prompt is its text and a line end; ``problem.data["question"]`` keeps it bare.
+        question: what is asked; ``problem.data["question"]`` keeps it bare.
     """
 
     def __init__(self, problem_id: str, question: Question) -> None:
         data = {**question.data, "question": question.text}
-        self.tree = Tree(Problem(problem_id, question.text + STEP_END, question.answer, data))
+        self.tree = Tree(Problem(problem_id, question.prompt, question.answer, data))
         self._judgements: dict[tuple[int, str], list[float]] = {}
         self._rewards: dict[int, list[float]] = {}
 

@@ -36,11 +36,12 @@ def read_published(
     limit: int | None = None,
     malformed: Literal["refuse", "skip"] = "refuse",
 ) -> Iterator[Tree]:
-    """Read a published data set of process supervision as trees of text steps, one tree at a time.
+    """Read a published data set of process supervision or preferences as trees of text steps, one tree at a time.
 
     Hard labels and human judgements are in ``node.scores["label"]``, estimated values in ``node.scores["value"]``;
-    ``StepLabels(value=...)`` reads them. Each step that another can follow ends in a line end, and so does the
-    prompt. Steps that end a solution are finished, with ``node.reward`` and ``node.answer`` where the data tell them.
+    ``StepLabels(value=...)`` reads them. Each step that another can follow ends in a line end, and so does the prompt
+    of step labels. Steps that end a solution are finished, with ``node.reward`` and ``node.answer`` where the data tell
+    them.
 
     The id of a problem is a hash of its question, the same whatever file it stands in.
 
@@ -51,7 +52,8 @@ def read_published(
         split: of a hub data set.
         merge: make one tree of all rows of a question, wherever they lie: the source is then gone through once to find
             them, before the first tree is made, and only their places are held in memory. Without it, every row is a
-            tree of its own, in the order of the source, and ids of repeated questions end in ``-2``, ``-3``, ...
+            tree of its own, in the order of the source, and ids of repeated questions end in ``-2``, ``-3``, ...; so
+            always where a format says something of a whole row (a preference).
         limit: so many trees at most.
         malformed: ``"refuse"`` the source at a row that does not follow its format with an error that names the row,
             or ``"skip"`` the row with a warning.
@@ -69,7 +71,7 @@ def read_published(
     layout = _detect(records, skip) if format == "auto" else make(KIND, format)
     layout = layout.informed(entry.content for entry in records if isinstance(entry.content, Mapping))
     reader = _Reader(records, layout, skip=skip)
-    return islice(reader.merged_trees() if merge else reader.single_trees(), limit)
+    return islice(reader.merged_trees() if merge and layout.merges else reader.single_trees(), limit)
 
 
 class _Reader:
@@ -83,7 +85,7 @@ class _Reader:
     def merged_trees(self) -> Iterator[Tree]:
         places: dict[str, list[Place]] = {}
         for entry, question in self._questions():
-            places.setdefault(_hash(question.text), []).append(entry.place)
+            places.setdefault(_hash(question.key), []).append(entry.place)
         made = 0
         for problem_id, rows in places.items():
             tree = self._tree(problem_id, [self.records.at(place) for place in rows])
@@ -96,7 +98,7 @@ class _Reader:
         seen: Counter[str] = Counter()
         made = 0
         for entry, question in self._questions():
-            problem_id = _hash(question.text)
+            problem_id = _hash(question.key)
             suffix = f"-{seen[problem_id] + 1}" if seen[problem_id] else ""
             tree = self._tree(problem_id + suffix, [entry])
             if tree is not None:

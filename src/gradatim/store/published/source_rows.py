@@ -79,6 +79,12 @@ def labelled_beginnings(tree: Tree, value: str, format: str) -> Iterator[Labelle
             yield replace(each, path=each.path[:count], labels=each.labels[:count])
 
 
+def format_as_read(tree: Tree) -> str | None:
+    """The format of the rows that a tree was read from, if it is known."""
+    name: str | None = tree.metadata.get(_METADATA, {}).get("format")
+    return name
+
+
 def score_as_read(tree: Tree) -> str | None:
     """The score that the labels of a tree's rows were read into, if they are known."""
     rows = tree.metadata.get(_METADATA, {"rows": []})["rows"]
