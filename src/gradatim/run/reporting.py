@@ -41,7 +41,7 @@ from gradatim.run.finding import finding, training_helped
 from gradatim.run.page import page_sections
 from gradatim.run.shown_solutions import shown_solutions
 from gradatim.run.stages import BASE
-from gradatim.run.trees import value_key
+from gradatim.run.trees import is_of_task, value_key
 from gradatim.store.files import write_json, write_text
 from gradatim.tasks.truth import state_truth
 from gradatim.tree import Tree
@@ -135,7 +135,7 @@ def label_agreement(run: Run, trees: Sequence[Tree]) -> dict[str, Any] | None:
     key = value_key(run.recipe)
     values: list[float] = []
     truths: list[bool] = []
-    for tree in trees:
+    for tree in filter(is_of_task, trees):
         for node in tree.nodes[1:]:
             if node.open and key in node.scores:
                 values.append(node.scores[key])

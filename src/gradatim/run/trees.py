@@ -14,6 +14,7 @@ from gradatim.recipes.recipe import Recipe, TreeOptions
 from gradatim.run.context import Lent, Run
 from gradatim.run.outcomes import note_outcomes
 from gradatim.run.searching import Searcher, only
+from gradatim.store.published.source_rows import format_as_read
 from gradatim.store.trees import TreeStore
 from gradatim.tasks.base import grade
 from gradatim.tree import Problem, Tree
@@ -53,7 +54,8 @@ def stored_trees(run: Run) -> list[Tree]:
         with run.progress.stage(f"Taking the trees of {path}", len(ids), sum(id in store for id in ids)) as stage:
             for id in ids:
                 if id not in store and (tree := given.get(id)) is not None:
-                    grade(tree, run.task)
+                    if is_of_task(tree):
+                        grade(tree, run.task)
                     run_to_end(_write_values(run, {})(tree))
                     store.append(tree)
                     stage.advance()
@@ -61,6 +63,12 @@ def stored_trees(run: Run) -> list[Tree]:
             raise no_stored_trees(path)
         run.folder.update(name, time.perf_counter() - started, problems=len(ids))
         return [tree for id in ids if (tree := store.get(id)) is not None]
+
+
+def is_of_task(tree: Tree) -> bool:
+    """Whether the task can judge a tree: its problem may be another's where it was read from rows that tell no
+    reference answer, and then the rows say all that is known of it."""
+    return tree.problem.answer is not None or format_as_read(tree) is None
 
 
 def no_stored_trees(path: Path) -> GradatimError:
