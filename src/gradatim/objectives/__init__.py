@@ -6,6 +6,7 @@ from gradatim.lazy_names import lazy_names
 from gradatim.objectives.advantage_calibrated import AdvantageCalibrated
 from gradatim.objectives.base import Loss, Objective
 from gradatim.objectives.contribution import Contribution
+from gradatim.objectives.direct_advantage import DirectAdvantage
 from gradatim.objectives.dpo import Dpo
 from gradatim.objectives.full_step_dpo import FullStepDpo
 from gradatim.objectives.hidden_verifier import HiddenVerifier
@@ -35,6 +36,7 @@ else:
 __all__ = [
     "AdvantageCalibrated",
     "Contribution",
+    "DirectAdvantage",
     "Dpo",
     "FullStepDpo",
     "HiddenVerifier",

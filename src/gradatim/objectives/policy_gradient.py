@@ -11,6 +11,7 @@ from pydantic import NonNegativeFloat
 
 from gradatim.engine.head_shape import HeadShape
 from gradatim.errors import GradatimError
+from gradatim.objectives.advantaged import advantaged
 from gradatim.objectives.base import Loss, Objective, Unit
 from gradatim.objectives.step_judgement import check_targets
 from gradatim.part import part
@@ -110,7 +111,7 @@ class PolicyGradient(Objective):
             )
         if self.value:
             check_targets(Term((Group(term.groups[0].nodes),), targets=term.targets))
-        return replace(term, groups=(_advantaged(term),))
+        return replace(term, groups=(advantaged(term),))
 
     def loss(self, quantities: Quantities) -> Loss:
         member, token = quantities.by_member()
@@ -163,16 +164,3 @@ def _sums(quantities: Quantities, member: Tensor, of: Tensor) -> Tensor:
     """Sum a quantity of the tokens of memberships, (P,), over each term by the steps' weights: (N,)."""
     members = of.new_zeros(quantities.step_of.shape[0]).index_add(0, member, of)
     return quantities.by_term(members * quantities.step_weight)
-
-
-def _advantaged(term: Term) -> Group:
-    """The steps of a term from the first to the last that has an advantage, with a weight of 0 where one has none."""
-    (group,) = term.groups
-    targets = group.targets or term.targets * len(group.nodes)
-    known = [place for place, target in enumerate(targets) if not math.isnan(target)]
-    if not known:
-        raise GradatimError("a term has no advantage for any of its steps; leave such terms out")
-    kept = slice(known[0], known[-1] + 1)
-    weights = group.weights or (1.0,) * len(group.nodes)
-    heard = tuple(0.0 if math.isnan(target) else weight for weight, target in zip(weights, targets, strict=True))
-    return Group(group.nodes[kept], heard[kept], targets[kept])
