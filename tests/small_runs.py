@@ -24,6 +24,7 @@ _JUDGE_TRAINING = {"learning_rate": 1.0e-3, "tokens_per_batch": 256, "evaluate_e
 _POLICY_TRAINING = {"learning_rate": 1.0e-4, "tokens_per_batch": 256, "evaluate_every": 2, "save_every": 2}
 _DATA: dict[str, list[Any]] = {
     "dpo": ["solution_pairs"],
+    "policy_gradient": ["trajectory_advantages"],
     "sft": ["right_solutions"],
     "step_dpo": [{"name": "sibling_pairs", "pairing": "all", "min_gap": 0.1}],
 }

@@ -15,7 +15,8 @@ from gradatim.engine.heads import attach_heads, head_values, heads_of
 from gradatim.errors import GradatimError
 from gradatim.objectives import Objective, PolicyGradient, Quantities
 from gradatim.supervision import Group, Term, labelled_step, path_term
-from gradatim.training.forward import measured
+from gradatim.training import TrainingSettings, train
+from gradatim.training.forward import measured, token_confidences
 from gradatim.training.rows import build_row
 from gradatim.tree import Node, Tree
 from training_models import VOCABULARY, path_log_probabilities, random_tree, tiny_model
@@ -250,6 +251,70 @@ def test_gradients_equal_finite_differences(objective: PolicyGradient) -> None:
 
     values = torch.tensor([0.3, -0.4, 1.2], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(loss, (of.log_probabilities.clone().requires_grad_(), values))
+
+
+def test_the_divergence_is_relaxed_where_the_reference_was_unsure() -> None:
+    plain, relaxed = PolicyGradient(kl=0.3), PolicyGradient(kl=0.3, kl_confidence=2.0)
+    of = by_numbers([0.7, -0.2, -0.4, 0.9])
+    confidence = torch.tensor([1.0, 0.5, 0.0, 1.0, 0.8, 0.3], dtype=torch.float64)
+    ratios = (of.log_probabilities - of.behaviour).exp()
+    divergence = math.exp(-0.1) + 0.1 - 1  # everywhere
+    paths = [[0, 1, 2, 3], [0, 1, 4, 5]]
+    found = relaxed.loss(replace(of, confidence=confidence))
+    expected = [sum(0.3 * divergence * float(ratios[t] * (confidence[t] ** 2 - 1)) for t in path) for path in paths]
+    assert (found.per_term - plain.loss(of).per_term).tolist() == pytest.approx(expected)
+    assert found.metrics["kl"].tolist() == pytest.approx([divergence] * 2), "what is told is the divergence itself"
+    assert "confidence" not in plain.needs
+    assert "confidence" not in PolicyGradient(kl_confidence=2.0).needs
+
+
+def test_how_sure_a_model_is_before_each_token() -> None:
+    model, tree = tiny_model(), random_tree(3)
+    row = build_row(advantaged(tree))
+    found, place = token_confidences(model, row), 0
+    scored: list[int] = list(dict.fromkeys(int(step) for step in row.token_step))
+    nodes = list(dict.fromkeys(node for term in advantaged(tree) for node in term.groups[0].nodes))
+    for node in (nodes[step] for step in scored):
+        before = [] if node.parent is None else node.parent.tokens
+        with torch.no_grad():
+            logits = model(torch.tensor([before + list(node.step.tokens)])).logits[0]
+        for number in range(len(before) - 1, len(before) + len(node.step.tokens) - 1):
+            shares = logits[number].softmax(-1)
+            entropy = -float((shares * shares.log()).sum())
+            assert float(found[place]) == pytest.approx(1 - entropy / math.log(VOCABULARY), abs=1e-5)
+            place += 1
+    assert place == len(found)
+
+
+@pytest.mark.parametrize("options", [{"kl": 0.1}, {"kl": 0.1, "kl_confidence": 1.0}, {"value": 0.5}], ids=str)
+def test_training_raises_the_likelihood_of_better_steps(options: dict[str, Any]) -> None:
+    """One update on the policy's own samples; the reference is the model as it was."""
+    model = tiny_model()
+    terms = advantaged(sampled_tree(model, 3, spread=0.0))
+    objective = PolicyGradient(clip_low=None, clip_high=None, **options)
+
+    def likelihood() -> float:
+        with torch.no_grad():
+            return sum(
+                term.weight * target * float(path_log_probabilities(model, node).sum())
+                for term in terms
+                for node, target in zip(term.groups[0].nodes, term.groups[0].targets, strict=True)
+                if not math.isnan(target)
+            )
+
+    before = likelihood()
+    result = train(
+        model,
+        objective,
+        terms,
+        TrainingSettings(learning_rate=1e-3, warmup_ratio=0.0, log_every=1),
+        reference="initial",
+    )
+    assert likelihood() > before
+    assert result.history[0]["ratio"] == pytest.approx(1.0, abs=1e-4)
+    if "kl_confidence" in options:
+        with pytest.raises(GradatimError, match="do not record how sure the policy was"):
+            train(model, objective, terms, TrainingSettings(), reference="tree")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from gradatim.errors import GradatimError
+from gradatim.objectives import PolicyGradient
 from gradatim.recipes import Recipe
 from gradatim.run import Progress, run_recipe
 from gradatim.run.nothing_learned import no_terms, same_targets
@@ -162,3 +163,34 @@ def test_a_run_whose_trees_are_left_open_names_rollouts(learner: dict[str, Any],
     asked = small_recipe(problems={"train": 2, "test": 1}, search=open_leaves, **learner)
     with pytest.raises(GradatimError, match=r"none of \d solutions is finished.*raise search\.rollouts"):
         run_recipe(asked, tmp_path, progress=Progress(Console(file=io.StringIO())))
+
+
+@pytest.mark.parametrize(
+    ("trees", "said"),
+    [
+        ([tree_of(RIGHT, RIGHT), tree_of(WRONG, WRONG)], "no problem has both a right and a wrong solution"),
+        ([valued(0.5, 0.5)], "no step has siblings whose values differ; draw more solutions of each problem (search."),
+        ([tree_of(LONG, LONG, OPEN)], "cut off at the longest step; raise policy.sampling.max_step_tokens"),
+    ],
+)
+def test_advantages_without_a_difference_say_what_they_ask_for(trees: list[Tree], said: str) -> None:
+    made = recipe("policy_gradient", data=["sibling_advantages"])
+    assert not [term for tree in trees for term in made.learn[-1].data[0](tree)]
+    error = str(policy_error(made, trees))
+    assert error.startswith("the trees hold no advantages to learn from: ")
+    assert said in error
+
+
+def test_solutions_that_all_come_to_the_same_still_have_advantages() -> None:
+    """A value head beside the policy learns what they come to; that alone would be nothing to tell apart."""
+    made = recipe("policy_gradient", data=["trajectory_advantages"])
+    learn = made.learn[-1].model_copy(update={"objective": PolicyGradient(value=0.5)})
+    term = labelled_step(tree_of(RIGHT).nodes[1], 1.0)
+    assert same_targets(made, learn, [term], [tree_of(RIGHT)]) is None
+
+
+def test_how_sure_the_reference_was_is_asked_of_a_model() -> None:
+    with pytest.raises(GradatimError, match="trees do not record; set reference"):
+        small_recipe(
+            objective={"name": "policy_gradient", "kl": 0.1, "kl_confidence": 1.0, "data": ["trajectory_advantages"]}
+        )

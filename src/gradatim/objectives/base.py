@@ -63,7 +63,8 @@ class Objective(ABC):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What beside heads is measured: ``"log_probabilities"``, ``"reference"``, ``"behaviour"``."""
+        """What beside heads is measured: ``"log_probabilities"``, ``"reference"``, ``"behaviour"``,
+        ``"confidence"``, how sure the reference was."""
         return frozenset()
 
     @property

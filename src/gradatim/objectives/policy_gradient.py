@@ -55,9 +55,14 @@ class PolicyGradient(Objective):
     DAPO (Yu et al., 2025, arXiv:2503.14476), which also has ``clip_high`` above ``clip_low``. The ratio of a ``step``
     is the geometric mean of its tokens', and that of a ``solution`` that of all tokens of a term: sequence ratios as in
     GSPO (Zheng et al., 2025, arXiv:2507.18071), each token's gradient with its own step's advantage as in its token
-    variant. Steps whose advantage is not known count for nothing. The divergence's factor :math:`\rho_t` is that of
-    DeepSeek-V3.2 (DeepSeek-AI, 2025, arXiv:2512.02556), with which its gradient is that of the divergence of the policy
-    from the reference; GRPO has none.
+    variant. Steps whose advantage is not known count for nothing.
+
+    The divergence's factor :math:`\rho_t` is that of DeepSeek-V3.2 (DeepSeek-AI, 2025, arXiv:2512.02556), with which
+    its gradient is that of the divergence of the policy from the reference; GRPO has none. With ``kl_confidence`` it is
+    relaxed where the reference was unsure, as it is of the tokens that decide a solution (Vassoyan et al., *Ignore the
+    KL Penalty!*, 2025, arXiv:2502.06533): its weight is a power of one less the entropy of the reference's next token
+    over the largest possible. From the paper: that the penalty is weighed by the reference's certainty of each token;
+    its constants could not be read.
 
     Where nothing is clipped and the policy is still the one that sampled, its gradient is the plain policy gradient,
     :math:`-\sum_t A_s \nabla \log \pi(t)` over the same size. A step that several terms share is run once and counts in
@@ -82,12 +87,16 @@ class PolicyGradient(Objective):
     """Weight of the divergence from the reference; 0 needs none."""
     kl_unbiased: bool = True
     """Weigh a token's divergence by its ratio, so that its gradient is the divergence's own; without, as in GRPO."""
+    kl_confidence: NonNegativeFloat = 0.0
+    """By which power of how sure the reference was a token's divergence is weighed, so that the policy is free where it
+    was not; 0 weighs all alike. Needs a reference from a model."""
     value: NonNegativeFloat = 0.0
     """Weight of a value head that learns what solutions come to; 0 for no head."""
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"log_probabilities", "behaviour"} | ({"reference"} if self.kl else set()))
+        needed = {"log_probabilities", "behaviour"} | ({"reference"} if self.kl else set())
+        return frozenset(needed | ({"confidence"} if self.kl and self.kl_confidence else set()))
 
     @property
     def heads(self) -> Mapping[str, HeadShape]:
@@ -114,6 +123,8 @@ class PolicyGradient(Objective):
         return replace(term, groups=(advantaged(term),))
 
     def loss(self, quantities: Quantities) -> Loss:
+        import torch
+
         member, token = quantities.by_member()
         advantages = quantities.step_target.nan_to_num()[member]
         log_probabilities = quantities.log_probabilities[token]
@@ -128,7 +139,10 @@ class PolicyGradient(Objective):
         if self.kl:
             behind = quantities.reference[token] - log_probabilities
             found["kl"] = behind.exp() - behind - 1
-            losses = losses + self.kl * found["kl"] * (ratios if self.kl_unbiased else 1.0)
+            weights = ratios if self.kl_unbiased else torch.ones_like(ratios)
+            if self.kl_confidence:
+                weights = weights * quantities.confidence[token] ** self.kl_confidence
+            losses = losses + self.kl * weights * found["kl"]
         tokens = quantities.tokens().clamp(min=1)
         sizes = tokens if self.unit == "tokens" else 1.0
         per_term = _sums(quantities, member, losses) / tokens * sizes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -146,6 +146,7 @@ class Quantities(TermIndex):
             not need them.
         reference (``T``): the same under the reference; likewise.
         behaviour (``T``): the same under the policy that sampled the steps, as the trees recorded it; likewise.
+        confidence (``T``): how sure the reference was before each scored token, from 0 to 1; likewise.
         heads: by name, what a head says at each step's last token, (``S``,), under ``before:name`` at the token before
             the step begins, (``S``,), and under ``tokens:name`` at the token before each scored token, (``T``,); with a
             dimension more, (``S``, outputs), for heads of several outputs.
@@ -155,3 +156,4 @@ class Quantities(TermIndex):
     reference: Tensor
     behaviour: Tensor
     heads: Mapping[str, Tensor]
+    confidence: Tensor = field(default_factory=lambda: torch.zeros(0))

@@ -182,6 +182,8 @@ class Learn(Section):
             raise ValueError(str(error)) from error
         if self.measure == "accuracy" and self.model != POLICY:
             raise ValueError("stop_by: accuracy measures the policy; leave it out, or set it to loss")
+        if self.reference == "tree" and "confidence" in self.objective.needs:
+            raise ValueError("the objective asks how sure the reference was, which trees do not record; set reference")
         if self.reference == "base" and self.training.lora is None:
             raise ValueError("reference: base is the model without its adapters, and training.lora gives it none")
         recorded = self.reference == "tree" and self.model == POLICY

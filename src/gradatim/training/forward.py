@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gradatim.engine.distributions import entropy
 from gradatim.engine.heads import heads_of, plain_model, reading_heads
 from gradatim.errors import GradatimError
 from gradatim.objectives.base import Loss, Objective
@@ -18,6 +20,8 @@ from gradatim.training.log_probabilities import (
     selected_log_probabilities,
 )
 from gradatim.training.rows import TrainingRow
+
+_PREDICTIONS = 64  # distributions in float32 at once
 
 
 def measured(model: nn.Module, row: TrainingRow, objective: Objective) -> Quantities:
@@ -81,6 +85,18 @@ def token_log_probabilities(model: nn.Module, row: TrainingRow) -> Tensor:
     if logits.shape[0] != row.predictors.shape[0]:  # the model knows no such option and gives the outputs of all tokens
         logits = logits[row.predictors]
     return selected_log_probabilities(logits, row.predictor_of, row.token_ids)
+
+
+@torch.no_grad()
+def token_confidences(model: nn.Module, row: TrainingRow) -> Tensor:
+    """How sure a model is before each scored token, (T,): 1 where only one token may follow, 0 where all are equally
+    likely; one less the entropy of the next token over the largest that there is."""
+    logits = _logits(model, row, logits_to_keep=row.predictors)
+    if logits.shape[0] != row.predictors.shape[0]:
+        logits = logits[row.predictors]
+    entropies = [entropy(torch.log_softmax(part.float(), dim=-1)) for part in torch.split(logits, _PREDICTIONS)]
+    confidences = (1 - torch.cat(entropies) / math.log(logits.shape[-1])).clamp(0, 1)
+    return confidences[row.predictor_of]
 
 
 def step_logits(model: nn.Module, row: TrainingRow) -> Tensor:

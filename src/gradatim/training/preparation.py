@@ -132,6 +132,11 @@ def check_recorded(
                 "some steps have no recorded log-probabilities, so the tree cannot be the reference; sample the "
                 "trees with a policy that records them, or take the reference from a model"
             )
+    if "confidence" in objective.needs and any(bool(row.confidence.isnan().any()) for row in rows):
+        raise GradatimError(
+            "trees do not record how sure the policy was before each token; take the reference from a model",
+            options=("reference",),
+        )
     if "behaviour" in objective.needs and any(bool(row.behaviour.isnan().any()) for row in rows):
         raise GradatimError(
             "some steps have no recorded log-probabilities, so nobody knows how likely they were when they were "

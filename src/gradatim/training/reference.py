@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from gradatim.errors import GradatimError
-from gradatim.training.forward import token_log_probabilities
+from gradatim.training.forward import token_confidences, token_log_probabilities
 from gradatim.training.rows import TrainingRow
 from gradatim.training.self_check import blockwise_attention
 
@@ -42,11 +42,15 @@ def reference_model(model: nn.Module, reference: Reference, device: torch.device
         target.train(training)
 
 
-def with_reference(model: nn.Module, rows: Sequence[TrainingRow], device: torch.device) -> list[TrainingRow]:
-    """The rows with the log-probabilities that ``model`` gives their scored tokens as their reference."""
+def with_reference(
+    model: nn.Module, rows: Sequence[TrainingRow], device: torch.device, *, confidence: bool = False
+) -> list[TrainingRow]:
+    """The rows with the log-probabilities that ``model`` gives their scored tokens as their reference, and on request
+    with how sure it is before each."""
     result = []
     with torch.no_grad(), blockwise_attention(model):
         for row in rows:
-            values = token_log_probabilities(model, row.to(device))
-            result.append(replace(row, reference=values.float().cpu()))
+            moved = row.to(device)
+            found = replace(row, reference=token_log_probabilities(model, moved).float().cpu())
+            result.append(replace(found, confidence=token_confidences(model, moved).cpu()) if confidence else found)
     return result

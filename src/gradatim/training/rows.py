@@ -35,6 +35,8 @@ class TrainingRow(TermIndex):
             tree recorded.
         behaviour (``T``): log-probability of each scored token under the policy that sampled it, NaN where the tree
             recorded none.
+        confidence (``T``): how sure the reference was of what follows before each scored token, see
+            :func:`~gradatim.training.forward.token_confidences`; NaN until it is measured, which trees do not record.
     """
 
     input_ids: Tensor
@@ -47,6 +49,7 @@ class TrainingRow(TermIndex):
     step_befores: Tensor
     reference: Tensor
     behaviour: Tensor
+    confidence: Tensor
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors by name; ``TrainingRow(**it)`` restores the row."""
@@ -58,7 +61,7 @@ class TrainingRow(TermIndex):
 
     def recorded(self) -> dict[str, Tensor]:
         """What is known of the scored tokens before the forward pass, by the names that objectives have for it."""
-        return {"reference": self.reference, "behaviour": self.behaviour}
+        return {"reference": self.reference, "behaviour": self.behaviour, "confidence": self.confidence}
 
     def index(self) -> dict[str, Tensor]:
         """Those that say which tokens make which steps, groups and terms."""
@@ -100,6 +103,7 @@ def build_row(terms: Sequence[Term]) -> TrainingRow:
         step_befores=previous,
         reference=tokens.recorded,
         behaviour=tokens.recorded,
+        confidence=torch.full_like(tokens.recorded, _NONE),
     )
 
 

@@ -162,7 +162,8 @@ class TreeTrainer(CheckpointTrainer):
 
     def _with_reference(self, rows: list[TrainingRow], reference: Reference) -> list[TrainingRow]:
         with reference_model(self.model, reference, self.args.device) as model, self.accelerator.autocast():
-            return with_reference(model, rows, self.args.device)
+            confidence = "confidence" in self.objective.needs
+            return with_reference(model, rows, self.args.device, confidence=confidence)
 
 
 def _collate(rows: list[TrainingRow]) -> dict[str, Tensor]:
