@@ -15,6 +15,7 @@ from gradatim.objectives.advantaged import advantaged
 from gradatim.objectives.base import Loss, Objective, Unit
 from gradatim.objectives.step_judgement import check_targets
 from gradatim.part import part
+from gradatim.supervision.base import Construction
 from gradatim.supervision.terms import Group, Term
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from gradatim.objectives.quantities import Quantities
 
 Ratio = Literal["token", "step", "solution"]
+_NO_OUTCOME = (
+    "the value head of 'policy_gradient' learns what whole solutions come to, which its terms do not say; take "
+    "advantages of whole solutions (trajectory_advantages, generalized_advantages), or leave the option 'value' out"
+)
 
 
 def clipped_surrogate(ratios: Tensor, advantages: Tensor, low: float | None, high: float | None) -> Tensor:
@@ -106,6 +111,11 @@ class PolicyGradient(Objective):
     def needs_targets(self) -> bool:
         return True
 
+    def check(self, construction: Construction) -> None:
+        super().check(construction)
+        if self.value and not construction.has_step_targets:
+            raise GradatimError(_NO_OUTCOME)
+
     def prepared(self, term: Term) -> Term:
         """The term from the first to the last step that has an advantage; steps between that have none weigh nothing.
 
@@ -114,17 +124,12 @@ class PolicyGradient(Objective):
         """
         term = super().prepared(term)
         if self.value and not (term.targets and term.groups[0].targets):
-            raise GradatimError(
-                "a value head learns what whole solutions come to, and a term does not say it; take advantages of "
-                "whole solutions (trajectory_advantages, generalized_advantages), or leave the option 'value' out"
-            )
+            raise GradatimError(_NO_OUTCOME)
         if self.value:
             check_targets(Term((Group(term.groups[0].nodes),), targets=term.targets))
         return replace(term, groups=(advantaged(term),))
 
     def loss(self, quantities: Quantities) -> Loss:
-        import torch
-
         member, token = quantities.by_member()
         advantages = quantities.step_target.nan_to_num()[member]
         log_probabilities = quantities.log_probabilities[token]
@@ -139,11 +144,11 @@ class PolicyGradient(Objective):
         if self.kl:
             behind = quantities.reference[token] - log_probabilities
             found["kl"] = behind.exp() - behind - 1
-            weights = ratios if self.kl_unbiased else torch.ones_like(ratios)
+            held = found["kl"] * ratios if self.kl_unbiased else found["kl"]
             if self.kl_confidence:
-                weights = weights * quantities.confidence[token] ** self.kl_confidence
-            losses = losses + self.kl * weights * found["kl"]
-        tokens = quantities.tokens().clamp(min=1)
+                held = held * quantities.confidence[token] ** self.kl_confidence
+            losses = losses + self.kl * held
+        tokens = quantities.tokens().clamp(min=1e-12)
         sizes = tokens if self.unit == "tokens" else 1.0
         per_term = _sums(quantities, member, losses) / tokens * sizes
         metrics = {name: _sums(quantities, member, of.detach()) / tokens for name, of in found.items()}
@@ -151,7 +156,7 @@ class PolicyGradient(Objective):
             values = quantities.heads["value"].sigmoid()[quantities.step_of]
             errors = (values - quantities.target[quantities.group_of]).square()
             weights = quantities.step_weight.abs()
-            mean = quantities.by_term(errors * weights) / quantities.by_term(weights)
+            mean = quantities.by_term(errors * weights) / quantities.by_term(weights).clamp(min=1e-12)
             per_term = per_term + self.value * mean * sizes
             metrics["value_error"] = mean.detach()
         return Loss(per_term, metrics)
@@ -161,9 +166,10 @@ class PolicyGradient(Objective):
         over its step or solution, which its own gradient goes through."""
         if self.ratio == "token":
             return changes
-        scope = member if self.ratio == "step" else quantities.group_of[member]
-        sums = changes.new_zeros(int(scope.max()) + 1).index_add(0, scope, changes.detach())
-        counts = changes.new_zeros(sums.shape).index_add(0, scope, changes.new_ones(changes.shape))
+        by_step = self.ratio == "step"
+        scope, count = (member, quantities.step_of) if by_step else (quantities.group_of[member], quantities.target)
+        sums = changes.new_zeros(count.shape[0]).index_add(0, scope, changes.detach())
+        counts = changes.new_zeros(count.shape[0]).index_add(0, scope, changes.new_ones(changes.shape))
         return (sums / counts.clamp(min=1))[scope] + changes - changes.detach()
 
     def _is_clipped(self, ratios: Tensor, advantages: Tensor) -> Tensor:

@@ -158,7 +158,8 @@ def _check_one_source(terms: Sequence[Term]) -> None:
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Switch off the model's own dropout, which would be noise between policy and reference; adapters keep theirs."""
+    """Switch off the model's own dropout, which would be noise between the policy and what it is compared with;
+    adapters keep theirs."""
     for name, module in model.named_modules():
         if "lora_dropout" in name:
             continue

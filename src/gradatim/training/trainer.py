@@ -82,7 +82,7 @@ class TreeTrainer(CheckpointTrainer):
         rows = [build_row(part) for part in plan_rows(terms, tokens_per_row, seed=args.seed)]
         check_fit(model, rows)
         needs_reference = "reference" in objective.needs
-        if needs_reference:
+        if needs_reference or "behaviour" in objective.needs:
             disable_dropout(model)
         super().__init__(model=model, args=args, data_collator=_collate, train_dataset=rows, callbacks=callbacks)
         check_training(self.model)
