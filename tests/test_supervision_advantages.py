@@ -105,6 +105,12 @@ def test_relative_is_what_the_draws_one_by_one_are(rows: list[tuple[int, int]]) 
             assert advantage == pytest.approx(expected)
 
 
+def test_what_rounding_leaves_is_no_difference() -> None:
+    """It would be blown up to whole standard deviations."""
+    for values in ([1e-17, 0.0], [0.1 + 0.2, 0.3], [1e12, 1e12 + 1e-4]):
+        assert relative(values, [1, 1]) == [0.0, 0.0]
+
+
 def test_solutions_by_hand() -> None:
     """Five draws, three of them right: mean 0.6, standard deviation sqrt(0.3)."""
     right, wrong = 0.4 / math.sqrt(0.3), -0.6 / math.sqrt(0.3)

@@ -24,7 +24,7 @@ from gradatim.supervision.values import StepValues, judged_ends
 from gradatim.tree import Node, Tree
 
 Normalization = Literal["std", "mean", "leave_one_out", "none"]
-_ALIKE = 1e-9  # values that differ by less than this share of their size are alike
+_ALIKE = 1e-9  # what differs by less, or by less than this share of its size, is what rounding leaves
 
 
 class Advantages(Construction):
@@ -68,7 +68,7 @@ def relative(values: Sequence[float], counts: Sequence[int], normalize: Normaliz
         counts: how often each was drawn, ``n_i``.
         normalize: which of these.
     """
-    if not values or max(values) - min(values) <= _ALIKE * max(map(abs, values)):
+    if not values or max(values) - min(values) <= _ALIKE * max(1.0, *map(abs, values)):
         return [0.0] * len(values)
     if normalize == "none":
         return list(values)
@@ -181,4 +181,5 @@ def returns(rewards: Sequence[float], discount: float = 1.0) -> list[float]:
 def kept(terms: Iterable[Term]) -> list[Term]:
     """The terms, or none of them where no step is better or worse than another."""
     found = list(terms)
-    return found if any(any(term.groups[0].targets or term.targets) for term in found) else []
+    advantages = (each for term in found for each in term.groups[0].targets or term.targets)
+    return found if any(abs(each) > _ALIKE for each in advantages) else []
