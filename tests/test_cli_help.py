@@ -76,7 +76,7 @@ def test_the_module_is_the_command() -> None:
         ("gradatim recipes word-problems-", ["word-problems-policy", "word-problems-verifiers"]),
         ("gradatim solve x --policy shipped:countdown-", ["shipped:countdown-reward"]),
         ("gradatim export x --format omega", ["omegaprm"]),
-        ("gradatim export x --data sibling", ["sibling_pairs"]),
+        ("gradatim export x --data sibling_p", ["sibling_pairs"]),
         ("gradatim import x --format math_s", ["math_shepherd"]),
     ],
 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
 from gradatim.recipes import parse_recipe
-from gradatim.scorers.base import Context
+from gradatim.search.decisions import SIMULATED
 from gradatim.supervision import (
     AdvantagePairs,
     ReferenceBranches,
@@ -32,6 +32,8 @@ from gradatim.tree import EndReason, Node, Problem, Step, Tree
 from gradatim.values.foresight import Foresight
 from small_runs import small_content
 from supervision_trees import VALUE, valued_trees
+
+NO_CONTEXT: Any = None
 
 
 def ids(terms: Iterable[Term]) -> list[tuple[int, ...]]:
@@ -228,9 +230,9 @@ def test_foresight_is_the_mean_likelihood_of_what_follows() -> None:
     end, other = (add(then, token, likely, end=EndReason.END_OF_TEXT) for token, likely in ((4, -0.6), (5, -0.2)))
     tree.add(then, other.step)  # drawn twice
     cut = add(second, 6, -0.2, end=EndReason.BUDGET)
-    open_end = add(second, 7, -0.4)
-    context: Any = Context.__new__(Context)
-    asyncio.run(Foresight(key="foresight")(tree, context))
+    open_end, pruned = add(second, 7, -0.4), add(second, 8, -9.0)
+    open_end.notes[SIMULATED] = True
+    asyncio.run(Foresight(key="foresight")(tree, NO_CONTEXT))
     assert {node.id: node.scores["foresight"] for node in tree.nodes if "foresight" in node.scores} == pytest.approx(
         {
             first.id: ((-0.5 - 0.1 - 0.6) / 3 + 2 * (-0.5 - 0.1 - 0.2) / 3) / 3,
@@ -240,7 +242,7 @@ def test_foresight_is_the_mean_likelihood_of_what_follows() -> None:
             second.id: -0.4,
         }
     )
-    assert cut.scores.keys() | open_end.scores.keys() | tree.root.scores.keys() == set()
+    assert all("foresight" not in node.scores for node in (cut, open_end, pruned, tree.root))
     assert first.counts["foresight"] == 3
 
 

@@ -138,8 +138,8 @@ class Objective(ABC):
             )
         if smooths_labels and not self.smooths_labels:
             raise GradatimError(
-                f"the objective {name!r} does not heed how likely a pair is the wrong way round; leave the label "
-                "smoothing of the construction out"
+                f"the objective {name!r} does not heed how likely a pair is the wrong way round; leave out the option "
+                "of the construction that tells it, such as visits"
             )
 
 

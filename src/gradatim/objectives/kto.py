@@ -84,9 +84,9 @@ class Kto(Objective):
 
     for the ``n`` groups of a term and the log-ratios :math:`\Delta` of policy and reference. The paper estimates the
     reference point :math:`z`, the policy's divergence from the reference, from completions that are put behind the
-    prompts of others in the batch. Steps of a tree have better ones at no cost: of a ranking of siblings or solutions
-    (`sibling_lists`), the others after the same prefix (:func:`reference_points`). Each of them counts once there,
-    however often it was drawn, and few draws underestimate a large divergence. A term of one group (`solution_labels`,
+    prompts of others in the batch. A tree has better ones at no cost: of a ranking (`sibling_lists`, `solution_lists`),
+    the others after the same prefix (:func:`reference_points`). Each of them counts once there, however often it was
+    drawn, and few draws underestimate a large divergence. A term of one group (`solution_labels`,
     or `step_labels`, from labels of steps as in STEVE, Lu et al., 2025, arXiv:2503.12532) has no others, and
     :math:`z = 0`, which is `apo_zero_unpaired` in TRL. The loss of a term does not depend on what else is in its batch.
     """

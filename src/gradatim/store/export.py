@@ -47,12 +47,12 @@ def row_format(rows: Sequence[Row]) -> RowFormat:
     for number, row in enumerate(rows):
         if set(row) != columns:
             raise GradatimError(f"row {number} has the columns {sorted(row)}, but the first row has {sorted(columns)}")
-        for said in known.value & {"labels", "scores"} if "completions" in known.value else ():
-            if len(row["completions"]) != len(row[said]):
-                raise GradatimError(
-                    f"row {number} has {len(row['completions'])} completions but {len(row[said])} {said}; give one for "
-                    "each completion"
-                )
+        said = {RowFormat.STEPWISE_SUPERVISION: "labels", RowFormat.RANKING: "scores"}.get(known)
+        if said is not None and len(row["completions"]) != len(row[said]):
+            raise GradatimError(
+                f"row {number} has {len(row['completions'])} completions but {len(row[said])} {said}; give one for "
+                "each completion"
+            )
     return known
 
 

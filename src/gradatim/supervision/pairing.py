@@ -63,7 +63,7 @@ def pair_of_solutions(right: Node, wrong: Node, rated_by: str | None = None) -> 
     return Term(tuple(groups), targets=(right.reward or 0.0, wrong.reward or 0.0))
 
 
-def round_robin(first: Sequence[Node], second: Sequence[Node]) -> Iterator[tuple[Node, Node]]:
+def round_robin(first: Sequence[Item], second: Sequence[Item]) -> Iterator[tuple[Item, Item]]:
     """Every combination once, in an order that uses the elements of each side evenly."""
     if first and second:
         cycle = math.lcm(len(first), len(second))  # after so many pairs the same ones would return: shift by one

@@ -13,7 +13,7 @@ from gradatim.supervision.base import Construction
 from gradatim.supervision.pairing import pair_of_solutions, round_robin
 from gradatim.supervision.rows import preference_rows
 from gradatim.supervision.terms import Term
-from gradatim.tree import Node, Tree
+from gradatim.tree import Tree
 
 
 @part
@@ -36,15 +36,11 @@ class ReferenceBranches(Construction):
     """Pairs of branches at each step of the path at most; `null` for all."""
 
     def __call__(self, tree: Tree) -> Iterator[Term]:
-        solutions = [leaf for leaf in tree.solutions() if leaf.correct is not None]
-        reference = next((leaf for leaf in solutions if leaf.correct), None)
-        for depth, beginning in enumerate(reference.path()[:-1] if reference is not None else ()):
-            below = [leaf for leaf in solutions if leaf.depth > depth and leaf.path()[depth] is beginning]
-            pairs = round_robin([leaf for leaf in below if leaf.correct], [leaf for leaf in below if not leaf.correct])
-            parted = ((right, wrong) for right, wrong in pairs if _next(right, depth) is not _next(wrong, depth))
-            yield from (pair_of_solutions(right, wrong) for right, wrong in islice(parted, self.max_per_step))
-
-
-def _next(leaf: Node, depth: int) -> Node:
-    """The step on a path that follows the one at a depth."""
-    return leaf.path()[depth + 1]
+        paths = [leaf.path() for leaf in tree.solutions() if leaf.correct is not None]
+        reference = next((path for path in paths if path[-1].correct), [])
+        for depth, beginning in enumerate(reference[:-1]):
+            paths = [path for path in paths if len(path) > depth + 1 and path[depth] is beginning]
+            right = [path for path in paths if path[-1].correct]
+            wrong = [path for path in paths if not path[-1].correct]
+            parted = (pair for pair in round_robin(right, wrong) if pair[0][depth + 1] is not pair[1][depth + 1])
+            yield from (pair_of_solutions(good[-1], bad[-1]) for good, bad in islice(parted, self.max_per_step))

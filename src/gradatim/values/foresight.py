@@ -5,6 +5,7 @@ from __future__ import annotations
 from gradatim.part import part
 from gradatim.scorers.base import Context
 from gradatim.scorers.confidence import future_likelihood
+from gradatim.search.decisions import SIMULATED
 from gradatim.tree import EndReason, Tree
 from gradatim.values.base import Values
 
@@ -16,10 +17,10 @@ class Foresight(Values):
     .. math:: F(s) = \frac{1}{n} \sum_{i=1}^n \frac{1}{|y_i|} \log \pi(y_i \mid \text{path to } s)
 
     over the ``n`` futures :math:`y` that the tree has below the step, each as often as it was drawn, in nats a token,
-    to 0. A step that ends its solution is its own future; a step with nothing below it has no value. The search
-    `phi_decoding` simulates a future of each step that it considers. Differences of two siblings are those of their
-    advantages, as in the paper, which subtracts the foresight of the step before. Steps need the log-probabilities that
-    their policy recorded.
+    to 0. A future is a solution that came to its end, or was simulated so far (`phi_decoding` simulates one of each
+    step that it considers); a step that ends its solution is its own. A step without a future has no value. Differences
+    of two siblings are those of their advantages, as in the paper, which subtracts the foresight of the step before.
+    Steps need the log-probabilities that their policy recorded.
     """
 
     async def __call__(self, tree: Tree, context: Context) -> None:
@@ -28,9 +29,9 @@ class Foresight(Values):
             node.counts.pop(self.key, None)
         sums = dict.fromkeys(tree.nodes, 0.0)
         for leaf in tree.leaves():
-            if leaf.step.end is EndReason.BUDGET:
+            if leaf.step.end is EndReason.BUDGET or (leaf.open and SIMULATED not in leaf.notes):
                 continue
-            for node in leaf.path()[1:] if not leaf.open else leaf.path()[1:-1]:
+            for node in leaf.path()[1:-1] if leaf.open else leaf.path()[1:]:
                 sums[node] += leaf.multiplicity * future_likelihood(node, leaf)
                 node.counts[self.key] = node.counts.get(self.key, 0) + leaf.multiplicity
         for node, total in sums.items():
