@@ -98,7 +98,8 @@ class Kto(Objective):
     threshold: float = 0.5
     """Above which target a step is good."""
     desirable_weight: NonNegativeFloat = 1.0
-    """How much good steps count."""
+    """How much good steps count. All together they should count as the bad ones do, or a little more: where bad ones
+    prevail, everything that was sampled gets less likely, and soon nothing is right."""
     undesirable_weight: NonNegativeFloat = 1.0
     """How much the others count."""
 

@@ -23,27 +23,27 @@ class Tgdpo(PairObjective):
               \beta \sum_{t \in r} (1 - \alpha \hat{r}_t) \Delta_t\right), \qquad
               \hat{r}_t = \beta \log \frac{\hat{\pi}_t}{\rho_t}, \quad \Delta_t = \log \frac{\pi_t}{\rho_t}
 
-    over the tokens of the chosen and of the rejected side, for policy :math:`\pi`, reference :math:`\rho` and a guide
-    :math:`\hat{\pi}`, which was trained by DPO before: it is a token's reward how much likelier the guide finds it (the
-    view of Rafailov et al., "From r to Q*", 2024, arXiv:2404.12358, and of the dense rewards of RTO, Zhong et al.,
-    2024, arXiv:2404.18922). Good tokens of the chosen side and bad ones of the rejected side may move further. With
-    :math:`\alpha = 0`, or a guide that is the reference, it is DPO.
+    over the tokens of the chosen and of the rejected side from where they part, for the policy :math:`\pi`, a reference
+    :math:`\rho`, and a guide :math:`\hat{\pi}`, which was trained by DPO before: a token's reward is how much likelier
+    the guide finds it (the view of Rafailov et al., "From r to Q*", 2024, arXiv:2404.12358, and of the dense rewards of
+    RTO, Zhong et al., 2024, arXiv:2404.18922). Good tokens of the chosen side and bad ones of the rejected side may
+    move further. With :math:`\alpha = 0`, or where guide and reference are one, it is DPO.
 
-    The guide is who wrote the steps, as in the paper, where trees of a policy that was trained by DPO are learned from
-    with another reference (`reference: initial` of a model that was not); or the policy itself as it is by then, which
-    is ours, and begins as the paper's where DPO on the same trees came before. Sides are compared from where their
-    paths part.
+    Two policies are known of a step, and one of them is the guide. After a training by DPO on the same trees, with
+    `reference: initial`, it is the model as it is then, and the reference is the one that wrote the trees. For trees
+    that a policy wrote that was trained by DPO before, it is that one (`behaviour`), as in the paper, whose policy
+    begins as the reference. Ours: no factor is below 0, so that no token is pushed the wrong way.
     """
 
     guidance: NonNegativeFloat = 0.5
     r"""How much token rewards count, :math:`\alpha`."""
-    guide: Literal["policy", "behaviour"] = "policy"
-    """Whose preferences are a token's reward: the `policy`'s, as it is while it learns, or those of the policy that
-    wrote the step (`behaviour`)."""
+    guide: Literal["reference", "behaviour"] = "reference"
+    """Whose preferences are rewards of tokens: those of the `reference` as the training names it, or of the policy that
+    wrote the step (`behaviour`); the other one of the two is what the policy is held to."""
 
     @property
     def needs(self) -> frozenset[str]:
-        return super().needs | ({"behaviour"} if self.guide == "behaviour" else set())
+        return super().needs | {"behaviour"}
 
     def prepared(self, term: Term) -> Term:
         return parted(super().prepared(term))
@@ -51,10 +51,12 @@ class Tgdpo(PairObjective):
     def loss(self, quantities: Quantities) -> Loss:
         from torch.nn.functional import logsigmoid
 
-        guide = quantities.behaviour if self.guide == "behaviour" else quantities.log_probabilities.detach()
-        ratios = quantities.log_probabilities - quantities.reference
-        hints = self.guidance * self.beta * (guide - quantities.reference)
-        chosen = quantities.pairs(quantities.sums((1 + hints) * ratios))[:, 0]
-        rejected = quantities.pairs(quantities.sums((1 - hints) * ratios))[:, 1]
+        guide, held_to = quantities.reference, quantities.behaviour
+        if self.guide == "behaviour":
+            guide, held_to = held_to, guide
+        ratios = quantities.log_probabilities - held_to
+        hints = self.guidance * self.beta * (guide - held_to)
+        chosen = quantities.pairs(quantities.sums((1 + hints).clamp(min=0) * ratios))[:, 0]
+        rejected = quantities.pairs(quantities.sums((1 - hints).clamp(min=0) * ratios))[:, 1]
         rewards = self.beta * quantities.pairs(quantities.sums(ratios))
         return Loss(-logsigmoid(self.beta * (chosen - rejected)), reward_metrics(rewards))
