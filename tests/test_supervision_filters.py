@@ -59,7 +59,7 @@ def made(name: str) -> Filter:
 
 
 def terms_of(trees: Sequence[Tree]) -> list[Term]:
-    return chosen_terms(trees, CONSTRUCTIONS, [])[0]
+    return chosen_terms(trees, CONSTRUCTIONS, [], Clean())[0]
 
 
 @pytest.mark.parametrize("name", names(KIND))
@@ -205,12 +205,13 @@ def test_the_filter_that_left_nothing_or_one_label_alone_is_named() -> None:
     filters = ["duplicates", {"sample": {"count": 1}}]
     content = {"model": "scorer", "objective": "process_reward", "data": ["step_labels"], "filters": filters}
     made = small_recipe(objective=None, learn=[content])
-    terms, _ = chosen_terms(trees, made.learn[0].data, made.learn[0].filters)
+    terms, _ = chosen_terms(trees, made.learn[0].data, made.learn[0].filters, made.task)
     error = same_targets(made, made.learn[0], terms, trees)
     assert "the filter learn.0.filters.1 (drops: beyond 1 chosen by chance) leaves step labels of" in str(error)
     assert "has nothing to tell apart; loosen it" in str(error)
     whole = small_recipe(objective=None, learn=[content | {"filters": filters[:1]}])
-    assert same_targets(whole, whole.learn[0], chosen_terms(trees, whole.learn[0].data, [])[0], trees) is None
+    terms, _ = chosen_terms(trees, whole.learn[0].data, [], whole.task)
+    assert same_targets(whole, whole.learn[0], terms, trees) is None
 
 
 def test_a_run_reports_what_was_kept_and_why_the_rest_is_missing(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def _held_out_trees(training: _Training) -> list[Tree]:
 
 def _terms(training: _Training, trees: Iterable[Tree]) -> tuple[list[Term], list[Choice]]:
     own = (in_tokens_of(tree, training.tokenizer, training.chat) for tree in trees)
-    terms, table = chosen_terms(own, training.learn.data, training.learn.filters)
+    terms, table = chosen_terms(own, training.learn.data, training.learn.filters, training.run.task)
     return terms_in_tokens_of(terms, training.tokenizer, training.chat), table
 
 

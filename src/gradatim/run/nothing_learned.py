@@ -28,6 +28,7 @@ def no_terms(recipe: Recipe, learn: Learn, trees: Sequence[Tree]) -> GradatimErr
         return GradatimError(f"{emptied} leaves no {what} to learn from; loosen it")
     reason = (
         _nothing_finished(recipe, trees)
+        or _wrong_as_written(recipe, learn, trees)
         or _too_strict(recipe, learn, trees)
         or _all_alike(recipe, trees, contrast=any(part.groups != 1 or part.signed for part in learn.data))
         or _asked(learn, f"draw more solutions of each problem ({_more_solutions(recipe)})")
@@ -64,10 +65,18 @@ def _filter_that(
 ) -> str | None:
     """The filter that left terms of which something is true that was not true before it, in words."""
     for count in range(len(learn.filters) + 1):
-        if spoiled(chosen_terms(trees, learn.data, learn.filters[:count])[0]):
+        if spoiled(chosen_terms(trees, learn.data, learn.filters[:count], recipe.task)[0]):
             place = f"learn.{_place(recipe, learn)}.filters.{count - 1}"
             return f"the filter {place} (drops: {learn.filters[count - 1].drops})" if count else None
     return None
+
+
+def _wrong_as_written(recipe: Recipe, learn: Learn, trees: Sequence[Tree]) -> str | None:
+    """That solutions were written, and none is right, if so."""
+    _, table = chosen_terms(trees, learn.data, (), recipe.task)
+    wrong = sum(each.dropped for each in table)
+    asked = " and ".join(dict.fromkeys(part.asks for part in learn.data if part.asks))
+    return f"none of {wrong:,} that were written is right; {asked or 'take another task'}" if wrong else None
 
 
 def _too_strict(recipe: Recipe, learn: Learn, trees: Sequence[Tree]) -> str | None:

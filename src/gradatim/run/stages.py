@@ -198,7 +198,7 @@ def _stages(recipe: Recipe) -> Iterator[Stage]:
                 yield Stage(f"round-{number}-validation", **made)
                 trees = (*trees, f"round-{number}-validation")
         for learn, (name, model) in zip(recipe.trained_in(number), _training_names(recipe, number), strict=True):
-            used = plan.uses([model])
+            used = plan.uses([model], plan.first if learn.begin == "first" else None)
             keys = ("seed", f"learn.{_place(recipe, learn)}", *counts, *used["keys"])
             held_out = trees if learn.measure == "loss" else trees[:1]
             yield Stage(name, keys, (*held_out, *used["after"]), used["uses"], learn, last[model] == name)

@@ -7,9 +7,12 @@ from gradatim.supervision.base import Construction
 from gradatim.supervision.controlled_pairs import ControlledPairs
 from gradatim.supervision.convincing_errors import ConvincingErrors
 from gradatim.supervision.depth_advantages import DepthAdvantages
+from gradatim.supervision.dropped_steps import DroppedSteps
 from gradatim.supervision.first_error_pairs import FirstErrorPairs
 from gradatim.supervision.generalized_advantages import GeneralizedAdvantages
+from gradatim.supervision.internalised_steps import InternalisedSteps
 from gradatim.supervision.merged_step_labels import MergedStepLabels
+from gradatim.supervision.pruned_solutions import PrunedSolutions
 from gradatim.supervision.reference_branches import ReferenceBranches
 from gradatim.supervision.right_solutions import RightSolutions
 from gradatim.supervision.rows import (
@@ -50,12 +53,15 @@ __all__ = [
     "ControlledPairs",
     "ConvincingErrors",
     "DepthAdvantages",
+    "DroppedSteps",
     "FirstErrorPairs",
     "GeneralizedAdvantages",
     "Group",
+    "InternalisedSteps",
     "MergedStepLabels",
     "PreferenceRow",
     "PromptCompletionRow",
+    "PrunedSolutions",
     "RankedRow",
     "ReferenceBranches",
     "RightSolutions",

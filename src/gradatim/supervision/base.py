@@ -40,6 +40,12 @@ class Construction(ABC):
         """Whether its pairs say how likely they are the wrong way round."""
         return False
 
+    @property
+    def keeps_steps_right(self) -> bool:
+        """Whether, of the solutions that it writes, only those are meant whose every step is right, as far as the task
+        knows; else those that the task calls right."""
+        return False
+
     @abstractmethod
     def __call__(self, tree: Tree) -> Iterable[Term]:
         """The terms that ``tree`` gives, in a fixed order."""

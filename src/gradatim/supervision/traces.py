@@ -51,13 +51,14 @@ def mark_step(mark: str) -> Step:
     return Step((), mark)
 
 
-def trace_term(tree: Tree, pieces: Iterable[Piece], outcome: Node) -> Term:
+def trace_term(tree: Tree, pieces: Iterable[Piece], outcome: Node | None = None) -> Term:
     """A tree with the pieces as its single path, as a term of a loss that weighs them.
 
     Args:
         tree: the tree that was searched.
         pieces: the steps of the trace, in order.
-        outcome: the solution whose verdict is the trace's.
+        outcome: the solution whose verdict is the trace's; ``None`` where it is known only when the task was asked
+            (:func:`gradatim.supervision.verified.verified`).
     """
     node = Tree(tree.problem, seed=tree.seed).root
     weights = []
@@ -65,5 +66,6 @@ def trace_term(tree: Tree, pieces: Iterable[Piece], outcome: Node) -> Term:
         node = node.tree.add(node, piece.step)
         weights.append(piece.weight)
     note_share_right(node.tree, tree)
-    node.reward, node.correct, node.answer = outcome.reward, outcome.correct, outcome.answer
+    if outcome is not None:
+        node.reward, node.correct, node.answer = outcome.reward, outcome.correct, outcome.answer
     return Term((Group(tuple(node.path()[1:]), () if all(weight == 1 for weight in weights) else tuple(weights)),))
