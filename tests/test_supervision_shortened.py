@@ -143,7 +143,7 @@ def test_each_round_may_begin_with_the_first_policy() -> None:
     assert [stages[f"policy-{number}"].uses for number in (1, 2, 3)] == [{"policy": None}] * 3
     assert stages["round-3"].uses == {"policy": "policy-2"}
     assert "round-3" in stages["policy-3"].after
-    going_on = load_recipe("rest", ["learn.0.begin=last"])
+    going_on = load_recipe("rest", ["learn.0.begin=null"])
     assert isinstance(going_on, Recipe)
     assert stages_of(going_on)["policy-3"].uses == {"policy": "policy-2"}
 

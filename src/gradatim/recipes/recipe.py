@@ -145,9 +145,9 @@ class Learn(Section):
     training problems that trees are not grown on, if there are enough."""
     rounds: Literal["every", "first"] = "every"
     """Whether it learns in every round or in the first one alone."""
-    begin: Literal["last", "first"] = "last"
-    """Which state of the model it goes on from: as the training before it left it, `last`, or as it was before it
-    learned from any trees, `first`, which every round then begins with."""
+    begin: Literal["first"] | None = None
+    """Which state of the model it begins with: `first`, as it was before it learned from any trees, in every round;
+    `null` goes on from its last training."""
     reference: Literal["tree", "initial", "base"] = "tree"
     """Where reference log-probabilities come from, if the loss has some: recorded in the tree, of the model as it was
     before this training, or of the base under its adapters. Trees that another model wrote have none of `tree`."""
