@@ -100,6 +100,7 @@ def test_resolved_recipe_reads_back_the_same(name: str) -> None:
             "regrow=[{name: corrections, values: bakup}]",
             "'regrow.0.values': there is no value 'bakup'; did you mean 'backup'?",
         ),
+        ("learn.1.data=[controlled_pairs]", "learn.1.data.0 learns from 'controlled_errors', which nothing writes"),
         ("regrow=[controlled_error]", "there is no regrowth 'controlled_error'; did you mean 'controlled_errors'?"),
         (
             "learn.1.data=[{name: sibling_pairs, value: vlaue}]",

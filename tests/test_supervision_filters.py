@@ -21,6 +21,7 @@ from gradatim.part import make, names
 from gradatim.policies.scripted import ScriptedPolicy
 from gradatim.run import Progress, run_recipe
 from gradatim.run.nothing_learned import no_terms, same_targets
+from gradatim.run.outcomes import outcomes_of
 from gradatim.run.stages import dependencies
 from gradatim.search.regrowth import ControlledErrors
 from gradatim.supervision import (
@@ -116,6 +117,8 @@ def test_difficulty_counts_what_the_search_drew_and_knows_it_of_written_traces()
     (trace,) = StreamOfSearch()(tree)
     assert share_right(trace.ends[0].tree) == 0.75
     assert share_right(Tree(tree.problem)) is None
+    found = outcomes_of([tree], asked=1, max_step_tokens=9, max_steps=9)
+    assert (found.solutions, found.right) == (4, 3)
 
 
 @settings(max_examples=30, deadline=None)
@@ -162,6 +165,7 @@ def test_a_different_seed_draws_another_sample() -> None:
     [
         ({"depth": {"first": 3, "last": 2}}, "depth keeps nothing from step 3 to 2; raise last"),
         ({"difficulty": {"least": 0.6, "most": 0.4}}, "difficulty keeps no share from 0.6 to 0.4; raise most"),
+        ({"balance": {"labels": False}}, "balance evens out nothing: set labels, per_tree or per_depth"),
         ("sample", "the filter 'sample': needs 'count', which must be given"),
     ],
 )

@@ -344,12 +344,12 @@ class Recipe(Section):
                 raise ValueError(
                     f"values, regrow and scorer write {key!r} more than once: give one of them another key"
                 )
-        written += map(name_of, parts_within(self.search))
+        written += map(name_of, [*parts_within(self.search), *self.regrow])
         for place, learn in enumerate(self.learn if self.trees.stored is None else ()):
             read = [
                 (f"data.{number}", getattr(part, name, None))
                 for number, part in enumerate(learn.data)
-                for name in ("value", "rated_by", "visits", "reward", "step_reward")
+                for name in ("made_by", "value", "rated_by", "visits", "reward", "step_reward")
             ]
             read += [(f"filters.{number}", name) for number, each in enumerate(learn.filters) for name in each.reads]
             for key, value in read:

@@ -10,6 +10,7 @@ from typing import Any
 from gradatim.counts import total_counts
 from gradatim.run.context import Run
 from gradatim.scorers.verdicts import off_format_counts
+from gradatim.search.regrowth.base import REGROWN
 from gradatim.tasks.base import Task
 from gradatim.tree import EndReason, Node, Tree
 from gradatim.values.scored import UNVALUED
@@ -28,7 +29,7 @@ _MANY = 0.03  # the share of solutions from which on a run warns of them
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """What became of the solutions of a set of trees; each counts as often as it was drawn.
+    """What became of the solutions that searches drew, over a set of trees; each counts as often as it was drawn.
 
     Attributes:
         problems: how many were searched.
@@ -79,7 +80,7 @@ def outcomes_of(
         value: the name of the values that the trees were grown to have.
         failed: problems whose search failed, so that there is no tree of them.
     """
-    leaves = [leaf for tree in trees for leaf in tree.leaves() if not leaf.is_root]
+    leaves = [leaf for tree in trees for leaf in tree.leaves() if not leaf.is_root and REGROWN not in leaf.notes]
     finished: Counter[str] = Counter()
     cut_off: Counter[str] = Counter()
     for leaf in leaves:

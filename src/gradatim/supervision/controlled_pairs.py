@@ -24,6 +24,8 @@ class ControlledPairs(Construction):
     what: ClassVar[str] = "pairs of controlled errors"
     groups: ClassVar[int] = 2
     has_targets: ClassVar[bool] = True
+    asks: ClassVar[str] = "no right solution was made to err (regrow: controlled_errors, hotter or with a higher limit)"
+    made_by: ClassVar[str] = CONTROLLED  # what must be in a recipe's regrow
     rows = staticmethod(preference_rows)
 
     def __call__(self, tree: Tree) -> Iterator[Term]:

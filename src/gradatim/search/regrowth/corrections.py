@@ -75,16 +75,16 @@ class Corrections(Regrowth):
                 node.scores.setdefault(self.key, 1.0)
         corrected = sum(each is not None for each in corrections.values())
         counts = {"first errors": len(prefixes), "corrected": corrected, "solutions written": written}
-        note_counts(tree, name_of(self), counts)
+        note_counts(tree, self.key, counts)
 
     def _first_errors(self, tree: Tree) -> list[Node]:
         """The first wrong steps of wrong solutions, in the order of the tree, each once."""
         found: set[Node] = set()
         for leaf in tree.solutions():
             if leaf.correct is False:
-                path = leaf.path()[1:]
-                first = next((node for node in path if not self._is_right(node)), None)
-                found |= set() if first is None or self.key not in first.scores else {first}
+                first = next((node for node in leaf.path()[1:] if not self._is_right(node)), None)
+                if first is not None and self.key in first.scores:
+                    found.add(first)
         return sorted(found, key=lambda node: node.id)
 
     def _is_right(self, node: Node) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import PositiveInt
 
+from gradatim.errors import GradatimError
 from gradatim.part import part
 from gradatim.supervision.filters.base import Filter, at_most, depth_of
 from gradatim.supervision.terms import Term
@@ -30,6 +31,10 @@ class Balance(Filter):
     """Terms that begin at one depth at most; `null` for all."""
     seed: int = 0
     """Of what is chosen."""
+
+    def __post_init__(self) -> None:
+        if not (self.labels or self.per_tree or self.per_depth):
+            raise GradatimError("balance evens out nothing: set labels, per_tree or per_depth")
 
     @property
     def drops(self) -> str:
