@@ -349,6 +349,8 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path: Path) -> None:
     _, (first, second) = one_step((7,), ())
     with pytest.raises(GradatimError, match="no recorded log-probabilities"):
         train_step_dpo(tiny_model(), [pair(first, second)], FAST)
+    with pytest.raises(GradatimError, match="nobody knows how likely they were when they were sampled"):
+        train(tiny_model(), make("objectives", {"policy_gradient": {"kl": 0.0}}), [labelled_step(first, 1.0)], FAST)
     with pytest.raises(GradatimError, match="needs a model with adapters"):
         train_step_dpo(tiny_model(), [pair(first, second)], FAST, reference="base")
     unknown: Any = "teacher"
