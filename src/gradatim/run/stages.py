@@ -122,8 +122,8 @@ def dependencies(recipe: Recipe, name: str, contents: Mapping[str, Mapping[str, 
 
 
 def first_difference(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """The first key in which two sets of dependencies differ, with both values. An empty list and `null` are as if the
-    key were not there: runs that were made before recipes had it go on."""
+    """The first key in which two sets of dependencies differ, with both values. An empty list and ``null`` are as if
+    the key were not there: runs that were made before recipes had it go on."""
     for key in [*now, *earlier]:
         left, right = (_ABSENT if each.get(key) in (None, []) else each[key] for each in (earlier, now))
         if left != right:
