@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from gradatim.errors import GradatimError
 from gradatim.supervision.terms import Group, Term, labelled_step
-from gradatim.training.attention import BLOCK_ATTENTION, check_attention
+from gradatim.training.attention import check_attention
+from gradatim.training.block_attention import BLOCK_ATTENTION
 from gradatim.training.forward import token_log_probabilities
 from gradatim.training.packing import pack_row, scored_tokens
 from gradatim.training.rows import build_row, plan_rows

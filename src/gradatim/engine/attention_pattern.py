@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -23,18 +23,11 @@ MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(batch index, head index, place of the query, place of the key), which are broadcast -> whether it is seen."""
 
 
-@dataclass(frozen=True, eq=False)
-class AttentionPattern:
-    """What a layer lets a token see of its path.
+class Uncut:
+    """What stands for a mask of the tokens of a pass, for models that cut masks to those tokens when those are all."""
 
-    Attributes:
-        function: transformers' mask function; ``None`` where a token sees everything up to itself.
-    """
-
-    function: MaskFunction | None = None
-
-    def __getitem__(self, index: tuple[Any, ...]) -> AttentionPattern:
-        """The pattern itself, for models that cut masks to the tokens of a pass when those are all.
+    def __getitem__(self, index: tuple[Any, ...]) -> Self:
+        """The thing itself.
 
         Raises:
             GradatimError: if anything would be cut off.
@@ -42,6 +35,17 @@ class AttentionPattern:
         if any(part not in (slice(None), slice(0, None)) for part in index):
             raise GradatimError("it cuts its masks to a part of the tokens")
         return self
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionPattern(Uncut):
+    """What a layer lets a token see of its path.
+
+    Attributes:
+        function: transformers' mask function; ``None`` where a token sees everything up to itself.
+    """
+
+    function: MaskFunction | None = None
 
     def sees(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Whether each query sees each key of the same path.

@@ -14,7 +14,7 @@ Both are exact: each query attends to its ancestors and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -143,11 +143,7 @@ def tree_attention(
         raise GradatimError("its layers of attention do not say which they are")
     if not isinstance(attention_mask, AttentionPattern | None):
         raise GradatimError("it makes a mask of its own for its attention")
-    unknown = [name for name, given in options.items() if name not in _WITHOUT_EFFECT and given is not None]
-    if dropout:
-        unknown.append("dropout")
-    if unknown:
-        raise GradatimError(f"it hands its attention the option {unknown[0]!r}, which tree attention does not know")
+    refuse_unknown(options, dropout)
     here, home = query.device, plan.device
     sinks = s_aux if sinks is None else sinks
     weighting = Weighting(
@@ -165,6 +161,19 @@ def tree_attention(
         weighting,
     )
     return output[..., : value.shape[-1]].to(here), None
+
+
+def refuse_unknown(options: Mapping[str, Any], dropout: float) -> None:
+    """Refuse what a model hands its attention and what attention over trees does not know.
+
+    Raises:
+        GradatimError: if one of the options would change the result.
+    """
+    unknown = [name for name, given in options.items() if name not in _WITHOUT_EFFECT and given is not None]
+    if dropout:
+        unknown.append("dropout")
+    if unknown:
+        raise GradatimError(f"it hands its attention the option {unknown[0]!r}, which tree attention does not know")
 
 
 def _widened(tensor: Tensor, size: int) -> Tensor:

@@ -25,11 +25,14 @@ class TreeRow:
         self.places = torch.arange(len(positions), device=positions.device)
 
     def sees(self, pattern: AttentionPattern, queries: Tensor, keys: Tensor) -> Tensor:
-        """(n, m), true where the token at the place ``queries[i]`` sees that at ``keys[j]``."""
-        on_path = (keys[None, :] <= queries[:, None]) & (queries[:, None] < self.visible_until[keys][None, :])
+        """(n, m), true where the token at the place ``queries[i]`` sees that at ``keys[j]``; of several rows of queries
+        and keys (rows, n) and (rows, m), those of the same row: (rows, n, m)."""
+        query, key = queries[..., :, None], keys[..., None, :]
+        on_path = (key <= query) & (query < self.visible_until[keys][..., None, :])
         if pattern is EVERYTHING:
             return on_path
-        return on_path & pattern.sees(self.positions[queries][None], self.positions[keys][None])[0]
+        rows = (self.positions[places if places.ndim > 1 else places[None]] for places in (queries, keys))
+        return on_path & pattern.sees(*rows).reshape(on_path.shape)
 
     def met(self, pattern: AttentionPattern, queries: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """Which of ``keys`` (m,) any of a few ``queries`` (n,) sees: their indices (k,) and the mask (n, k). Both are

@@ -13,12 +13,13 @@ from gradatim.engine.heads import heads_of, plain_model, reading_heads
 from gradatim.errors import GradatimError
 from gradatim.objectives.base import Loss, Objective
 from gradatim.objectives.quantities import Quantities
-from gradatim.training.attention import RowMasks, check_attention, reading
+from gradatim.training.attention import check_attention
 from gradatim.training.log_probabilities import (
     log_probabilities_in_place_of_logits,
     predictions_at_once,
     selected_log_probabilities,
 )
+from gradatim.training.row_masks import RowMasks, reading
 from gradatim.training.rows import TrainingRow
 
 _PREDICTIONS = 64  # distributions in float32 at once

@@ -15,6 +15,7 @@ from gradatim.engine.self_check import TRAINED, Probe, check, check_configuratio
 from gradatim.engine.tree_model import input_device
 from gradatim.errors import GradatimError
 from gradatim.training.attention import check_attention, quicker_attention
+from gradatim.training.flex_attention import FLEX_ATTENTION, check_flex_attention
 from gradatim.training.forward import is_token_classifier, packed_outputs
 from gradatim.training.log_probabilities import note_halves
 from gradatim.training.packing import PackedRow, pack_row
@@ -46,8 +47,11 @@ def blockwise_attention(model: Any) -> Iterator[None]:
     own, quicker = model.config.get_text_config()._attn_implementation, quicker_attention(model)
     if quicker is not None:
         try:
+            if quicker == FLEX_ATTENTION:
+                dtype = next(each.dtype for each in model.parameters() if each.is_floating_point())
+                check_flex_attention(model.config, input_device(model), dtype)
             _check(model, quicker)
-        except GradatimError:  # it does something with its masks, which blocks are none of
+        except GradatimError:  # it does something with its masks, which blocks are none of, or there is no compiler
             quicker = None
     if quicker is None:
         yield
