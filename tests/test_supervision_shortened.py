@@ -148,6 +148,12 @@ def test_each_round_may_begin_with_the_first_policy() -> None:
     assert stages_of(going_on)["policy-3"].uses == {"policy": "policy-2"}
 
 
+def test_demonstrations_come_before_any_trees_and_begin_nowhere_else() -> None:
+    content = {"objective": "sft", "demonstrations": 4, "begin": "first"}
+    with pytest.raises(GradatimError, match="demonstrations are learned from before any trees: leave begin out"):
+        small_recipe(judge=None, objective=None, learn=[content])
+
+
 def test_stages_of_internalisation_go_on_from_one_another() -> None:
     recipe = load_recipe("internalise", ["problems.test=0"])
     assert isinstance(recipe, Recipe)

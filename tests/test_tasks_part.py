@@ -24,6 +24,7 @@ from small_runs import small_content
 
 DESCRIBED = {
     "traces": {"task": "countdown"},
+    "length_told": {"task": "countdown", "lengths": [20, 40]},
     "own": {"file": "task.yaml"},
     "records": {"source": "rows.jsonl", "template": "{question}\n", "verifier": "number"},
 }
@@ -109,6 +110,7 @@ def test_every_task_is_listed_with_the_options_that_it_shares() -> None:
         "code",
         "countdown",
         "gsm8k",
+        "length_told",
         "math",
         "multiple_choice",
         "own",

@@ -174,6 +174,8 @@ class Learn(Section):
             raise ValueError("learns from demonstrations or from trees: leave data or demonstrations out")
         if self.demonstrations is not None and self.filters:
             raise ValueError("filters choose among what constructions make of trees: leave them out")
+        if self.demonstrations is not None and self.begin is not None:
+            raise ValueError("demonstrations are learned from before any trees: leave begin out")
         if self.demonstrations is not None and self.model != POLICY:
             raise ValueError("only the policy learns from demonstrations")
         try:
