@@ -25,8 +25,10 @@ BENCHMARKS = {
     "beam_vs_rereading": "beam_vs_rereading",
     "beam_vs_thinkbooster": "beam_vs_thinkbooster",
     "training_vs_trl_dpo": "training_vs_trl_dpo",
+    "online_round": "online_round",
+    "online_update": "online_round",
 }
-LOWER_IS_BETTER = {"search_overhead", "engine_vs_matrix_products", "training_vs_causal_row"}
+LOWER_IS_BETTER = {"online_round", "search_overhead", "engine_vs_matrix_products", "training_vs_causal_row"}
 TARGETS = {"training_vs_trl_dpo": 5.0}  # where token reuse is 4 or more
 
 

@@ -5,8 +5,8 @@ system that touches the run folder is counted: opening to write, renaming, makin
 syncing, and the writing of tensors, which safetensors and torch do outside of Python. At one of them the process kills
 itself, after it wrote one half of what it was to write.
 
-As a program, ``python tests/killed_runs.py FOLDER`` kills one run in each of :data:`WRITERS`, and prints what happened
-as JSON.
+As a program, ``python tests/killed_runs.py FOLDER`` kills one run in each of :data:`WRITERS`, and an online one in each
+of :data:`ONLINE_WRITERS`, and prints what happened as JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,18 @@ WRITERS = (
 )
 """A kill inside each of these, in the order in which a run comes to them."""
 
+ONLINE_WRITERS = (
+    ("open", "rounds.jsonl"),
+    ("append", "trees/rounds.jsonl"),
+    ("tensors", "checkpoints/online/.round-2.partial/policy.optimizer"),
+    ("rename", "checkpoints/online/.round-2.partial"),
+    ("sync", "rounds.jsonl"),
+    ("remove", "checkpoints/online/.round-2.removed"),
+    ("tensors", ".policy.partial/model"),
+    ("rename", "stages/.online"),
+)
+"""The same in an online run."""
+
 
 def tiny_recipe() -> Recipe:
     """Everything that writes: both trainings with checkpoints and measurements, evaluation, search, plots."""
@@ -68,6 +80,25 @@ def tiny_recipe() -> Recipe:
         learn=[each | {"training": each["training"] | often} for each in content["learn"]],
         evaluation={**content["evaluation"], "samples": 2, "pass_at": [1, 2], "best_of": [2], "majority": [2]},
     )
+
+
+def online_recipe() -> Recipe:
+    """Rounds with checkpoints, evaluations, trees that are learned from again and a way back to the best state."""
+    learn = {"objective": {"name": "step_dpo", "nll": 0.2}, "data": ["sibling_pairs"], "reference": "initial"}
+    training = {"learning_rate": 1.0e-3, "tokens_per_batch": 256, "epochs": 2, "warmup_ratio": 0}
+    return small_recipe(
+        judge=None,
+        objective=None,
+        problems={"train": 6, "validation": 3, "test": 2},
+        search={"name": "grow", "branching": [4, 2, 1]},
+        rounds=5,
+        online={
+            "problems": 2, "updates": 2, "reuse": 1, "evaluate_every": 1, "save_every": 2, "roll_back": 0.01,
+            "keep": "last",
+        },
+        learn=[learn | {"training": training}],
+        evaluation={"samples": 2, "pass_at": [1], "best_of": [1], "majority": [2], "greedy": False, "in_flight": 1},
+    )  # fmt: skip
 
 
 def attempt(recipe: Recipe, folder: Path, point: Point | None = None, seconds: float | None = None) -> dict[str, Any]:
@@ -192,14 +223,27 @@ def outcome(folder: Path) -> dict[str, Any]:
         for name, record in report.pop("stages").items()
     }
     return {
-        "figures": {key: report[key] for key in ("base", "step_dpo", "search", "prm", "labels", "comparison")},
+        "figures": {
+            key: report[key] for key in ("base", "step_dpo", "search", "prm", "labels", "comparison", "online")
+        },
+        "rounds": _rounds(folder / "rounds.jsonl"),
         "stages": stages,
         "trees": {path.name: sorted(path.read_text().splitlines()) for path in (folder / "trees").iterdir()},
         "files": sorted(
             path.relative_to(folder).as_posix() for path in folder.rglob("*") if "checkpoints" not in path.parts
         ),
-        "weights": {name: _digest(folder / name / "model.safetensors") for name in ("scorer", "policy")},
+        "weights": {path.parent.name: _digest(path) for path in folder.glob("*/model.safetensors")},
     }
+
+
+def _rounds(journal: Path) -> list[dict[str, Any]]:
+    """What an online run says of its rounds, without times."""
+    if not journal.exists():
+        return []
+    rounds = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    for each in rounds:
+        each["evaluation"].pop("seconds")
+    return [{key: value for key, value in each.items() if key not in {"at", "seconds"}} for each in rounds]
 
 
 def faults(folder: Path, expected: dict[str, Any]) -> list[str]:
@@ -234,13 +278,12 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def killed_in_every_writer(place: Path) -> dict[str, Any]:
-    """A run that is killed in each of :data:`WRITERS` in turn, each time going on in the same folder."""
-    recipe = tiny_recipe()
+def killed_in_every_writer(place: Path, recipe: Recipe, writers: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """A run that is killed in each of ``writers`` in turn, each time going on in the same folder."""
     whole = attempt(recipe, place / "whole")
     assert whole["status"] == 0, whole["error"]
     folder, missed = place / "killed", []
-    for kind, name in WRITERS:
+    for kind, name in writers:
         made = attempt(recipe, folder, _at(kind, name))
         if made["status"] == 0:
             missed.append(f"{kind} {name}")
@@ -259,5 +302,10 @@ def _at(kind: str, name: str) -> Point:
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    print(json.dumps(killed_in_every_writer(target), indent=1))
+    for kind in ("run", "online"):
+        (target / kind).mkdir(parents=True)
+    killed = {
+        "run": killed_in_every_writer(target / "run", tiny_recipe(), WRITERS),
+        "online": killed_in_every_writer(target / "online", online_recipe(), ONLINE_WRITERS),
+    }
+    print(json.dumps(killed, indent=1))

@@ -164,7 +164,7 @@ def open_store(source: Path, name: str, *, skip_damaged: bool = False) -> TreeSt
     Raises:
         GradatimError: if there is none, or it holds no trees.
     """
-    from gradatim.store.trees import TreeStore
+    from gradatim.store.trees import TreeStore, meant_store
     from gradatim.suggestions import suggestion
 
     path = source
@@ -172,6 +172,7 @@ def open_store(source: Path, name: str, *, skip_damaged: bool = False) -> TreeSt
         stored = sorted(file.stem for file in (source / "trees").glob("*.jsonl"))
         if not stored:
             raise GradatimError(f"the folder {str(source)!r} has no trees; name a run folder or a file of trees")
+        name = meant_store(name, stored)
         if name not in stored:
             raise GradatimError(f"{str(source)!r} has no trees called {name!r}; {suggestion(name, stored)}")
         path = source / "trees" / f"{name}.jsonl"

@@ -172,14 +172,38 @@ def training_curves(
         GradatimError: if the file cannot be written.
     """
     figure, axes = _figure(title, "training step", y_label)
+    _draw_lines(axes, history)
+    _save(figure, path)
+
+
+def learning_curves(
+    accuracies: Mapping[str, Sequence[tuple[float, float]]],
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    x_label: str,
+) -> None:
+    """Draw named curves of accuracies against what was spent in learning: points (rounds or tokens, accuracy).
+
+    Raises:
+        GradatimError: if the file cannot be written.
+    """
+    figure, axes = _figure(title, x_label, "share of right solutions")
+    _draw_lines(axes, accuracies, marker="o", markersize=4)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    _save(figure, path)
+
+
+def _draw_lines(axes: Axes, lines: Mapping[str, Sequence[tuple[float, float]]], **style: Any) -> None:
+    """Draw named lines of points, each with its name at its end."""
     labels = []
-    for place, (name, points) in enumerate((name, points) for name, points in history.items() if points):
+    for place, (name, points) in enumerate((name, points) for name, points in lines.items() if points):
         color, steps, values = PALETTE[place % len(PALETTE)], [p[0] for p in points], [p[1] for p in points]
-        axes.plot(steps, values, color=color, linewidth=1.8, zorder=3)
+        axes.plot(steps, values, color=color, linewidth=1.8, zorder=3, **style)
         labels.append((name, color, steps[-1], values[-1]))
     axes.margins(x=0.02, y=0.08)
     _label_lines(axes, labels)
-    _save(figure, path)
 
 
 def reliability(

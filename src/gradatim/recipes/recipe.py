@@ -21,6 +21,7 @@ from gradatim.objectives.base import Objective
 from gradatim.part import PartOf, make, models_of, name_of, parts_within
 from gradatim.policies.base import SamplingOptions
 from gradatim.policies.server.options import ServerOptions, is_server_url
+from gradatim.recipes.online import OnlineOptions, check_online
 from gradatim.recipes.section import Section
 from gradatim.scorers.base import ScorerPart
 from gradatim.search.regrowth.base import Regrowth
@@ -39,6 +40,8 @@ PLACEMENT = ("device", "device_map", "quantization", "dtype", "cache_gigabytes")
 """Options of where a model runs and in which numbers."""
 RESERVED = {
     "round",
+    "rounds",
+    "online",
     "evaluate",
     "benchmarks",
     "search",
@@ -280,6 +283,8 @@ class Recipe(Section):
     """What learns from them, one after another."""
     rounds: PositiveInt = 1
     """How often trees are grown and learned from, each time with the models as they are by then."""
+    online: OnlineOptions | None = None
+    """Make all rounds one training, of many small rounds; `null` for rounds that are trainings of their own."""
     evaluation: EvaluationOptions = EvaluationOptions()
     """What is measured on the test problems."""
 
@@ -468,6 +473,8 @@ class Recipe(Section):
                 raise ValueError(f"learn.{place} trains {learn.model}, but {reason}; remove the entry")
         if sum(learn.demonstrations is not None for learn in self.learn) > 1:
             raise ValueError("learn has several trainings on demonstrations: leave one of them")
+        if self.online is not None:
+            check_online(self)
         if self.rounds > 1 and not any(learn.rounds == "every" for learn in self.learns_from_trees):
             raise ValueError("more than one round needs something that learns in every one of them")
 

@@ -22,6 +22,8 @@ def smoke_size(recipe: Recipe) -> Recipe:
             entry["demonstrations"] = min(entry["demonstrations"], _DEMONSTRATIONS)
         entry["validation_samples"] = min(entry["validation_samples"], 2)
         entry["training"]["epochs"] = min(entry["training"]["epochs"], 1.0)
+    if content["online"] is not None:
+        content["online"] |= {"problems": content["problems"]["train"], "samples": 1}
     _shrink_evaluation(content["evaluation"])
     return Recipe.model_validate(content)
 

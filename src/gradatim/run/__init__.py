@@ -19,6 +19,7 @@ from gradatim.run.checking import check_once
 from gradatim.run.context import Run
 from gradatim.run.evaluating import measure_policy, sample_solutions, sampling_methods, searched
 from gradatim.run.learning import learn
+from gradatim.run.online import learn_online
 from gradatim.run.progress import Progress
 from gradatim.run.reporting import Measured, write_report
 from gradatim.run.run_folder import RunFolder
@@ -62,12 +63,16 @@ def run_recipe(
 
 def _rounds(run: Run) -> list[Tree]:
     """All growing and learning; returns the training trees of the first round, which the first policy grew."""
+    if run.recipe.online is not None:
+        for stage in trainings_of(run.recipe, 0):
+            learn(run, stage, 0, [])
+        return learn_online(run)
     first: list[Tree] = []
     for number in range(run.recipe.rounds + 1):
         trees = training_trees(run, number) if number else []
         first = trees if number == 1 else first
         for stage in trainings_of(run.recipe, number):
-            learn(run, run.stages[stage.name], number, trees)
+            learn(run, stage, number, trees)
     return first
 
 

@@ -18,7 +18,7 @@ from gradatim.part import content_of, models_of, name_of
 from gradatim.recipes.recipe import POLICY
 from gradatim.run.context import Run
 from gradatim.run.evaluating import scorer_name
-from gradatim.run.stages import FINE_TUNING, policies_of
+from gradatim.run.stages import FINE_TUNING, ONLINE, policies_of
 from gradatim.scorers.process_reward import ProcessRewardPart
 from gradatim.tree import Tree
 
@@ -34,6 +34,8 @@ def about(run: Run, value: Mapping[str, Any], used: Mapping[str, int]) -> dict[s
         used: how many problems of each split were searched; those that stop training early are counted here.
     """
     counts = dict(used)
+    if run.recipe.online is not None:
+        counts["train"] = min(len(run.problems("train")), run.recipe.rounds * run.recipe.online.problems)
     if run.recipe.learn:
         counts["validation"] = len(run.problems("validation"))
     facts = {
@@ -119,16 +121,19 @@ def _trainings(run: Run, value: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for name, stage in run.stages.items():
         record = value["stages"].get(name)
-        if stage.learn is None or record is None:
+        if record is None:
             continue
-        what = "fine-tuning" if name == FINE_TUNING else f"{stage.learn.model}: {name_of(stage.learn.objective)}"
-        text = f"{record['examples']:,} {record['what']}, {record['updates']:,} updates"
-        if evaluations := record.get("evaluations"):
-            text += f", saved after {record['best_update']:,}"
-            if stage.learn.measure == "loss":
-                before, best = -evaluations["0"], -evaluations[str(record["best_update"])]
-                text += f" (held-out loss {wording.number(before)} before, {wording.number(best)} then)"
-        found.setdefault(what, []).append(text)
+        for learn, learned in zip(stage.learns, record.get("learned", [record]), strict=False):
+            what = "fine-tuning" if name == FINE_TUNING else f"{learn.model}: {name_of(learn.objective)}"
+            text = f"{learned['examples']:,} {learned['what']}, {learned['updates']:,} updates"
+            if name == ONLINE:
+                text += f" in {record['rounds']:,} rounds, saved after round {record['best_round']:,}"
+            elif evaluations := record.get("evaluations"):
+                text += f", saved after {record['best_update']:,}"
+                if learn.measure == "loss":
+                    before, best = -evaluations["0"], -evaluations[str(record["best_update"])]
+                    text += f" (held-out loss {wording.number(before)} before, {wording.number(best)} then)"
+            found.setdefault(what, []).append(text)
     return {what: "; ".join(texts) for what, texts in found.items()}
 
 

@@ -194,7 +194,7 @@ def _check_head(run: Run, part: ValueHeadPart, *, grows: bool) -> None:
     trained = any(learn.model == part.model and part.head in learn.objective.heads for learn in run.recipe.learn)
     source = find_source(_named(run, part.model))
     has = source.is_folder and part.head in saved_heads(Path(source.name))
-    if not has and (grows or not trained):
+    if not has and (not trained or (grows and run.recipe.online is None)):  # online it is there from the beginning
         raise GradatimError(
             f"the model {part.model!r} has no head {part.head!r} when it is read; train one by an objective that has "
             "such a head, or name a model that was saved with it"

@@ -11,6 +11,7 @@ from gradatim.part import files_of, name_of, parts_within
 from gradatim.recipes.comparison import Comparison
 from gradatim.recipes.recipe import POLICY, Recipe
 from gradatim.run.stages import OWN_SEARCHES
+from gradatim.store.trees import grown_trees
 
 _IN_MODELS = {".bin", ".gguf", ".jinja", ".json", ".model", ".safetensors", ".txt"}
 _IN_DATA = {".jsonl", ".json", ".parquet", ".arrow", ".csv"}
@@ -46,8 +47,7 @@ def _of_recipe(recipe: Recipe) -> Iterator[tuple[str, Path, set[str]]]:
     }
     yield from _of_parts(parts)
     if recipe.trees.stored is not None:
-        path = Path(recipe.trees.stored).expanduser()
-        yield "trees.stored", path / "trees" / "round-1.jsonl" if path.is_dir() else path, _IN_DATA
+        yield "trees.stored", grown_trees(Path(recipe.trees.stored).expanduser()), _IN_DATA
 
 
 def _of_comparison(comparison: Comparison) -> Iterator[tuple[str, Path, set[str]]]:

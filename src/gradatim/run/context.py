@@ -101,20 +101,18 @@ class Run:
     def path_of(self, model: str, training: str | None) -> str:
         """The model as a stage left it that trained it; without one, as the recipe names it."""
         if training is not None:
-            return str(self.trained_folder(self.stages[training]))
+            return str(self.trained_folder(self.stages[training], model))
         options = self.recipe.model(model)
         if options.model == POLICY and model != POLICY:  # it begins as the policy that is searched first
             begun = self.recipe.demonstrated is not None and (self.folder.path / "fine-tuned").is_dir()
             return self.path_of(POLICY, FINE_TUNING if begun else None)
         return options.model
 
-    def trained_folder(self, stage: Stage) -> Path:
-        """Where the model goes that a stage trains: the last of its name is the run's result."""
-        assert stage.learn is not None, "the stage trains a model"
+    def trained_folder(self, stage: Stage, model: str) -> Path:
+        """Where a model goes that a stage trains: the last of its name is the run's result."""
         if stage.name == FINE_TUNING:
             return self.folder.path / "fine-tuned"
-        name = stage.learn.model
-        return self.folder.path / name if stage.last else self.folder.path / "checkpoints" / stage.name / name
+        return self.folder.path / model if stage.last else self.folder.path / "checkpoints" / stage.name / model
 
     @property
     def first_policy(self) -> str:
@@ -136,7 +134,11 @@ class Run:
     def last_training(self, model: str) -> str | None:
         """The stage that trains a model last; ``None`` if nothing does."""
         return next(
-            (stage.name for stage in self.stages.values() if stage.learn and stage.learn.model == model and stage.last),
+            (
+                stage.name
+                for stage in self.stages.values()
+                if stage.last and any(learn.model == model for learn in stage.learns)
+            ),
             None,
         )
 

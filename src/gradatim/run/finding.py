@@ -8,7 +8,7 @@ from typing import Any
 from gradatim.evaluation import wording
 from gradatim.evaluation.bootstrap import Estimate
 from gradatim.evaluation.report import settings_text
-from gradatim.run.stages import BASE, FINE_TUNED, FINE_TUNING
+from gradatim.run.stages import BASE, FINE_TUNED, FINE_TUNING, ONLINE
 
 _BASE_POLICY = f"The {BASE} policy"
 
@@ -39,7 +39,7 @@ def _on_benchmark(each: Mapping[str, Any]) -> str:
 
 def training_helped(value: Mapping[str, Any], name: str) -> bool:
     """Whether any training of the policy ``name`` reached a better state than the one that it began with."""
-    stages = FINE_TUNING if name == FINE_TUNED else "policy-"
+    stages = FINE_TUNING if name == FINE_TUNED else ("policy-", ONLINE)
     records = [record for stage, record in value["stages"].items() if stage.startswith(stages)]
     return not records or any(record.get("best_update") != 0 for record in records)
 

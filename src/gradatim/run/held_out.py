@@ -12,6 +12,7 @@ from gradatim.evaluation.steps import Thresholds, choose_thresholds, scored_stat
 from gradatim.event_loop import run_to_end
 from gradatim.objectives.base import Objective
 from gradatim.objectives.process_reward import ProcessReward
+from gradatim.policies.base import Policy
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.run.context import Run
 from gradatim.run.models import make_sampling
@@ -107,16 +108,22 @@ class SampledAccuracy:
             chat=options.chat,
             max_branches=options.max_branches,
         )
-        trees = [Tree(problem, seed=self.run.seed("validation")) for problem in self.problems]
-        run_to_end(
-            search_many(
-                trees,
-                lambda tree: policy.extend([tree.root], self.samples, steps=None),
-                self.run.recipe.evaluation.in_flight,
-                policy.release,
-            )
+        return sampled_accuracy(self.run, policy, self.problems, self.samples)[0]
+
+
+def sampled_accuracy(run: Run, policy: Policy, problems: Sequence[Problem], samples: int) -> tuple[float, int]:
+    """The share of right solutions that a policy samples for held-out problems, with the same draws every time, and the
+    tokens that it read and wrote for that."""
+    trees = [Tree(problem, seed=run.seed("validation")) for problem in problems]
+    run_to_end(
+        search_many(
+            trees,
+            lambda tree: policy.extend([tree.root], samples, steps=None),
+            run.recipe.evaluation.in_flight,
+            policy.release,
         )
-        for tree in trees:
-            grade(tree, self.run.task)
-        right = sum(leaf.multiplicity for tree in trees for leaf in tree.leaves() if leaf.correct)
-        return right / (self.samples * len(trees))
+    )
+    for tree in trees:
+        grade(tree, run.task)
+    right = sum(leaf.multiplicity for tree in trees for leaf in tree.leaves() if leaf.correct)
+    return right / (samples * len(trees)), sum(tree.budget.total for tree in trees)

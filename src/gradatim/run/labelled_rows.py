@@ -15,7 +15,7 @@ from gradatim.errors import GradatimError
 from gradatim.part import make, options
 from gradatim.store.published import read_published
 from gradatim.store.published.base import KIND, LABEL, VALUE
-from gradatim.store.trees import TreeStore
+from gradatim.store.trees import FIRST_ROUND, TreeStore, meant_store
 from gradatim.suggestions import suggestion
 from gradatim.supervision.step_labels import StepLabels
 from gradatim.supervision.terms import Term
@@ -37,7 +37,7 @@ class RowOptions:
     """So many trees at most, of all sources together."""
     malformed: Literal["refuse", "skip"] = "refuse"
     """`refuse` a source at a malformed row, or `skip` the row with a warning."""
-    trees: str = "round-1"
+    trees: str = FIRST_ROUND
     """Which trees of a run folder."""
     value: str | None = None
     """The score of trees that says what a step is worth; `None` takes `label`, and `value` where a step has none."""
@@ -79,11 +79,10 @@ def _places(source: str, options: RowOptions) -> list[str]:
     if path.is_dir():
         stores = sorted(file.stem for file in (path / "trees").glob("*.jsonl"))
         if stores:
-            if options.trees not in stores:
-                raise GradatimError(
-                    f"{source!r} has no trees called {options.trees!r}; {suggestion(options.trees, stores)}"
-                )
-            return [str(path / "trees" / f"{options.trees}.jsonl")]
+            name = meant_store(options.trees, stores)
+            if name not in stores:
+                raise GradatimError(f"{source!r} has no trees called {name!r}; {suggestion(name, stores)}")
+            return [str(path / "trees" / f"{name}.jsonl")]
         files = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES)
         if not any(file.suffix == ".jsonl" for file in files):
             return [source]  # one JSON object a file, or a copy of a hub data set

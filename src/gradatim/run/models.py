@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from gradatim.policies.base import Policy, Sampling, SamplingOptions
 from gradatim.policies.server import ServerPolicy, is_server_url
 from gradatim.policies.transformers import TransformersPolicy
 from gradatim.recipes.recipe import ModelOptions
-from gradatim.scorers.loading import load_scoring_model, own_layout
+from gradatim.scorers.loading import has_own_layout, load_scoring_model, own_layout
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.tasks.base import Task
 from gradatim.training.process_reward_model import load_process_reward_model
@@ -182,11 +182,43 @@ class Models:
         with lent as model:
             cast_parameters(model, torch.float32)
             work(model.requires_grad_(True))
-            cast_parameters(model, getattr(torch, options.dtype))
             model.zero_grad(set_to_none=True)
-        held.path, held.layout = becomes, own_layout(becomes) if as_reward else None
+        self.becomes(name, becomes, options, as_reward=as_reward)
         if options.engine != "transformers":  # another program runs it, from the folder
             self._held.clear()
+
+    def take_up(self, name: str, path: str, options: ModelOptions, *, as_reward: bool) -> None:
+        """Have a model in memory, in float32, to be run and trained in turns.
+
+        What asks for it as it is in ``path`` gets it with its weights as they are by then, until it :meth:`becomes`
+        another one.
+
+        Raises:
+            GradatimError: if it cannot be loaded.
+        """
+        held = self._to_train(name, path, options, as_reward=as_reward)
+        assert held.model is not None, "models that are trained run in this process"
+        cast_parameters(held.model, torch.float32)
+        if as_reward and held.layout is None and has_own_layout(resolve_model(path)):
+            held.layout = own_layout(resolve_model(path))
+
+    @contextmanager
+    def lent(self, name: str, *, as_reward: bool) -> Iterator[Any]:
+        """A model that was taken up, to be trained while this lasts; then whoever runs it has forgotten what was cached
+        under its weights before."""
+        held = self._held[name, "reward" if as_reward else "policy"]
+        lent: Any = trainable(*held.engines.values()) if held.engines else nullcontext(held.model)
+        with lent as model:
+            yield model
+
+    def becomes(self, name: str, path: str, options: ModelOptions, *, as_reward: bool) -> None:
+        """Say that a model that was taken up is now as it is in ``path``."""
+        held = self._held[name, "reward" if as_reward else "policy"]
+        assert held.model is not None, "models that are trained run in this process"
+        with self.lent(name, as_reward=as_reward) as model:
+            cast_parameters(model, getattr(torch, options.dtype))
+            model.requires_grad_(True)
+        held.path, held.layout = path, own_layout(path) if as_reward else None
 
     def forget(self, name: str) -> None:
         """Let a reward model go."""

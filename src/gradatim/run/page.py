@@ -9,6 +9,7 @@ from gradatim.evaluation import wording
 from gradatim.evaluation.page import Section, Table, Verbatim
 from gradatim.evaluation.report import closing_sections, figure_sections
 from gradatim.run.benchmarks import benchmark_sections
+from gradatim.run.online_report import online_sections
 from gradatim.tasks.truth import OF_STEPS
 
 
@@ -19,6 +20,7 @@ def page_sections(value: Mapping[str, Any]) -> list[Section]:
         _warnings(value),
         _about(value),
         _next(value),
+        *online_sections(value),
         *figure_sections(value),
         *benchmark_sections(value),
         *_labels(value),
@@ -36,6 +38,7 @@ def terminal_sections(value: Mapping[str, Any]) -> list[Section]:
     return [
         _finding(value),
         _warnings(value),
+        *online_sections(value),
         *figure_sections(value),
         *benchmark_sections(value),
         *_labels(value),

@@ -23,10 +23,20 @@ class StageProgress:
         done: problems that were done before.
         console: where lines go.
         bar: the terminal's bar, if there is one.
+        unit: what is counted, in the plural.
     """
 
-    def __init__(self, title: str, total: int | None, done: int, console: Console, bar: RichProgress | None) -> None:
+    def __init__(
+        self,
+        title: str,
+        total: int | None,
+        done: int,
+        console: Console,
+        bar: RichProgress | None,
+        unit: str = "problems",
+    ) -> None:
         self.title = title
+        self.unit = unit
         self.total = total
         self.done = self.done_before = done
         self.tokens = 0
@@ -39,7 +49,7 @@ class StageProgress:
             self._task = bar.add_task(title, total=total, completed=done, remark="")
 
     def advance(self, tokens: int = 0) -> None:
-        """One problem more is done, for which models read and wrote ``tokens``."""
+        """One problem (or whatever is counted) more is done, for which models read and wrote ``tokens``."""
         self.done += 1
         self.tokens += tokens
         self._show()
@@ -64,7 +74,7 @@ class StageProgress:
         parts = []
         if self.total is not None:
             before = f" ({self.done_before} of them before)" if self.done_before else ""
-            parts.append(f"{self.done:,} of {self.total:,} problems{before}")
+            parts.append(f"{self.done:,} of {self.total:,} {self.unit}{before}")
         if self.tokens:
             parts.append(f"{self.tokens:,} tokens, {self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s")
         if self.remark:
@@ -75,7 +85,7 @@ class StageProgress:
     def _show(self) -> None:
         if self._bar is not None and self._task is not None:
             rate = f"{self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s" if self.tokens else ""
-            self._bar.update(self._task, completed=self.done, remark=self.remark or rate)
+            self._bar.update(self._task, completed=self.done, remark=", ".join(filter(None, [self.remark, rate])))
         elif self._bar is None and time.perf_counter() - self._printed > _PLAIN_SECONDS:
             self._printed = time.perf_counter()
             left = "" if self.seconds_left is None else f", about {in_words(self.seconds_left)} left"
@@ -113,20 +123,22 @@ class Progress:
             yield
 
     @contextmanager
-    def stage(self, title: str, total: int | None = None, done: int = 0) -> Iterator[StageProgress]:
+    def stage(
+        self, title: str, total: int | None = None, done: int = 0, *, unit: str = "problems"
+    ) -> Iterator[StageProgress]:
         """A stage from its beginning to its end; its summary stays on the screen if it was finished."""
         if not self.console.is_terminal:
-            stage = StageProgress(title, total, done, self.console, None)
+            stage = StageProgress(title, total, done, self.console, None, unit)
             yield stage
         else:
-            # Without a total the bar only shows that something moves: the remark needs the room at 80 columns.
-            bar_width = 30 if total is not None else 6
+            # Where there are remarks, they need the room at 80 columns.
+            bar_width = 30 if total is not None and unit == "problems" else 6
             columns = [TextColumn("{task.description}"), BarColumn(bar_width=bar_width), TimeElapsedColumn()]
             if total is not None:
                 columns.insert(2, MofNCompleteColumn())
                 columns.append(TimeRemainingColumn())
             columns.append(TextColumn("{task.fields[remark]}"))
             with RichProgress(*columns, console=self.console, transient=True) as bar:
-                stage = StageProgress(title, total, done, self.console, bar)
+                stage = StageProgress(title, total, done, self.console, bar, unit)
                 yield stage
         self.line(stage.summary())

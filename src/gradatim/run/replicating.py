@@ -126,11 +126,11 @@ def _is_done(run: Path, recipe: dict[str, Any]) -> bool:
 def label_costs(runs: Sequence[Path]) -> dict[str, Any] | None:
     """Tokens that the training trees of runs cost, all rounds together, and the problems they are of: means over the
     runs; ``None`` where they grew none."""
-    from gradatim.store.trees import TreeStore
+    from gradatim.store.trees import ALL_ROUNDS, TreeStore
 
     problems, tokens = 0, 0
-    for path in (each for run in runs for each in (run / "trees").glob("round-*.jsonl")):
-        if not path.stem.removeprefix("round-").isdecimal():
+    for path in (each for run in runs for each in (run / "trees").glob("round*.jsonl")):
+        if path.stem != ALL_ROUNDS and not path.stem.removeprefix("round-").isdecimal():
             continue  # of validation problems
         with TreeStore(path, damaged="skip") as store:
             spent = [tree.budget.total for tree in store]

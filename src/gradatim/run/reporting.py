@@ -38,6 +38,8 @@ from gradatim.run.about import about, next_commands
 from gradatim.run.context import Run
 from gradatim.run.evaluating import scorer_name
 from gradatim.run.finding import finding, training_helped
+from gradatim.run.online_report import course
+from gradatim.run.online_report import curves as online_curves
 from gradatim.run.page import page_sections
 from gradatim.run.shown_solutions import shown_solutions
 from gradatim.run.stages import BASE
@@ -72,7 +74,7 @@ def write_report(
     searched = policies[run.searched_policy].sampled if policies else []
     first = policies[BASE].sampled if policies else []
     step_scores = step_score_quality(run, searched)
-    comparison, before = compare(run, policies), predecessors(policies)
+    comparison, before, online = compare(run, policies), predecessors(policies), course(run)
     report = Report(
         title=f"Run {run.recipe.name}",
         settings=_settings(run),
@@ -86,7 +88,7 @@ def write_report(
         prm=None if step_scores is None else step_scores[0],
         notes=[],
     )
-    _draw(run, report, searched)
+    _draw(run, report, searched, online)
     value = report.to_json()
     for key, measured in policies.items():
         value[key].update(_costs(run, measured))
@@ -99,6 +101,7 @@ def write_report(
     value["searched"] = run.searched_policy if policies else None
     value["benchmarks"] = benchmarks
     value["labels"] = labels
+    value["online"] = online
     records = run.stage_records()
     value["outcomes"] = {stage: record["outcomes"] for stage, record in records.items() if "outcomes" in record}
     value["counts"] = {stage: record["counts"] for stage, record in records.items() if record.get("counts")}
@@ -278,9 +281,9 @@ def _listed(content: Mapping[str, Any]) -> str:
 _FIGURE_NODES = 24  # a figure of more is too tall to be read on a page
 
 
-def _draw(run: Run, report: Report, trees: Sequence[Tree]) -> None:
+def _draw(run: Run, report: Report, trees: Sequence[Tree], online: Mapping[str, Any] | None) -> None:
     """The plots; matplotlib is loaded here, at the end."""
-    from gradatim.evaluation.plots import accuracy_against_tokens, reliability, training_curves
+    from gradatim.evaluation.plots import accuracy_against_tokens, learning_curves, reliability, training_curves
     from gradatim.view.figure import draw_tree
 
     def add(caption: str, name: str) -> str:
@@ -292,6 +295,11 @@ def _draw(run: Run, report: Report, trees: Sequence[Tree]) -> None:
     if report.prm is not None and report.prm.calibration:
         path = add("Reliability of the step scores", "reliability.png")
         reliability(report.prm.calibration, path, truth=report.prm.truth)
+    for spent, words in {"round": "rounds", "generated": "generated tokens"}.items():
+        if online is not None and (lines := online_curves(online, spent)):
+            caption = f"Accuracy against {words}"
+            path = add(caption, f"accuracy-against-{words.replace(' ', '-')}.png")
+            learning_curves(lines, path, title=caption, x_label=words)
     for stage, record in run.stage_records().items():
         history = [(float(entry["step"]), float(entry["loss"])) for entry in record.get("history", [])]
         if len(history) > 1:

@@ -22,8 +22,8 @@ from gradatim.run.stages import first_difference
 from gradatim.store.files import file_error, remove_temporaries, remove_temporaries_of, write_json, write_text
 
 _CONTENTS = (
-    "recipe.yaml", "trees", "stages", "points", "checkpoints", "fine-tuned", "policy", "benchmarks", "plots",
-    "superseded",
+    "recipe.yaml", "trees", "rounds.jsonl", "stages", "points", "checkpoints", "fine-tuned", "policy", "benchmarks",
+    "plots", "superseded",
     "report.json", "report.md",
 )  # fmt: skip
 _UNKNOWN = "it does not say what it was made with"
@@ -33,10 +33,11 @@ class RunFolder:
     """A run folder, held by one process at a time.
 
     ``recipe.yaml`` is the recipe with every default written out; ``trees/*.jsonl`` are the trees, each stored the
-    moment it was finished; ``stages/*.json`` say what is finished and how long it took; ``policy/`` and further folders
-    of a model's name are the trained models, ``fine-tuned/`` the policy after its demonstrations; ``checkpoints/`` has
-    what training needs to go on; ``benchmarks/scores.jsonl`` has what the scorer said of the steps of benchmarks;
-    ``report.json``, ``report.md`` and ``plots/`` are the outcome.
+    moment it was finished; ``rounds.jsonl`` says what each round of an online training did; ``stages/*.json`` say what
+    is finished and how long it took; ``policy/`` and further folders of a model's name are the trained models,
+    ``fine-tuned/`` the policy after its demonstrations; ``checkpoints/`` has what training needs to go on;
+    ``benchmarks/scores.jsonl`` has what the scorer said of the steps of benchmarks; ``report.json``, ``report.md`` and
+    ``plots/`` are the outcome.
 
     The same command on the same folder goes on where it was stopped. After a change of the recipe, every stage that
     does not depend on what was changed is used again; what is no longer of the recipe is set aside in ``superseded/``
@@ -82,6 +83,11 @@ class RunFolder:
     def trees(self, name: str) -> Path:
         """The store of one set of trees."""
         return self.path / "trees" / f"{name}.jsonl"
+
+    @property
+    def journal(self) -> Path:
+        """What each round of an online training did."""
+        return self.path / "rounds.jsonl"
 
     def plot(self, name: str) -> Path:
         return self.path / "plots" / name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from gradatim.budget import Budget
@@ -95,25 +95,17 @@ def search_into(
     try:
         with progress.stage(title, len(problems), len(problems) - len(missing)) as stage:
 
-            async def search(tree: Tree) -> None:
-                await searcher.search(tree)
-                await grade_nodes(tree.leaves(), task)
-                if searcher.finish is not None:
-                    await searcher.finish(tree)
-
             def on_failed(tree: Tree, error: ProblemError) -> None:
                 failed[tree.problem.id] = str(error)
-                searcher.release(tree)
                 stage.advance(tree.budget.total)
 
             def on_done(tree: Tree) -> None:
                 store.append(tree)
-                searcher.release(tree)
                 found[tree.problem.id] = tree
                 stage.advance(tree.budget.total)
 
             trees = (Tree(problem, seed=seed, budget=Budget(budget)) for problem in missing)
-            run_to_end(_then_close(search_many(trees, search, in_flight, on_done, on_failed), searcher))
+            search_all(trees, searcher, task, in_flight, on_done, on_failed)
     finally:
         record(time.perf_counter() - started, len(store), failed)
     if len(failed) == len(problems):
@@ -124,11 +116,49 @@ def search_into(
     return [found.get(problem.id) or _stored(store, problem) for problem in done]
 
 
-async def _then_close(work: Awaitable[object], searcher: Searcher) -> None:
-    try:
-        await work
-    finally:
-        await searcher.policy.close()
+def search_all(
+    trees: Iterable[Tree],
+    searcher: Searcher,
+    task: Task,
+    in_flight: int,
+    on_done: Callable[[Tree], None],
+    on_failed: Callable[[Tree, ProblemError], None],
+) -> list[Tree]:
+    """Search, grade and value trees, many at a time; what the models cached of a tree is dropped when it is done.
+
+    Args:
+        trees: to be searched.
+        searcher: searches them.
+        task: grades them.
+        in_flight: trees at the same time.
+        on_done: called with each tree that is finished.
+        on_failed: called with each tree whose search failed alone, and the error.
+
+    Returns:
+        The trees that were finished, in their order.
+    """
+
+    async def search(tree: Tree) -> None:
+        await searcher.search(tree)
+        await grade_nodes(tree.leaves(), task)
+        if searcher.finish is not None:
+            await searcher.finish(tree)
+
+    def done(tree: Tree) -> None:
+        on_done(tree)
+        searcher.release(tree)
+
+    def failed(tree: Tree, error: ProblemError) -> None:
+        searcher.release(tree)
+        on_failed(tree, error)
+
+    async def work() -> list[Tree]:
+        try:
+            return await search_many(trees, search, in_flight, done, failed)
+        finally:
+            await searcher.policy.close()
+
+    return run_to_end(work())
 
 
 def _stored(store: TreeStore, problem: Problem) -> Tree:

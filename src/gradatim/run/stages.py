@@ -25,6 +25,7 @@ NO_RESULT = re.compile(
     r"|(policy|models\.[^.]+)\.(device|device_map|max_branches|cache_gigabytes"
     r"|server\.(concurrency|requests_per_minute|timeout|retries))"
     r"|(trees|evaluation)\.in_flight"
+    r"|online(\.save_every)?"
     r"|learn\.\d+\.training\.(save_every|log_every)"
 )
 """Keys that change how fast a run is, where it runs or what it is called, and nothing that it finds."""
@@ -44,6 +45,7 @@ REPORT_ONLY = (
 BASE = "base"
 FINE_TUNED = "fine_tuned"
 FINE_TUNING = "fine-tuning"
+ONLINE = "online"
 BENCHMARKS = "benchmarks"
 _ABSENT = object()
 
@@ -57,15 +59,15 @@ class Stage:
         keys: of the recipe, or whole sections, that its outcome depends on.
         after: the stages whose outcome it uses.
         uses: the models that it runs or trains, each with the stage that trained it last; ``None`` where none did.
-        learn: what it trains, where it does.
-        last: whether no later stage trains the same model.
+        learns: the trainings that it makes: one, or all of an online training.
+        last: whether no later stage trains the same models.
     """
 
     name: str
     keys: tuple[str, ...]
     after: tuple[str, ...] = ()
     uses: Mapping[str, str | None] | None = None
-    learn: Learn | None = None
+    learns: tuple[Learn, ...] = ()
     last: bool = False
 
 
@@ -75,7 +77,8 @@ def stages_of(recipe: Recipe) -> dict[str, Stage]:
 
 
 def trainings_of(recipe: Recipe, number: int) -> list[Stage]:
-    """The stages of one round that train a model, in their order; of round 0 that on demonstrations."""
+    """The stages of one round that train a model, in their order; of round 0 that on demonstrations. The rounds of an
+    online training have none of their own."""
     names = {name for name, _ in _training_names(recipe, number)} if number else {FINE_TUNING}
     return [stage for stage in _stages(recipe) if stage.name in names]
 
@@ -113,10 +116,10 @@ def dependencies(recipe: Recipe, name: str, contents: Mapping[str, Mapping[str, 
     for key, files in (contents or {}).items():
         if claims(keys, key):
             found |= {f"the content of {path}": digest for path, digest in files.items()}
-    trained = sorted(each for each in needed[1:] if stages[each].learn is not None)
+    trained = sorted(each for each in needed[1:] if stages[each].learns)
     if trained:
         found["trained before"] = trained
-    if stages[name].learn is not None and name != FINE_TUNING:
+    if stages[name].learns and name != FINE_TUNING:
         found["the last training of its model"] = stages[name].last  # it decides where the model lies
     return found
 
@@ -185,9 +188,11 @@ def _stages(recipe: Recipe) -> Iterator[Stage]:
     if recipe.demonstrated is not None:
         place = _place(recipe, recipe.demonstrated)
         keys = ("seed", "task", POLICY, f"learn.{place}", *counts)
-        yield Stage(FINE_TUNING, keys, (), {POLICY: None}, recipe.demonstrated, POLICY not in last)
+        yield Stage(FINE_TUNING, keys, (), {POLICY: None}, (recipe.demonstrated,), POLICY not in last)
     grown = [POLICY, *sorted(models_of(recipe.growing))]
-    for number in range(1, recipe.rounds + 1):
+    if recipe.online is not None:
+        yield _online(recipe, plan, grown)
+    for number in range(1, recipe.rounds + 1) if recipe.online is None else ():
         trees: tuple[str, ...] = ()
         if recipe.search is not None or recipe.trees.stored is not None:
             made = plan.uses(grown)
@@ -201,9 +206,20 @@ def _stages(recipe: Recipe) -> Iterator[Stage]:
             used = plan.uses([model], plan.first if learn.begin == "first" else None)
             keys = ("seed", f"learn.{_place(recipe, learn)}", *counts, *used["keys"])
             held_out = trees if learn.measure == "loss" else trees[:1]
-            yield Stage(name, keys, (*held_out, *used["after"]), used["uses"], learn, last[model] == name)
+            yield Stage(name, keys, (*held_out, *used["after"]), used["uses"], (learn,), last[model] == name)
             plan.trained[model] = name
     yield from _evaluations(recipe, plan)
+
+
+def _online(recipe: Recipe, plan: _Plan, grown: Sequence[str]) -> Stage:
+    """The one stage of all rounds of an online training."""
+    learns = tuple(recipe.learns_from_trees)
+    used = plan.uses(list(dict.fromkeys([*grown, *(learn.model for learn in learns)])))
+    places = [f"learn.{_place(recipe, learn)}" for learn in learns]
+    of_rounds = ("rounds", ONLINE, "problems.train", "problems.validation")
+    keys = ("seed", "task", "search", "scorer", "trees", "regrow", "values", *of_rounds, *places, *used["keys"])
+    plan.trained |= {learn.model: ONLINE for learn in learns}
+    return Stage(ONLINE, keys, used["after"], used["uses"], learns, last=True)
 
 
 def _evaluations(recipe: Recipe, plan: _Plan) -> Iterator[Stage]:
@@ -229,13 +245,15 @@ def _evaluations(recipe: Recipe, plan: _Plan) -> Iterator[Stage]:
 
 def measures_loss(recipe: Recipe, number: int) -> bool:
     """Whether a round needs trees of the validation problems: something that learns in it is stopped by its loss."""
-    needed = any(learn.measure == "loss" for learn in recipe.trained_in(number))
+    needed = recipe.online is None and any(learn.measure == "loss" for learn in recipe.trained_in(number))
     return bool(needed and recipe.problems.validation and recipe.search is not None)
 
 
 def _training_names(recipe: Recipe, number: int) -> list[tuple[str, str]]:
     """The names of the stages of a round that train, each with its model: ``policy-1``, and ``policy-1-2`` where a
-    model learns a second time in the round."""
+    model learns a second time in the round; none in an online training."""
+    if recipe.online is not None:
+        return []
     seen: Counter[str] = Counter()
     found = []
     for learn in recipe.trained_in(number):
@@ -247,6 +265,8 @@ def _training_names(recipe: Recipe, number: int) -> list[tuple[str, str]]:
 
 def _last_trainings(recipe: Recipe) -> dict[str, str]:
     """The last stage that trains each model on trees."""
+    if recipe.online is not None:
+        return {learn.model: ONLINE for learn in recipe.learns_from_trees}
     return {model: name for number in range(1, recipe.rounds + 1) for name, model in _training_names(recipe, number)}
 
 

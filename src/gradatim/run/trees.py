@@ -15,7 +15,7 @@ from gradatim.run.context import Lent, Run
 from gradatim.run.outcomes import note_outcomes
 from gradatim.run.searching import Searcher, only
 from gradatim.store.published.source_rows import format_as_read
-from gradatim.store.trees import TreeStore
+from gradatim.store.trees import FIRST_ROUND, TreeStore, grown_trees
 from gradatim.tasks.base import grade
 from gradatim.tree import Problem, Tree
 from gradatim.values.base import VALUE
@@ -44,7 +44,7 @@ def stored_trees(run: Run) -> list[Tree]:
     path = stored_path(run.recipe.trees)
     if path.resolve().is_relative_to(run.folder.path.resolve()):
         raise GradatimError(f"trees.stored names {str(path)!r}, which this run writes itself; choose another --output")
-    name, held_out = "round-1", {problem.prompt for problem in run.problems("test")}
+    name, held_out = FIRST_ROUND, {problem.prompt for problem in run.problems("test")}
     run.begin(name, run.folder.trees(name))
     started = time.perf_counter()
     wanted = run.recipe.problems.train or None
@@ -88,7 +88,7 @@ def stored_path(options: TreeOptions) -> Path:
     source = Path(options.stored).expanduser()
     if not source.exists():
         raise GradatimError(f"trees.stored names {options.stored!r}, which is not there; name a run or trees file")
-    path = source / "trees" / "round-1.jsonl" if source.is_dir() else source
+    path = grown_trees(source)
     if not path.is_file():
         raise GradatimError(
             f"trees.stored names {options.stored!r}, where there are no trees; name a run or trees file"
@@ -110,11 +110,7 @@ def grow_trees(run: Run, number: int, split: str, problems: Sequence[Problem]) -
         budget=recipe.trees.budget,
         in_flight=recipe.trees.in_flight,
     )
-    completed = (
-        bool(recipe.values) and recipe.values[-1].runs_models
-    )  # solutions that were sampled for values need none
-    grown = None if completed else value_key(recipe)
-    note_outcomes(run, name, title, trees, split, budget_key="trees.budget", value=grown)
+    note_outcomes(run, name, title, trees, split, budget_key="trees.budget", value=grown_value(recipe))
     return trees
 
 
@@ -142,6 +138,12 @@ def tree_searcher(run: Run, trained: Mapping[str, str | None]) -> Searcher:
 def value_key(recipe: Recipe) -> str:
     """The name of the values that the trees of a recipe are grown to have."""
     return recipe.values[-1].key if recipe.values else VALUE
+
+
+def grown_value(recipe: Recipe) -> str | None:
+    """The name of the values that all leaves should have; ``None`` where solutions are sampled for values, which need
+    none themselves."""
+    return None if recipe.values and recipe.values[-1].runs_models else value_key(recipe)
 
 
 def _write_values(run: Run, trained: Mapping[str, str | None]) -> Callable[[Tree], Coroutine[Any, Any, None]]:

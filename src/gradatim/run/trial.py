@@ -64,7 +64,9 @@ def try_out(run: Run) -> tuple[list[Section], list[str]]:
     samples = min(_SAMPLES, recipe.evaluation.samples)
     measured = len(test) * len(policies_of(recipe))
     rounds = range(1, recipe.rounds + 1)
-    grown = len(train) * recipe.rounds + recipe.problems.validation * sum(measures_loss(recipe, n) for n in rounds)
+    online = recipe.online
+    each = len(train) if online is None else min(online.problems, len(train))
+    grown = each * recipe.rounds + recipe.problems.validation * sum(measures_loss(recipe, n) for n in rounds)
     part = recipe.evaluation.scorer
     untrained = part is not None and all(run.last_training(name) is None for name in models_of(part))
     policy = Lent(run, {}).policy()

@@ -65,6 +65,11 @@ def load_scoring_model(
     return placed(auto_class, source, dtype=dtype, trust_remote_code=False, **more, **options), made
 
 
+def has_own_layout(source: str) -> bool:
+    """Whether a folder holds a reward model that was trained here."""
+    return (Path(source) / LAYOUT_FILE).is_file()
+
+
 def own_layout(source: str) -> OwnLayout:
     """The layout of a model that was trained here, from its folder; see :func:`load_scoring_model` for errors."""
     return OwnLayout(load_tokenizer(source), read_layout_file(source))
@@ -90,7 +95,7 @@ def detect_layout(source: str, config: Any, tokenizer: Any) -> str:
         GradatimError: if nothing tells of one, or it is an ordinary language model as far as anybody can see.
     """
     architecture = (config.architectures or ["?"])[0]
-    if (Path(source) / LAYOUT_FILE).is_file():
+    if has_own_layout(source):
         return OwnLayout.name
     if architecture.endswith("ForProcessRewardModel"):
         return StepTokenLayout.name

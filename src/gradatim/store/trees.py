@@ -19,7 +19,7 @@ import os
 import re
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,8 @@ from gradatim.errors import GradatimError
 from gradatim.store.files import file_error, sync_folder
 from gradatim.tree import Tree
 
+FIRST_ROUND, ALL_ROUNDS = "round-1", "rounds"
+"""The names of a run's stores of the trees of its first round, and of all rounds of an online training."""
 _HEAD = 4096  # bytes at the beginning of a file by which other files are told
 _LINE = re.compile(rb'\{"crc32":"([0-9a-f]{8})",("problem_id":("(?:[^"\\]|\\.)*"),"tree":.*\})')
 
@@ -71,27 +73,28 @@ class TreeStore:
         self._writer: int | None = None  # the descriptor that holds the lock
         self._read_new_lines()
 
-    def append(self, tree: Tree) -> None:
-        """Write ``tree`` at the end; when this returns, it is on the disk.
+    def append(self, *trees: Tree) -> None:
+        """Write trees at the end; when this returns, they are on the disk. Several at once take one ``fsync``.
 
         Raises:
             GradatimError: if another process writes the store, the disk is full or the file cannot be written; the
                 store is then as it was before and can be used on.
         """
-        line = encode_line(tree)
+        lines = [encode_line(tree) for tree in trees]
         try:
             writer = self._open_for_writing()
             try:
-                _write_all(writer, line, self._end)
+                _write_all(writer, b"".join(lines), self._end)
                 os.fsync(writer)
             except BaseException:
                 os.ftruncate(writer, self._end)
                 raise
         except OSError as error:
             raise file_error(self.path, error) from error
-        self._lines += 1
-        self._places[tree.problem.id] = _Place(self._end, len(line), self._lines)
-        self._end += len(line)
+        for tree, line in zip(trees, lines, strict=True):
+            self._lines += 1
+            self._places[tree.problem.id] = _Place(self._end, len(line), self._lines)
+            self._end += len(line)
 
     def ids(self) -> list[str]:
         """The ids of the stored problems, in the order in which they were first stored."""
@@ -237,6 +240,20 @@ class TreeStore:
         if decode_problem_id(line) is None:
             raise GradatimError(f"line {place.line} of {str(self.path)!r} was changed while the store was open")
         return Tree.from_json(json.loads(line)["tree"])
+
+
+def meant_store(name: str, stored: Collection[str]) -> str:
+    """Which of the ``stored`` trees of a run folder a name means: an online training has no store of its first round,
+    but one of all its rounds."""
+    return ALL_ROUNDS if name == FIRST_ROUND and name not in stored and ALL_ROUNDS in stored else name
+
+
+def grown_trees(source: Path) -> Path:
+    """The file of the trees that a run grew to learn from, where ``source`` is its folder; else ``source`` itself."""
+    if not source.is_dir():
+        return source
+    name = meant_store(FIRST_ROUND, [path.stem for path in (source / "trees").glob("*.jsonl")])
+    return source / "trees" / f"{name}.jsonl"
 
 
 def encode_line(tree: Tree) -> bytes:

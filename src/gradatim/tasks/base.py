@@ -146,6 +146,10 @@ async def grade_nodes(nodes: Iterable[Node], task: Task) -> None:
         Exception: the first that the task raises; the others are not waited for.
     """
     waiting = [node for node in dict.fromkeys(nodes) if not node.open and node.reward is None]
+    asked = [node for node in waiting if node.finished and not node.answered]
+    answers = await without_blocking(lambda: [task.answer(node.tree.problem, node.text) for node in asked])
+    for node, answer in zip(asked, answers, strict=True):
+        node.answer = answer
     try:
         async with asyncio.TaskGroup() as group:
             for node in waiting:
@@ -158,9 +162,6 @@ async def _grade(node: Node, task: Task) -> None:
     if not node.finished:
         node.reward = 0.0
         return
-    problem, text = node.tree.problem, node.text
-    if not node.answered:
-        node.answer = await without_blocking(task.answer, problem, text)
-    verdict = await task.verify(problem, text)
+    verdict = await task.verify(node.tree.problem, node.text)
     node.reward, node.correct = verdict.reward, verdict.correct
     node.notes["verdict"] = verdict.reason

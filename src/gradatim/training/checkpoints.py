@@ -167,12 +167,12 @@ def checkpoint_fault(checkpoint: Path) -> str | None:
         if not any(path for pattern in patterns for path in checkpoint.glob(pattern)):
             return f"the file of its {what} is missing"
     for path in sorted(checkpoint.rglob("*")):
-        if path.is_file() and not _is_whole(path):
+        if path.is_file() and not is_whole(path):
             return f"{path.relative_to(checkpoint)} cannot be read"
     return _missing_shard(checkpoint)
 
 
-def _is_whole(path: Path) -> bool:
+def is_whole(path: Path) -> bool:
     """Whether a file of a checkpoint can be read; what is of no known kind is taken for whole."""
     try:
         if path.suffix == ".safetensors":

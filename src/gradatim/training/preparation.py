@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,28 +69,24 @@ def check_heads(model: Any, objective: Objective) -> None:
         )
 
 
-def prepared_terms(model: Any, objective: Objective, terms: Sequence[Term]) -> list[Term]:
-    """The terms as the loss reads them, but those whose paths are longer than the model reads; a warning tells how many
-    are left out.
+def prepared_terms(model: Any, objective: Objective, terms: Sequence[Term]) -> tuple[list[Term], int]:
+    """The terms as the loss reads them, but those whose paths are longer than the model reads, and how many those are.
 
     Raises:
-        GradatimError: if none is left, or the objective cannot learn from one.
+        GradatimError: if the objective cannot learn from a term.
     """
     limit = longest_path(model.config)
     prepared = [objective.prepared(term) for term in terms]
     kept = [term for term in prepared if all(len(node.tokens_before_observation) <= limit for node in term.ends)]
-    if left_out := len(terms) - len(kept):
-        warnings.warn(
-            f"{left_out:,} of {len(terms):,} training examples are left out, since their solutions are longer than "
-            f"the {limit:,} tokens that the model reads at most",
-            stacklevel=3,
-        )
-    if not kept:
-        raise GradatimError(
-            f"every solution is longer than {limit:,} tokens, which the model reads at most; use shorter prompts or a "
-            "model with a longer context"
-        )
-    return kept
+    return kept, len(terms) - len(kept)
+
+
+def left_out(model: Any, count: int, terms: int) -> str:
+    """That so many of the terms are left out, and why."""
+    return (
+        f"{count:,} of {terms:,} training examples are left out, since their solutions are longer than the "
+        f"{longest_path(model.config):,} tokens that the model reads at most"
+    )
 
 
 def check_fit(model: Any, rows: Sequence[TrainingRow]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
+from gradatim.engine.path_length import longest_path
 from gradatim.errors import GradatimError
 from gradatim.objectives.base import Objective
 from gradatim.supervision.terms import Term
@@ -21,6 +23,7 @@ from gradatim.training.preparation import (
     check_heads,
     check_recorded,
     disable_dropout,
+    left_out,
     prepared_terms,
 )
 from gradatim.training.reference import Reference, reference_model, with_reference
@@ -78,7 +81,7 @@ class TreeTrainer(CheckpointTrainer):
         self.objective = objective
         self._metric_sums: dict[str, Tensor] = {}
         self._metric_weight: Tensor | float = 0.0
-        terms = prepared_terms(model, objective, terms)
+        terms = _readable(model, objective, terms)
         rows = [build_row(part) for part in plan_rows(terms, tokens_per_row, seed=args.seed)]
         check_fit(model, rows)
         needs_reference = "reference" in objective.needs
@@ -168,3 +171,16 @@ class TreeTrainer(CheckpointTrainer):
 
 def _collate(rows: list[TrainingRow]) -> dict[str, Tensor]:
     return rows[0].tensors()
+
+
+def _readable(model: Any, objective: Objective, given: Sequence[Term]) -> list[Term]:
+    """The terms as the loss reads them, without those that are too long for the model, of which a warning tells."""
+    terms, too_long = prepared_terms(model, objective, given)
+    if too_long:
+        warnings.warn(left_out(model, too_long, len(given)), stacklevel=3)
+    if not terms:
+        raise GradatimError(
+            f"every solution is longer than {longest_path(model.config):,} tokens, which the model reads at most; "
+            "use shorter prompts or a model with a longer context"
+        )
+    return terms
