@@ -261,6 +261,7 @@ def test_every_key_of_an_online_recipe_has_its_place() -> None:
         ({"online": {"roll_back": 0.1}, "problems": {"train": 6, "test": 0}}, "set problems.validation"),
         ({"learn": []}, "online is for what learns from grown trees"),
         ({"learn": [POLICY | {"rounds": "first"}]}, "online all learn in every round: leave rounds out"),
+        ({"learn": [POLICY | {"begin": "first"}]}, "online each goes on from the one before: leave begin out"),
         ({"learn": [POLICY | {"stop_by": "accuracy"}]}, "learn.0.stop_by is of a training of its own"),
         (
             {"learn": [POLICY | {"training": {"patience": 3}}]},

@@ -100,6 +100,8 @@ def _of_learner(recipe: Recipe, place: str, learn: Learn) -> Iterator[str]:
     assert recipe.online is not None, "the recipe is an online one"
     if learn.rounds != "every":
         yield f"{place} learns in the first round alone, and online all learn in every round: leave rounds out"
+    if learn.begin is not None:
+        yield f"{place} begins anew in every round, and online each goes on from the one before: leave begin out"
     if learn.stop_by not in (None, "nothing"):
         yield f"{place}.stop_by is of a training of its own: online.evaluate_every and online.keep say it here"
     recorded = learn.reference == "tree" and learn.model == "policy"
