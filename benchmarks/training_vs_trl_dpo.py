@@ -35,7 +35,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from gradatim.objectives import StepDpo
 from gradatim.supervision.terms import Term, pair
 from gradatim.training import TrainingSettings, TreeTrainer, build_row, plan_rows
-from gradatim.training.settings import training_arguments
+from gradatim.training.arguments import training_arguments
 from gradatim.tree import Node, Problem, Step, Tree
 
 NAME = "training_vs_trl_dpo"

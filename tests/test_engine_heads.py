@@ -18,7 +18,7 @@ from gradatim.errors import GradatimError
 from gradatim.objectives import ProcessReward, StepDpo, Svpo, Value
 from gradatim.supervision import Term, labelled_step, pair
 from gradatim.training import LoraSettings, TrainingSettings, TreeTrainer, load_process_reward_model, save_model, train
-from gradatim.training.settings import training_arguments
+from gradatim.training.arguments import training_arguments
 from gradatim.tree import Tree
 from tiny_models import tiny_causal, word_tokenizer
 from training_models import random_tree

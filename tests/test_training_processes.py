@@ -14,7 +14,7 @@ import pytest
 
 from gradatim.objectives import ProcessReward
 from gradatim.training import TrainingSettings
-from gradatim.training.fit import training_arguments
+from gradatim.training.arguments import training_arguments
 from gradatim.training.rows import build_row, plan_rows
 from gradatim.training.trainer import TreeTrainer
 from test_training_trainer import labels, reward_model, weights_of
@@ -85,4 +85,4 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    target.write_text(json.dumps(train(target.parent / "folder", accumulation=1)))
+    target.write_text(json.dumps(train(target.parent / "folder", accumulation=2)))

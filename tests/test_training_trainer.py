@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from gradatim.engine.tree_model import TreeModel
 from gradatim.errors import GradatimError
 from gradatim.objectives import Dpo, Objective, ProcessReward, Sft, StepDpo
 from gradatim.part import make, names, pages
-from gradatim.supervision import SiblingPairs, Term, labelled_step, pair, path_term
+from gradatim.supervision import Group, Term, labelled_step, pair, path_term
 from gradatim.training import (
     LoraSettings,
     TrainingResult,
@@ -28,9 +29,9 @@ from gradatim.training import (
     load_process_reward_model,
     train,
 )
+from gradatim.training.arguments import training_arguments
 from gradatim.training.forward import step_logits
 from gradatim.training.preparation import disable_dropout
-from gradatim.training.settings import training_arguments
 from gradatim.tree import Node, Problem, Step, Tree
 from model_families import model_of
 from training_models import path_log_probabilities, random_tree, tiny_model
@@ -74,11 +75,38 @@ def objective_and_terms(name: str, trees: list[Tree]) -> tuple[Objective, list[T
     options = {"beta": 0.5, "nll": 0.3, "margin": 0.5, "label_smoothing": 0.1}
     known = {option.name for page in pages("objectives") if page.name == name for option in page.options}
     objective: Objective = make("objectives", {name: {key: options[key] for key in options.keys() & known}})
-    try:
-        objective.check(SiblingPairs())
-    except GradatimError:
-        return objective, labels(trees)
-    return objective, sibling_pairs(trees)
+    for terms in (sibling_pairs(trees), rated_pairs(trees), labels(trees), path_lists(trees)):
+        try:
+            for term in terms:
+                objective.prepared(term)
+        except GradatimError:
+            continue
+        return objective, terms
+    raise AssertionError(f"{name} learns from no terms of this test: add some")
+
+
+def rated_pairs(trees: list[Tree]) -> list[Term]:
+    """Pairs of whole paths with a reward for each of their steps."""
+    found = []
+    for tree in trees:
+        leaves = [node for node in tree.nodes if not node.children]
+        for first, second in pairwise(leaves):
+            groups = [
+                Group(tuple(leaf.path()[1:]), targets=tuple(0.1 + 0.8 * (node.id % 5) / 4 for node in leaf.path()[1:]))
+                for leaf in (first, second)
+            ]
+            found.append(Term(tuple(groups), targets=(1.0, 0.0)))
+    return found
+
+
+def path_lists(trees: list[Tree]) -> list[Term]:
+    """Whole paths of each tree, the best first."""
+    found = []
+    for tree in trees:
+        leaves = [node for node in tree.nodes if not node.children]
+        groups = tuple(Group(tuple(leaf.path()[1:])) for leaf in leaves)
+        found.append(Term(groups, targets=tuple(1.0 - place / len(groups) for place in range(len(groups)))))
+    return found
 
 
 def train_step_dpo(model: Any, pairs: list[Term], settings: TrainingSettings, **options: Any) -> TrainingResult:

@@ -26,3 +26,7 @@ class ProblemError(GradatimError):
     A server's answer stayed malformed however often it was asked for, or a prompt is longer than the model's context. A
     run counts the problem as failed and goes on with the others; any other :class:`GradatimError` ends the run.
     """
+
+
+class HelperError(GradatimError):
+    """What is wrong in one of several processes that train together, and not in the first of them."""

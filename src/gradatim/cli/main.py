@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -28,22 +29,36 @@ from gradatim.cli import (
 )
 from gradatim.cli.advice import in_words_of
 from gradatim.cli.output import Amount
-from gradatim.errors import GradatimError
+from gradatim.errors import GradatimError, HelperError
+from gradatim.processes import GRACE, is_first, process_count
 from gradatim.store.files import file_error
 
 _INTERRUPTED = 130  # what shells report for Ctrl-C
 _QUIET, _VERBOSE = ("--quiet", "-q"), ("--verbose", "-v")
+_TOGETHER = {"run", "compare", "replicate", "train-scorer"}
 _RESUMABLE = {"run", "compare", "replicate", "pretrain", "evaluate-scorer", "train-scorer", "divide"}
 
 
 class Commands(TyperGroup):
     """The commands, with every error that a user can put right shown as one sentence."""
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command; of several processes, only commands that train can make use."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if process_count() > 1 and name not in _TOGETHER:
+            raise GradatimError(
+                f"'gradatim {name}' makes no use of {process_count()} processes; start it alone, without torchrun or "
+                f"accelerate (several train together in: {', '.join(sorted(_TOGETHER))})"
+            )
+        return name, command, rest
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command; exits with status 1 after an error and 130 after Ctrl-C."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
+            if not is_first():
+                raise typer.Exit(_INTERRUPTED) from None
             goes_on = ctx.invoked_subcommand in _RESUMABLE
             fail(
                 "interrupted" + ("; what was finished is kept, the same command goes on from there" if goes_on else "")
@@ -56,6 +71,8 @@ class Commands(TyperGroup):
             sentence = _sentence(error, self.commands.get(ctx.invoked_subcommand))
             if sentence is None or output.is_verbose() or os.environ.get("GRADATIM_TRACEBACK"):
                 raise
+            if not is_first() and not isinstance(error, HelperError):
+                time.sleep(GRACE)  # what is wrong in all processes ends the first one meanwhile, and with it the others
             fail(sentence)
             raise typer.Exit(1) from error
 
@@ -170,4 +187,6 @@ def main() -> None:
     warnings.simplefilter("ignore")  # other libraries' advice to programmers
     warnings.filterwarnings("always", category=UserWarning, module=r"gradatim(\.|$)")
     warnings.showwarning = output.show_warning
+    if not is_first():
+        output.silence_process()
     app(prog_name="gradatim")

@@ -87,6 +87,12 @@ def show_warning(
     say("warning", "yellow", str(message))
 
 
+def silence_process() -> None:
+    """Say nothing in a process that helps another one: neither results nor warnings, which the first process says."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (open as long as the process)
+    warnings.showwarning = lambda *said, **options: None
+
+
 def fit_streams() -> None:
     """Write ASCII where a terminal or an encoding can do no more, with other signs in the place of those it lacks."""
     codecs.register_error("gradatim_ascii", _in_ascii)

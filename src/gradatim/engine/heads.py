@@ -90,8 +90,13 @@ def head_values(head: nn.Module, hidden: Tensor) -> Tensor:
 
 
 @contextmanager
-def reading_heads(model: Any, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+def reading_heads(model: Any, names: Iterable[str], *, alone: bool = False) -> Iterator[dict[str, Tensor]]:
     """Note what heads say during a forward pass.
+
+    Args:
+        model: the model, or what is laid around it.
+        names: of the heads.
+        alone: whether nothing is learned from the model's own outputs.
 
     Yields a dictionary that holds, after the pass, the values of each head at every token, (batch, tokens) or (batch,
     tokens, outputs). The heads are run within the model's own forward pass, as whatever divides a model among devices
@@ -104,11 +109,20 @@ def reading_heads(model: Any, names: Iterable[str]) -> Iterator[dict[str, Tensor
         if not is_given(output):
             found.update((name, head_values(head, output[0])) for name, head in heads.items())
 
-    hook = decoder_of(plain_model(model)).register_forward_hook(note) if heads else None
+    def return_them(module: nn.Module, given: Any, output: Any) -> None:
+        # Data parallelism waits for gradients of the weights that what a model returns depends on, and of no others.
+        output["hidden_states"] = tuple(found.values())
+        if alone:
+            output["logits"] = output["logits"].detach()
+
+    hooks = []
+    if heads:
+        plain = plain_model(model)
+        hooks += [decoder_of(plain).register_forward_hook(note), plain.register_forward_hook(return_them)]
     try:
         yield found
     finally:
-        if hook is not None:
+        for hook in hooks:
             hook.remove()
 
 

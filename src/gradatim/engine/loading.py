@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from gradatim.engine.adapters import load_adapter, merge_adapter
 from gradatim.engine.heads import load_heads
+from gradatim.engine.quantization import Quantization, quantized
 from gradatim.engine.sources import Source, base_of, find_source, load_from, of_base
 from gradatim.errors import GradatimError
 
-Quantization = Literal["8bit", "4bit"]
 _TOKENIZER = "tokenizer_config.json"
 _JUDGING_HEADS = ("score.", "classifier.", "v_head.")  # as classifiers and reward models call their heads
 
@@ -44,21 +43,12 @@ def placed(
         GradatimError: as :func:`load_model`; also if bitsandbytes is missing.
     """
     if quantization is not None:
-        options["quantization_config"] = _bits(quantization, dtype)
-        device_map = {"": device} if device_map is None else device_map
+        in_bits = quantized(quantization, dtype, device)
+        options["quantization_config"] = in_bits["quantization_config"]
+        device_map = in_bits["device_map"] if device_map is None else device_map
     if device_map is not None:
         return load_model(auto_class, name_or_path, dtype=dtype, device_map=device_map, **options)
     return load_model(auto_class, name_or_path, dtype=dtype, **options).to(device)
-
-
-def _bits(quantization: Quantization, dtype: torch.dtype) -> Any:
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise GradatimError("quantized loading needs bitsandbytes; install it with: pip install bitsandbytes")
-    from transformers import BitsAndBytesConfig
-
-    if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 def load_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
@@ -103,16 +93,24 @@ def load_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype,
     return model
 
 
-def load_merged_model(auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype) -> PreTrainedModel:
+def load_merged_model(
+    auto_class: Any, name_or_path: str | Path, *, dtype: torch.dtype, **options: Any
+) -> PreTrainedModel:
     """As :func:`load_model`, but the weights of an adapter are added to those of its base.
 
     Raises:
-        GradatimError: as :func:`load_model` and :func:`gradatim.engine.adapters.merge_adapter`.
+        GradatimError: as :func:`load_model` and :func:`gradatim.engine.adapters.merge_adapter`; also if weights in few
+            bits are asked for, to which none can be added.
     """
     source = find_source(name_or_path)
     base = base_of(source)
     if base is None:
-        return load_model(auto_class, name_or_path, dtype=dtype)
+        return load_model(auto_class, name_or_path, dtype=dtype, **options)
+    if options:
+        raise GradatimError(
+            f"{source.name!r} is an adapter, which cannot be added to weights in few bits; name its base, or leave "
+            "the quantization out"
+        )
     return merge_adapter(of_base(source, base, lambda name: load_model(auto_class, name, dtype=dtype)), source.name)
 
 

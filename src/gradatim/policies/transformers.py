@@ -19,9 +19,10 @@ from gradatim.budget import POLICY, Account
 from gradatim.engine.adapters import load_adapter, use_adapter
 from gradatim.engine.branch_batch import BranchBatch
 from gradatim.engine.identity import weights_identity
-from gradatim.engine.loading import Quantization, load_tokenizer, placed
+from gradatim.engine.loading import load_tokenizer, placed
 from gradatim.engine.passes import next_pass
 from gradatim.engine.path_length import longest_path
+from gradatim.engine.quantization import Quantization
 from gradatim.engine.reader import Reader
 from gradatim.engine.self_check import checked_tree_model
 from gradatim.engine.token_sampling import choose_tokens, uniforms

@@ -24,6 +24,7 @@ from gradatim.run.progress import Progress
 from gradatim.run.reporting import Measured, write_report
 from gradatim.run.run_folder import RunFolder
 from gradatim.run.stages import policies_of, trainings_of
+from gradatim.run.together import by_first
 from gradatim.run.trees import training_trees
 from gradatim.tasks.guarded import verifier_record
 from gradatim.tree import Tree
@@ -31,6 +32,7 @@ from gradatim.tree import Tree
 __all__ = ["Progress", "Run", "RunFolder", "run_recipe"]
 
 
+@by_first
 def run_recipe(
     recipe: Recipe, output: str | os.PathLike[str], *, fresh: bool = False, progress: Progress | None = None
 ) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from gradatim.engine.heads import saved_heads
 from gradatim.engine.loading import load_config, load_tokenizer
 from gradatim.engine.path_length import longest_path
+from gradatim.engine.quantization import check_quantization
 from gradatim.engine.self_check import RUN, TRAINED, check_configuration
 from gradatim.engine.sources import base_of, find_source, refuse_adapter
 from gradatim.errors import GradatimError
@@ -39,6 +40,7 @@ from gradatim.store.trees import TreeStore
 from gradatim.text.prompts import prompt_tokens
 from gradatim.text.transcript import in_tokens_of
 from gradatim.training.adapters import check_lora_modules
+from gradatim.training.arguments import check_options
 from gradatim.training.self_check import check_training
 from gradatim.training.settings import TrainingOptions
 from gradatim.tree import Problem
@@ -89,7 +91,8 @@ def check(run: Run) -> None:
             if isinstance(part, Oracle):
                 part.truth(run.task)
     for learn in recipe.learn:
-        _check_lora(_named(run, learn.model), learn.training)
+        check_options(learn.training)
+        _check_lora(_named(run, learn.model), learn.training, recipe.model(learn.model).device)
     if recipe.trees.stored is not None:
         _check_stored_trees(run, recipe.trees)
     _load_models(run, policies, rewards)
@@ -230,12 +233,12 @@ def _load_models(run: Run, policies: Sequence[str], rewards: Mapping[str, str]) 
             if run.last_training(name) is None:
                 lent.reward_model(name, "process_reward", layout)
             elif recipe.model(name).model != POLICY:
-                options = recipe.model(name)
-                check_training(run.models.check_trainable(name, _named(run, name), options, as_reward=True))
+                options, training = recipe.model(name), _first_training(recipe, name)
+                check_training(run.models.check_trainable(name, _named(run, name), options, training, as_reward=True))
         for name in policies:
             if name == POLICY and recipe.demonstrated is not None:  # nothing runs before it is trained
-                model = run.models.check_trainable(name, recipe.policy.model, recipe.policy, as_reward=False)
-                check_training(model)
+                options, training = recipe.policy, recipe.demonstrated.training
+                check_training(run.models.check_trainable(name, options.model, options, training, as_reward=False))
             else:
                 lent.policy(name)
         for part in parts_within([*recipe.growing, recipe.evaluation.scorer]):
@@ -253,10 +256,17 @@ def _opens_untrained(recipe: Recipe, part: ScorerPart) -> bool:
     return not (trained and learned) and not (POLICY in models_of(part) and recipe.demonstrated is not None)
 
 
-def _check_lora(name: str, options: TrainingOptions) -> None:
-    """Whether the model has the modules that are to be adapted."""
+def _first_training(recipe: Recipe, name: str) -> TrainingOptions:
+    """How a model is trained first."""
+    return next(learn.training for learn in recipe.learn if learn.model == name)
+
+
+def _check_lora(name: str, options: TrainingOptions, device: str) -> None:
+    """Whether the model has the modules that are to be adapted, and its weights can be in as few bits as asked."""
     if options.lora is None:
         return
+    if options.lora.quantization is not None:
+        check_quantization(options.lora.quantization, pick_device(device))
     source = find_source(name)
     config: Any = load_config(base_of(source) or source.name)
     with torch.device("meta"):

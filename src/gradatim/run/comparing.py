@@ -34,6 +34,7 @@ from gradatim.run.outcomes import off_format_warnings, unscored_warnings
 from gradatim.run.progress import Progress
 from gradatim.run.run_folder import RunFolder
 from gradatim.run.searching import Searcher, search_into
+from gradatim.run.together import by_first
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.store.files import write_json
 from gradatim.store.trees import TreeStore
@@ -46,6 +47,7 @@ Outcome = dict[str, Any]
 """What came of a cell, as it is stored: ``asked`` and ``problems`` (ids), ``seconds``, ``points``, ``states``."""
 
 
+@by_first
 def run_comparison(
     comparison: Comparison, output: str | os.PathLike[str], *, fresh: bool = False, progress: Progress | None = None
 ) -> dict[str, Any]:

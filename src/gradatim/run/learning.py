@@ -14,7 +14,7 @@ from gradatim.errors import GradatimError
 from gradatim.models import resolve_model
 from gradatim.recipes.recipe import Recipe
 from gradatim.run.context import Run
-from gradatim.run.fitting import curve, fit, outcome, reported, training_settings
+from gradatim.run.fitting import curve, fit, outcome, training_settings
 from gradatim.run.held_out import HeldOutLoss, SampledAccuracy, held_out_thresholds
 from gradatim.run.nothing_learned import no_terms, same_targets
 from gradatim.run.one_training import Training
@@ -25,6 +25,7 @@ from gradatim.tasks.base import Task
 from gradatim.tasks.demonstrations import Demonstration, worked_solutions
 from gradatim.text.prompts import ChatFormat, prompt_tokens, solution_tokens
 from gradatim.text.transcript import in_tokens_of
+from gradatim.training.adapters import merged
 from gradatim.tree import EndReason, Node, Step, Tree
 
 
@@ -99,14 +100,13 @@ def _fit(
                 model,
                 entry.objective,
                 terms,
-                training_settings(entry.training, checkpoints, run.recipe.seed),
+                training_settings(entry.training, checkpoints, run.recipe.seed, training.name),
                 stage=stage,
-                evaluate=None if evaluate is None else reported(stage, evaluate, *training.measure),
+                evaluate=evaluate,
+                measure=training.measure,
                 reference=training.reference,
             )
-            trained: PreTrainedModel = result.model
-            if hasattr(trained, "merge_and_unload"):
-                trained = trained.merge_and_unload()
+            trained: PreTrainedModel = merged(result.model, resolve_model(training.path), entry.objective.heads)
             if training.judges:
                 in_own = [in_tokens_of(tree, training.tokenizer, training.chat) for tree in held_out_trees]
                 thresholds = held_out_thresholds(trained, in_own, run.task, entry.training.tokens_per_batch)
@@ -121,7 +121,10 @@ def _fit(
 
     options = run.recipe.model(entry.model)
     set_seed(run.seed(training.stage.name.replace("-", " ")) % 2**31)  # of a new head too
-    run.models.train(entry.model, training.path, options, work, as_reward=training.judges, becomes=str(training.target))
+    becomes = str(training.target)
+    run.models.train(
+        entry.model, training.path, options, entry.training, work, as_reward=training.judges, becomes=becomes
+    )
     seconds = time.perf_counter() - started
     run.folder.update(training.stage.name, seconds, done=True, examples=len(terms), what=what, **known)
 

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from gradatim.budget import POLICY, Account
 from gradatim.engine.lending import cast_parameters, trainable
 from gradatim.engine.loading import load_config, load_merged_model, load_tokenizer, placed
+from gradatim.engine.quantization import quantized
 from gradatim.engine.reader import Reader
 from gradatim.engine.sources import base_of, find_source
 from gradatim.errors import GradatimError
@@ -25,6 +26,7 @@ from gradatim.scorers.loading import has_own_layout, load_scoring_model, own_lay
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.tasks.base import Task
 from gradatim.training.process_reward_model import load_process_reward_model
+from gradatim.training.settings import TrainingOptions
 
 
 def make_sampling(options: SamplingOptions, task: Task) -> Sampling:
@@ -146,10 +148,12 @@ class Models:
         scorer: ProcessRewardScorer = held.engines[key]
         return scorer
 
-    def check_trainable(self, name: str, path: str, options: ModelOptions, *, as_reward: bool) -> PreTrainedModel:
+    def check_trainable(
+        self, name: str, path: str, options: ModelOptions, training: TrainingOptions, *, as_reward: bool
+    ) -> PreTrainedModel:
         """Load a model that is to be trained, as it is trained. One that may get a new head is not kept, since the
         head's first weights are drawn when training begins."""
-        held = self._to_train(name, path, options, as_reward=as_reward)
+        held = self._to_train(name, path, options, training, as_reward=as_reward)
         if as_reward:
             self._held.pop((name, "reward"), None)
         assert held.model is not None, "models that are trained run in this process"
@@ -160,6 +164,7 @@ class Models:
         name: str,
         path: str,
         options: ModelOptions,
+        training: TrainingOptions,
         work: Callable[[PreTrainedModel], None],
         *,
         as_reward: bool,
@@ -171,23 +176,27 @@ class Models:
 
         Args:
             name, path, options: the model, as it is now.
-            work: trains it in float32, saves it, and takes away what training laid around it.
+            training: how it is trained.
+            work: trains it, saves it, and takes away what training laid around it.
             as_reward: with a head that judges steps.
             becomes: the folder that it is saved in.
         """
-        held = self._to_train(name, path, options, as_reward=as_reward)
+        held = self._to_train(name, path, options, training, as_reward=as_reward)
         self._held = {(name, held.role): held}
         held.path = ""  # until it is whole
         lent: Any = trainable(*held.engines.values()) if held.engines else nullcontext(held.model)
         with lent as model:
-            cast_parameters(model, torch.float32)
-            work(model.requires_grad_(True))
+            for parameter in model.parameters():
+                parameter.requires_grad_(parameter.is_floating_point())
+            work(model)
             model.zero_grad(set_to_none=True)
         self.becomes(name, becomes, options, as_reward=as_reward)
-        if options.engine != "transformers":  # another program runs it, from the folder
+        if options.engine != "transformers" or not _is_whole(options, training):  # it is run from the folder
             self._held.clear()
 
-    def take_up(self, name: str, path: str, options: ModelOptions, *, as_reward: bool) -> None:
+    def take_up(
+        self, name: str, path: str, options: ModelOptions, training: TrainingOptions, *, as_reward: bool
+    ) -> None:
         """Have a model in memory, in float32, to be run and trained in turns.
 
         What asks for it as it is in ``path`` gets it with its weights as they are by then, until it :meth:`becomes`
@@ -196,7 +205,7 @@ class Models:
         Raises:
             GradatimError: if it cannot be loaded.
         """
-        held = self._to_train(name, path, options, as_reward=as_reward)
+        held = self._to_train(name, path, options, training, as_reward=as_reward)
         assert held.model is not None, "models that are trained run in this process"
         cast_parameters(held.model, torch.float32)
         if as_reward and held.layout is None and has_own_layout(resolve_model(path)):
@@ -224,17 +233,24 @@ class Models:
         """Let a reward model go."""
         self._held.pop((name, "reward"), None)
 
-    def _to_train(self, name: str, path: str, options: ModelOptions, *, as_reward: bool) -> _Held:
+    def _to_train(
+        self, name: str, path: str, options: ModelOptions, training: TrainingOptions, *, as_reward: bool
+    ) -> _Held:
         role: Role = "reward" if as_reward else "policy"
         held = self._find(name, role, path)
-        if held is not None and held.model is not None and _trains_in_place(path, options):
+        if held is not None and held.model is not None and _trains_in_place(path, options, training):
             return held
         self._held.pop((name, role), None)
+        source, dtype, device = resolve_model(path), getattr(torch, training.dtype), pick_device(options.device)
+        if training.fsdp:
+            device = "cpu"  # each process takes its part to its device
+        bits = None if training.lora is None else training.lora.quantization
+        in_bits = {} if bits is None else quantized(bits, dtype, device)
         if as_reward:
-            model: PreTrainedModel = load_process_reward_model(resolve_model(path))
+            model: PreTrainedModel = load_process_reward_model(source, dtype=dtype, **in_bits)
         else:
-            model = load_merged_model(AutoModelForCausalLM, resolve_model(path), dtype=torch.float32)
-        return self._hold(name, _Held(path, role, model.to(pick_device(options.device))))
+            model = load_merged_model(AutoModelForCausalLM, source, dtype=dtype, **in_bits)
+        return self._hold(name, _Held(path, role, model.to(device) if bits is None else model))
 
     def _find(self, name: str, role: Role, path: str, layout: str = "auto") -> _Held | None:
         """What is in memory of a model; another state of it is let go."""
@@ -277,13 +293,21 @@ class Models:
         return policy
 
 
-def _trains_in_place(path: str, options: ModelOptions) -> bool:
-    """Whether the weights that run are those that training changes: all of them, as precise as their file, in one
-    place."""
-    whole = options.quantization is None and options.device_map is None and options.engine == "transformers"
-    if not whole or base_of(find_source(resolve_model(path))) is not None:
+def _is_whole(options: ModelOptions, training: TrainingOptions) -> bool:
+    """Whether a model runs and is trained in one piece, as precise as the type of its weights says."""
+    bits = options.quantization or (training.lora and training.lora.quantization)
+    return bits is None and options.device_map is None and not training.fsdp
+
+
+def _trains_in_place(path: str, options: ModelOptions, training: TrainingOptions) -> bool:
+    """Whether the weights that run are those that training changes: all of them, as precise as training wants them or
+    their file has them, in one place."""
+    if not _is_whole(options, training) or options.engine != "transformers":
         return False
-    return options.dtype == "float32" or load_config(resolve_model(path)).dtype == getattr(torch, options.dtype)
+    if base_of(find_source(resolve_model(path))) is not None:
+        return False
+    stored = load_config(resolve_model(path)).dtype
+    return options.dtype in ("float32", training.dtype) or stored == getattr(torch, options.dtype)
 
 
 def placement(options: ModelOptions) -> dict[str, Any]:

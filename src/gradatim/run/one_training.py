@@ -81,6 +81,11 @@ class Training:
         return f"Training the {name} by {name_of(self.learn.objective)}, round {self.number}"
 
     @property
+    def name(self) -> str:
+        """What the training is called where it is reported to."""
+        return f"{self.run.folder.path.resolve().name}-{self.stage.name}"
+
+    @property
     def what(self) -> str:
         """What it learns from, in the plural."""
         return " and ".join(dict.fromkeys(part.what for part in self.learn.data)) or "worked solutions"

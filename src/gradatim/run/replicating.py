@@ -26,12 +26,14 @@ from gradatim.run import run_recipe
 from gradatim.run.comparing import Compared, compared, merged
 from gradatim.run.progress import Progress
 from gradatim.run.replication_report import RESULT, write_replication
+from gradatim.run.together import by_first
 from gradatim.store.files import write_json
 
 ENOUGH_SEEDS, ENOUGH_PROBLEMS, LARGE = 3, 1000, 0.1
 """What a difference below ``LARGE`` needs to be called won or lost; with less, it only leans that way."""
 
 
+@by_first
 def replicate(
     studies: Sequence[Study], output: str | os.PathLike[str], size: Size, *, progress: Progress | None = None
 ) -> dict[str, Any]:

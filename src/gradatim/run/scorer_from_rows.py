@@ -21,12 +21,13 @@ from gradatim.evaluation.label_quality import JudgedQuestion, LabelQuality, cons
 from gradatim.models import resolve_model
 from gradatim.objectives import ProcessReward
 from gradatim.part import options
-from gradatim.run.fitting import curve, fit, outcome, reported
+from gradatim.run.fitting import curve, fit, outcome
 from gradatim.run.held_out import HeldOutLoss, step_scores
 from gradatim.run.labelled_data import LabelledData, collect, held_out_questions, judged_paths
 from gradatim.run.labelled_rows import RowOptions, read_labelled_trees, tree_labels
 from gradatim.run.models import pick_device
 from gradatim.run.progress import Progress
+from gradatim.run.together import by_first
 from gradatim.run.training_folder import TrainingFolder
 from gradatim.scorers.loading import LAYOUT_FILE, read_layout_file
 from gradatim.store.published.base import STEP_END
@@ -40,6 +41,7 @@ from gradatim.training.saving import save_process_reward_model
 from gradatim.training.settings import Share
 
 _MEASUREMENTS = 10  # of the held-out loss in one training, where it is not said how often
+_MEASURE = ("held-out loss", -1.0)  # higher is better
 _FEW_UPDATES = 20
 _FEW_QUESTIONS = 20  # held out
 _LEARNING_RATES = ((50_000_000, 1e-3), (400_000_000, 5e-5))  # for models of fewer parameters than the first number
@@ -114,6 +116,7 @@ class TrainedScorer:
 _COLUMNS = ("trained", "constant")
 
 
+@by_first
 def train_scorer_from_rows(
     sources: Sequence[str | os.PathLike[str]],
     init: str,
@@ -235,9 +238,10 @@ class _Job:
                 terms,
                 settings,
                 stage=stage,
-                evaluate=reported(stage, measure, "held-out loss", -1.0) if held_out else None,
+                evaluate=measure if held_out else None,
+                measure=_MEASURE,
             )
-            stage.note(outcome(result, "held-out loss", -1.0))
+            stage.note(outcome(result, *_MEASURE))
         qualities = None
         if held_out:
             scores = step_scores(result.model, [term.ends[0] for term in measured], options.tokens_per_batch)
@@ -317,7 +321,7 @@ class _Job:
         measured = None
         if qualities is not None:
             measured = {name: each.to_json() for name, each in zip(_COLUMNS, qualities, strict=True)}
-        summary = outcome(result, "held-out loss", -1.0)
+        summary = outcome(result, *_MEASURE)
         record = {"data": data.digest, "summary": summary, "measured": measured, **curve(result)}
 
         def beside(partial: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from gradatim.budget import SCORER, Account
-from gradatim.engine.loading import Quantization
+from gradatim.engine.quantization import Quantization
 from gradatim.engine.reader import NEXT_TOKEN, SCORE, Reader
 from gradatim.engine.too_long import TooLong
 from gradatim.engine.tree_model import ModelStatistics, TreeModel

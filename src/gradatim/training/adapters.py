@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
+from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from gradatim.engine.heads import head_modules, heads_of
+from gradatim.engine.head_shape import HeadShape
+from gradatim.engine.heads import attach_heads, head_modules, heads_of, plain_model
+from gradatim.engine.loading import load_model
 from gradatim.errors import GradatimError
 from gradatim.training.forward import is_token_classifier
+from gradatim.training.process_reward_model import load_process_reward_model
 from gradatim.training.settings import LoraSettings
 
 _HEADS = ("score", "classifier")  # a reward model's head is trained whole
@@ -44,6 +50,34 @@ def add_adapters(model: Any, settings: LoraSettings, *, heads: Collection[str] =
         task_type=TaskType.TOKEN_CLS if for_logits else TaskType.CAUSAL_LM,
     )
     return get_peft_model(model, config)
+
+
+def merged(model: Any, source: str | Path, heads: Mapping[str, HeadShape]) -> Any:
+    """A trained model with its adapters merged into its weights; one without adapters as it is.
+
+    Adapters on weights in few bits are merged into the weights as they are in ``source``, in float32: what rounding
+    took from those does not get into the result.
+
+    Args:
+        model: the model.
+        source: the folder or hub id that it was loaded from.
+        heads: that it was trained with, by name.
+    """
+    if not hasattr(model, "merge_and_unload"):
+        return model
+    inner = plain_model(model)
+    if not getattr(inner, "is_quantized", False):
+        return model.merge_and_unload()
+    if is_token_classifier(inner):
+        whole = load_process_reward_model(source, labels=inner.config.num_labels)
+    else:
+        whole = load_model(AutoModelForCausalLM, source, dtype=torch.float32)
+        attach_heads(whole, heads)
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    adapted: Any = get_peft_model(whole, model.peft_config["default"])
+    set_peft_model_state_dict(adapted, get_peft_model_state_dict(model))
+    return adapted.merge_and_unload()
 
 
 def _outside(model: Any) -> str:

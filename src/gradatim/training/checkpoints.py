@@ -118,22 +118,18 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
-def last_checkpoint(
-    folder: Path, fault: Callable[[TrainerState], str | None] = lambda state: None, *, remove: bool = True
-) -> Path | None:
+def last_checkpoint(folder: Path, fault: Callable[[TrainerState], str | None] = lambda state: None) -> Path | None:
     """The last checkpoint in ``folder`` that training can go on from, or ``None``.
 
-    Those after it are passed over with a warning that says what is wrong with them. So is what a killed process left
-    half-written.
+    Those after it are passed over with a warning that says what is wrong with them, and deleted. So is what a killed
+    process left half-written.
 
     Args:
         folder: where they were written.
         fault: why training cannot go on from a checkpoint of this state though it can be read, or ``None``.
-        remove: delete those that are passed over, and what was left half-written.
     """
-    if remove:
-        for path in (folder / _PARTIAL, *folder.glob(".checkpoint-*.removed")):
-            shutil.rmtree(path, ignore_errors=True)
+    for path in (folder / _PARTIAL, *folder.glob(".checkpoint-*.removed")):
+        shutil.rmtree(path, ignore_errors=True)
     for checkpoint in reversed(checkpoints(folder)):
         reason = checkpoint_fault(checkpoint)
         if reason is None:
@@ -141,9 +137,8 @@ def last_checkpoint(
         if reason is None:
             return checkpoint
         warnings.warn(f"the checkpoint {str(checkpoint)!r} is passed over: {reason}", stacklevel=2)
-        if remove:
-            with suppress(OSError):
-                remove_folder(checkpoint)
+        with suppress(OSError):
+            remove_folder(checkpoint)
     return None
 
 

@@ -31,7 +31,8 @@ def measured(model: nn.Module, row: TrainingRow, objective: Objective) -> Quanti
     The output layer runs only where a prediction is needed (``logits_to_keep``).
     """
     attached = [name for name in objective.heads if name in heads_of(model)]
-    with reading_heads(model, attached) as found:
+    judged = "log_probabilities" not in objective.needs and len(attached) == len(objective.heads)
+    with reading_heads(model, attached, alone=judged) as found:
         if "log_probabilities" in objective.needs:
             log_probabilities = token_log_probabilities(model, row)
         else:
@@ -48,7 +49,9 @@ def measured(model: nn.Module, row: TrainingRow, objective: Objective) -> Quanti
     return Quantities(**row.index(), log_probabilities=log_probabilities, **given, heads=heads)
 
 
-def weighted_loss(model: nn.Module, row: TrainingRow, objective: Objective, normalizer: Tensor) -> tuple[Tensor, Loss]:
+def weighted_loss(
+    model: nn.Module, row: TrainingRow, objective: Objective, normalizer: Tensor, *, refuse: bool = True
+) -> tuple[Tensor, Loss]:
     """A row's share of an update's loss, in one forward pass, and what the objective said of each term.
 
     Args:
@@ -56,12 +59,16 @@ def weighted_loss(model: nn.Module, row: TrainingRow, objective: Objective, norm
         row: the row.
         objective: the loss.
         normalizer: the sum of the sizes of all terms of the update.
+        refuse: a loss that is not a finite number. Otherwise its gradients are none either, whatever they would be, and
+            whoever sums them up finds out.
 
     Raises:
         GradatimError: if the loss is not a finite number.
     """
     found = objective.loss(measured(model, row, objective))
     loss = (row.weight * found.per_term).sum() / normalizer.clamp(min=1e-12)
+    if not refuse:
+        return torch.where(loss.isfinite(), 1.0, torch.nan) * loss, found
     if not bool(loss.isfinite()):
         raise GradatimError(
             "the loss is not a finite number, so training would destroy the model; lower the learning rate, or "

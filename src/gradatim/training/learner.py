@@ -23,6 +23,7 @@ from gradatim.engine.lending import cast_parameters
 from gradatim.errors import GradatimError
 from gradatim.objectives.base import Objective
 from gradatim.supervision.terms import Term
+from gradatim.training.arguments import training_arguments
 from gradatim.training.forward import weighted_loss
 from gradatim.training.preparation import (
     check_fit,
@@ -35,7 +36,7 @@ from gradatim.training.preparation import (
 from gradatim.training.reference import reference_model, with_reference
 from gradatim.training.rows import TrainingRow, build_row, plan_rows
 from gradatim.training.self_check import blockwise_attention
-from gradatim.training.settings import TrainingOptions, TrainingSettings, training_arguments
+from gradatim.training.settings import TrainingOptions, TrainingSettings
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Mixed precision, which accelerate wraps around a model's forward pass and leaves there."""
+"""What training lays around a model's forward pass and leaves there: mixed precision, checkpoints of activations."""
 
 from __future__ import annotations
 
@@ -33,3 +33,15 @@ def mixed_precision_removed(model: Any) -> Iterator[None]:
             if before is not None:
                 model.forward = before
         vars(model).pop("_is_accelerate_prepared", None)
+
+
+@contextmanager
+def checkpointing_removed(model: Any) -> Iterator[None]:
+    """Let the model keep what its layers hold, as it did before, once this is over."""
+    layers = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
+    before = [module.gradient_checkpointing for module in layers]
+    try:
+        yield
+    finally:
+        for module, value in zip(layers, before, strict=True):
+            module.gradient_checkpointing = value

@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
+from gradatim.processes import is_first
 from gradatim.store.files import atomic_path
+from gradatim.training.collective import of_first
 from gradatim.training.precision import plain_forward
+from gradatim.training.sharding import readable, whole, write
 
 Evaluate = Callable[[Any], float]
 
@@ -32,12 +35,17 @@ class BestState(TrainerCallback, ExportableState):
     Only weights that are trained are kept. With a folder, the best state is also written there, and every checkpoint
     says what had been measured by then, so that a resumed training stops and chooses as an unbroken one does.
 
+    Where several processes train, the first one measures, and the others learn of it.
+
     Args:
         evaluate: given the model in evaluation mode, returns a number; higher is better.
         every: updates between two calls.
         patience: stop after so many calls without a better value; ``None`` never stops.
         folder: where the best state is kept on disk.
         resume: take up the best state found there; without, it is deleted.
+        blank: a copy without weights of a model that is divided among processes; see
+            :func:`gradatim.training.sharding.readable`.
+        report: called with each value that is measured.
     """
 
     def __init__(
@@ -48,10 +56,14 @@ class BestState(TrainerCallback, ExportableState):
         patience: int | None = None,
         folder: Path | None = None,
         resume: bool = False,
+        blank: nn.Module | None = None,
+        report: Callable[[float], None] = lambda value: None,
     ) -> None:
         self.evaluate = evaluate
         self.every = every
         self.patience = patience
+        self.blank = blank
+        self.report = report
         self.file = None if folder is None else folder / _FILE
         self.values: dict[int, float] = {}  # update -> value
         self.best_step = -1
@@ -60,7 +72,7 @@ class BestState(TrainerCallback, ExportableState):
         self._values_of_file: dict[int, float] = {}  # for checkpoints of versions that kept none
         if self.file is not None and resume:
             self._load(self.file)
-        elif self.file is not None:
+        elif self.file is not None and is_first():
             self.file.unlink(missing_ok=True)
 
     def state(self) -> dict[str, Any]:
@@ -85,43 +97,45 @@ class BestState(TrainerCallback, ExportableState):
         self.values = self._values_at(state)
         state.stateful_callbacks.setdefault(type(self).__name__, self.state())  # an older checkpoint had no such entry
         if not self.values or state.global_step % self.every == 0:
-            self._measure(kwargs["model"], state)
+            self._measure(kwargs["model"], state, args.device)
         self._stop_early(control)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.global_step % self.every == 0:
-            self._measure(kwargs["model"], state)
+            self._measure(kwargs["model"], state, args.device)
             self._stop_early(control)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._measure(kwargs["model"], state)
+        self._measure(kwargs["model"], state, args.device)
         self.values[self.best_step] = self.best_value
         parameters = dict(kwargs["model"].named_parameters())
-        with torch.no_grad():
-            for name, value in self.weights.items():
-                parameters[name].copy_(value)
+        for name, value in self.weights.items():
+            write(parameters[name], value)
 
     def _values_at(self, state: TrainerState) -> dict[int, float]:
         kept = state.stateful_callbacks.get(type(self).__name__)
         values = self._values_of_file if kept is None else kept["attributes"]["values"]
         return {int(step): value for step, value in values.items() if int(step) <= state.global_step}
 
-    def _measure(self, model: nn.Module, state: TrainerState) -> None:
+    def _measure(self, model: nn.Module, state: TrainerState, device: torch.device) -> None:
         step = state.global_step
         if step in self.values:
             return
-        with _as_given(model):
-            self.values[step] = float(self.evaluate(model))
+        with readable(model, self.blank, device) as whole_model:
+            self.values[step] = of_first(self._value(whole_model) if is_first() else math.nan)
+        self.report(self.values[step])
         if self.best_step < 0 or self.values[step] > self.best_value:
             self.best_step, self.best_value = step, self.values[step]
             self.weights = {
-                name: parameter.detach().to("cpu", copy=True)
-                for name, parameter in model.named_parameters()
-                if parameter.requires_grad
+                name: whole(parameter) for name, parameter in model.named_parameters() if parameter.requires_grad
             }
             self._save()
+
+    def _value(self, model: nn.Module) -> float:
+        with _as_given(model):
+            return float(self.evaluate(model))
 
     def _stop_early(self, control: TrainerControl) -> None:
         since = sum(1 for step in self.values if step > self.best_step)
@@ -129,7 +143,7 @@ class BestState(TrainerCallback, ExportableState):
             control.should_training_stop = True
 
     def _save(self) -> None:
-        if self.file is not None:
+        if self.file is not None and is_first():
             metadata = {"step": str(self.best_step), "value": repr(self.best_value)}
             with atomic_path(self.file) as temporary:
                 save_file(self.weights, temporary, metadata)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from gradatim.errors import GradatimError
 from gradatim.part import options
-
-if TYPE_CHECKING:
-    from transformers import TrainingArguments
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 """A share of something, but never all of it."""
@@ -29,6 +26,9 @@ class LoraSettings:
     """On the adapters' input."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """The names of the modules to adapt, or `all-linear`."""
+    quantization: Literal["8bit", "4bit"] | None = None
+    """Keep the frozen weights in 8 or 4 bits while adapters are trained, with bitsandbytes (4: Dettmers et al.,
+    "QLoRA", 2023, arXiv:2305.14314); in the end adapters are merged into the whole weights."""
 
 
 @options
@@ -36,13 +36,23 @@ class TrainingOptions:
     """How training runs, as a recipe says it."""
 
     learning_rate: PositiveFloat = 1e-5
-    """Its peak, reached after the warm-up, then a cosine to zero."""
+    """Its peak, reached after the warm-up."""
     epochs: PositiveFloat = 1.0
     """Passes over the terms."""
+    updates: PositiveInt | None = None
+    """So many updates, in the place of `epochs`; the terms are passed over as often as that takes."""
     tokens_per_batch: PositiveInt = 2048
     """Packed tokens in one forward pass at most; larger trees are divided."""
     gradient_accumulation_steps: PositiveInt = 1
-    """Forward passes for each update; its loss does not depend on how its terms are divided among them."""
+    """Forward passes for each update, those of all processes together; its loss does not depend on how its terms are
+    divided among them."""
+    optimizer: str = "adamw_torch_fused"
+    """What makes the updates, as transformers names it: `adamw_torch_fused`, `adafactor`, `paged_adamw_8bit`, ..."""
+    scheduler: str = "cosine"
+    """How the learning rate falls after the warm-up, as transformers names it: `cosine`, `linear`,
+    `constant_with_warmup`, ..."""
+    scheduler_options: dict[str, Any] = Field(default_factory=dict)
+    """What else that takes, such as `min_lr` for `cosine_with_min_lr`."""
     warmup_ratio: Share = 0.05
     """Share of the updates in which the learning rate rises."""
     weight_decay: NonNegativeFloat = 0.0
@@ -51,6 +61,17 @@ class TrainingOptions:
     """Longer gradients are cut to this length."""
     bf16: bool = False
     """Compute in bfloat16 mixed precision."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """The number format of the weights while they are trained, or of those that `lora` leaves as they are; adapters and
+    heads always learn in float32. `bfloat16` takes half the memory, and where weights learn in it, it rounds small
+    changes of them away."""
+    gradient_checkpointing: bool = False
+    """Compute what layers hold once more in the backward pass, in the place of keeping it: less memory, more time."""
+    fsdp: bool | dict[str, Any] = False
+    """Divide weights, gradients and optimizer states among the processes (FSDP2); a section has the keys of
+    transformers' `fsdp_config`."""
+    deepspeed: str | dict[str, Any] | None = None
+    """A DeepSpeed configuration of ZeRO stage 1 or 2, as a section or the path of its file."""
     lora: LoraSettings | None = None
     """Train low-rank adapters instead of all weights; `null` trains all."""
     save_every: PositiveInt | None = 100
@@ -61,6 +82,9 @@ class TrainingOptions:
     """Stop after so many evaluations without a better value; `null` never stops early."""
     log_every: PositiveInt = 10
     """Updates between two entries of the training history."""
+    report_to: tuple[str, ...] = ()
+    """Where those entries and the held-out values go too: `tensorboard`, `trackio`, `wandb`, or what else transformers
+    reports to."""
 
 
 @options
@@ -75,6 +99,8 @@ class TrainingSettings(TrainingOptions):
     """Go on from the last checkpoint in `output_dir` where there is one."""
     seed: int = 0
     """Of the order of the terms and of all that is drawn."""
+    name: str | None = None
+    """What those call this training that it is reported to."""
 
     def __post_init__(self) -> None:
         if (self.save_every is not None or self.resume) and self.output_dir is None:
@@ -125,38 +151,3 @@ class PretrainingSettings:
     """Of the initial weights and of the order."""
     save_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """The type of the trained weights in their file."""
-
-
-def training_arguments(settings: TrainingSettings, output_dir: Path) -> TrainingArguments:
-    """The arguments of :class:`transformers.Trainer` that say the same.
-
-    Rows are packed beforehand, so a batch is one row and data loading needs no workers.
-    """
-    import torch
-    from transformers import TrainingArguments
-
-    return TrainingArguments(
-        output_dir=str(output_dir),
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=settings.warmup_ratio,
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=1,
-        per_device_eval_batch_size=1,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        seed=settings.seed,
-        use_cpu=not torch.accelerator.is_available(),
-        bf16=settings.bf16,
-        save_strategy="no" if settings.save_every is None else "steps",
-        save_steps=settings.save_every or 500,
-        save_total_limit=2,
-        logging_strategy="steps",
-        logging_steps=settings.log_every,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        remove_unused_columns=False,
-        label_names=[],
-        report_to="none",
-        disable_tqdm=True,
-    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,10 +16,10 @@ from gradatim.engine.path_length import longest_path
 from gradatim.errors import GradatimError
 from gradatim.objectives.base import Objective
 from gradatim.supervision.terms import Term
-from gradatim.training.checkpoints import CheckpointTrainer
+from gradatim.training.checkpoints import CheckpointTrainer, checkpoints
 from gradatim.training.even_rows import EvenSampler, evened
 from gradatim.training.forward import weighted_loss
-from gradatim.training.precision import mixed_precision_removed
+from gradatim.training.precision import checkpointing_removed, mixed_precision_removed
 from gradatim.training.preparation import (
     check_fit,
     check_heads,
@@ -103,8 +105,12 @@ class TreeTrainer(CheckpointTrainer):
         return EvenSampler(self._rows, len(self.train_dataset))
 
     def train(self, *args: Any, **options: Any) -> Any:
-        """Train, as in the base class; afterwards the model computes as it did before."""
-        with blockwise_attention(self.model), mixed_precision_removed(self.model):
+        """Train, as in the base class; afterwards the model computes as it did before.
+
+        Raises:
+            GradatimError: if a loss is not a finite number; weights are then those of the update before.
+        """
+        with blockwise_attention(self.model), mixed_precision_removed(self.model), checkpointing_removed(self.model):
             return super().train(*args, **options)
 
     def compute_loss(
@@ -119,7 +125,8 @@ class TreeTrainer(CheckpointTrainer):
         sizes = row.sizes(self.objective.unit)
         own = sizes.sum()
         normalizer = own if num_items_in_batch is None else num_items_in_batch
-        loss, found = weighted_loss(model, row, self.objective, normalizer)
+        # The gradients of all processes are summed up, so all of them find out where the loss of one is not finite.
+        loss, found = weighted_loss(model, row, self.objective, normalizer, refuse=False)
         if model.training:
             self._metric_weight = self._metric_weight + own
             for name, value in found.metrics.items():
@@ -127,6 +134,18 @@ class TreeTrainer(CheckpointTrainer):
             if num_items_in_batch is not None:
                 loss = loss * self.accelerator.num_processes  # gradients are averaged over processes, not summed
         return (loss, found.metrics) if return_outputs else loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """As in the base class; it is the last that is done before the weights are changed."""
+        norm = super()._clip_grad_norm(model)
+        if norm is not None and not math.isfinite(norm):
+            saved = checkpoints(Path(self.args.output_dir))
+            kept = f"; the checkpoint {str(saved[-1])!r} is from before" if saved else ""
+            raise GradatimError(
+                f"the loss of update {self.state.global_step + 1:,} or its gradient is not a finite number, and would "
+                f"destroy the model, so training stops; lower the learning rate, or compute in float32{kept}"
+            )
+        return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the objective's metrics since the last entry, of all processes, beside the loss."""
@@ -136,6 +155,12 @@ class TreeTrainer(CheckpointTrainer):
             logs = {**logs, **{name: float(value / weight) for name, value in sums.items()}}
             self._metric_sums, self._metric_weight = {}, 0.0
         super().log(logs, start_time)
+
+    def report(self, values: dict[str, float]) -> None:
+        """Log ``values`` between two entries, neither of which they take the place of."""
+        due = self.control.should_log
+        self.log(values)
+        self.control.should_log = due
 
     def _metrics_of_all(self) -> tuple[dict[str, Tensor], Tensor]:
         """The sums of the metrics and of the weights over all processes."""
