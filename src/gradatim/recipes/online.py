@@ -23,11 +23,10 @@ _OF_ROUNDS = {
     "patience": "online.keep says which state is kept",
     "log_every": "every round is logged",
     "updates": "online.updates and rounds say how many there are",
-    "gradient_checkpointing": "its updates are small",
-    "dtype": "what runs and learns in turns is in float32",
-    "fsdp": "one process runs and trains",
-    "deepspeed": "one process runs and trains",
-    "report_to": "rounds.jsonl in the run folder has every round",
+    "report_to": "rounds.jsonl has every round",
+    "dtype": "what learns is kept in float32",
+    "fsdp": "one process trains",
+    "deepspeed": "one process trains",
 }
 """Options of a training that have no meaning in one of many rounds, and why."""
 
@@ -119,7 +118,7 @@ def _of_learner(recipe: Recipe, place: str, learn: Learn) -> Iterator[str]:
     if learn.training.epochs % 1:
         yield f"{place}.training.epochs are whole passes over the trees of a round, not {learn.training.epochs:g}"
     if learn.training.lora is not None and learn.training.lora.quantization is not None:
-        yield f"{place} learns online, in the weights that run: leave {place}.training.lora.quantization out"
+        yield f"{place}.training.lora.quantization is not of an online training (the model runs too): leave it out"
     for field in fields(TrainingOptions):
         if field.name in _OF_ROUNDS and getattr(learn.training, field.name) != field.default:
             yield f"{place}.training.{field.name} is not of an online training ({_OF_ROUNDS[field.name]}): leave it out"

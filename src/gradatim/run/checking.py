@@ -24,6 +24,7 @@ from gradatim.errors import GradatimError
 from gradatim.event_loop import run_to_end
 from gradatim.part import models_of, parts_within
 from gradatim.policies.server import ServerPolicy
+from gradatim.processes import process_count
 from gradatim.recipes.recipe import POLICY, Recipe, TreeOptions
 from gradatim.run.benchmarks import check_benchmarks
 from gradatim.run.context import Lent, Run
@@ -66,6 +67,8 @@ def check(run: Run) -> None:
         GradatimError: if anything cannot work; says what and how to put it right.
     """
     recipe = run.recipe
+    if recipe.online is not None and process_count() > 1:
+        raise GradatimError("an online training runs in one process; start it without torchrun or accelerate")
     if recipe.demonstrated is not None:
         find_demonstrations(recipe, run.task)
     problems = _problems(run)

@@ -121,9 +121,14 @@ def _fit(
 
     options = run.recipe.model(entry.model)
     set_seed(run.seed(training.stage.name.replace("-", " ")) % 2**31)  # of a new head too
-    becomes = str(training.target)
     run.models.train(
-        entry.model, training.path, options, entry.training, work, as_reward=training.judges, becomes=becomes
+        entry.model,
+        training.path,
+        options,
+        entry.training,
+        work,
+        as_reward=training.judges,
+        becomes=str(training.target),
     )
     seconds = time.perf_counter() - started
     run.folder.update(training.stage.name, seconds, done=True, examples=len(terms), what=what, **known)

@@ -190,13 +190,12 @@ class Models:
                 parameter.requires_grad_(parameter.is_floating_point())
             work(model)
             model.zero_grad(set_to_none=True)
-        self.becomes(name, becomes, options, as_reward=as_reward)
         if options.engine != "transformers" or not _is_whole(options, training):  # it is run from the folder
             self._held.clear()
+        else:
+            self.becomes(name, becomes, options, as_reward=as_reward)
 
-    def take_up(
-        self, name: str, path: str, options: ModelOptions, training: TrainingOptions, *, as_reward: bool
-    ) -> None:
+    def take_up(self, name: str, path: str, options: ModelOptions, *, as_reward: bool) -> None:
         """Have a model in memory, in float32, to be run and trained in turns.
 
         What asks for it as it is in ``path`` gets it with its weights as they are by then, until it :meth:`becomes`
@@ -205,7 +204,7 @@ class Models:
         Raises:
             GradatimError: if it cannot be loaded.
         """
-        held = self._to_train(name, path, options, training, as_reward=as_reward)
+        held = self._to_train(name, path, options, TrainingOptions(), as_reward=as_reward)
         assert held.model is not None, "models that are trained run in this process"
         cast_parameters(held.model, torch.float32)
         if as_reward and held.layout is None and has_own_layout(resolve_model(path)):

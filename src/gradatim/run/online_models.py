@@ -89,7 +89,7 @@ class OnlineModels:
                 f"the model {learn.model!r} scores steps and learns online, which is for reward models that were "
                 "trained here: train it once before (gradatim train-scorer), and name that"
             )
-        run.models.take_up(learn.model, training.path, options, learn.training, as_reward=training.judges)
+        run.models.take_up(learn.model, training.path, options, as_reward=training.judges)
         set_seed(run.seed(f"online {name}") % 2**31)  # of adapters and new heads
         with run.models.lent(learn.model, as_reward=training.judges) as model:
             learner = Learner(

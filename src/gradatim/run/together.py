@@ -64,7 +64,7 @@ def by_first(run: Callable[Given, Result]) -> Callable[Given, Result]:
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class JointTraining:
     """A training that the other processes are asked to help with.
 
     Attributes:
@@ -116,7 +116,7 @@ def ask_for_help(
     _TermWriter(written, trees).dump(list(terms))
     content = [each.to_json() for each in trees]
     of_first(
-        Training(
+        JointTraining(
             without_weights(model), content_of(objective), written.getvalue(), content, settings, reference, measured
         )
     )
@@ -127,7 +127,7 @@ def _help() -> Any:
     """Train along whenever the first process trains; returns its result."""
     asked: Any = None
     try:
-        while isinstance(asked := of_first(asked), Training):
+        while isinstance(asked := of_first(asked), JointTraining):
             asked.help()
             asked = None
             if torch.cuda.is_available():

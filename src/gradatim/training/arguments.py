@@ -20,10 +20,6 @@ from gradatim.training.collective import WAIT
 from gradatim.training.reports import check_reports
 from gradatim.training.settings import TrainingOptions, TrainingSettings
 
-# transformers calls it by a new name, and what is called by the old one warns
-_CHECKPOINTING = next(
-    name for name in ("activation_checkpointing", "gradient_checkpointing") if hasattr(TrainingArguments, name)
-)
 _WAITING_FOR_MEASURES = {"reduce_lr_on_plateau", "greedy"}
 
 
@@ -36,7 +32,7 @@ def training_arguments(settings: TrainingSettings, output_dir: Path) -> Training
         GradatimError: see :func:`check_options`.
     """
     check_options(settings)
-    arguments = TrainingArguments(
+    return TrainingArguments(
         output_dir=str(output_dir),
         learning_rate=settings.learning_rate,
         optim=settings.optimizer,
@@ -53,7 +49,6 @@ def training_arguments(settings: TrainingSettings, output_dir: Path) -> Training
         seed=settings.seed,
         use_cpu=not torch.accelerator.is_available(),
         bf16=settings.bf16,
-        **{_CHECKPOINTING: settings.gradient_checkpointing, f"{_CHECKPOINTING}_kwargs": {"use_reentrant": False}},
         save_strategy="no" if settings.save_every is None else "steps",
         save_steps=settings.save_every or 500,
         save_total_limit=2,
@@ -70,13 +65,6 @@ def training_arguments(settings: TrainingSettings, output_dir: Path) -> Training
         ddp_timeout=int(WAIT.total_seconds()),
         **_sharding(settings),
     )
-    try:
-        Trainer.get_optimizer_cls_and_kwargs(arguments)
-    except (ImportError, ValueError, RuntimeError) as error:
-        raise GradatimError(
-            f"the optimizer {settings.optimizer!r} cannot be used: {error}; choose another one, such as adamw_torch"
-        ) from error
-    return arguments
 
 
 def check_options(options: TrainingOptions) -> None:
@@ -87,13 +75,24 @@ def check_options(options: TrainingOptions) -> None:
             not, or is asked for what is not supported here; the processes cannot share the forward passes of an
             update; or weights are to be divided among processes and there is one, or it has no accelerator.
     """
-    names = [each.value for each in OptimizerNames]
-    if options.optimizer not in names:
-        raise GradatimError(f"the optimizer {options.optimizer!r} is not known; {suggestion(options.optimizer, names)}")
+    _check_optimizer(options.optimizer)
     _check_scheduler(options)
     check_reports(options.report_to)
     _passes_of_each(options)
     _sharding(options)
+
+
+def _check_optimizer(name: str) -> None:
+    names = [each.value for each in OptimizerNames]
+    if name not in names:
+        raise GradatimError(f"the optimizer {name!r} is not known; {suggestion(name, names)}")
+    arguments = TrainingArguments(optim=name, use_cpu=not torch.accelerator.is_available(), report_to="none")
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(arguments)
+    except (ImportError, ValueError, RuntimeError) as error:
+        raise GradatimError(
+            f"the optimizer {name!r} cannot be used: {error}; choose another one, such as adamw_torch"
+        ) from error
 
 
 def _passes_of_each(options: TrainingOptions) -> int:
@@ -101,10 +100,8 @@ def _passes_of_each(options: TrainingOptions) -> int:
     passes, processes = options.gradient_accumulation_steps, process_count()
     if passes % processes:
         raise GradatimError(
-            f"an update is of {passes} forward {'pass' if passes == 1 else 'passes'} in all "
-            f"(gradient_accumulation_steps), which {processes} processes cannot share; make it a multiple of "
-            f"{processes}",
-            options=("gradient_accumulation_steps",),
+            f"an update is of {passes} forward {'pass' if passes == 1 else 'passes'} in all, which {processes} "
+            f"processes cannot share; make gradient_accumulation_steps (--accumulate) a multiple of {processes}"
         )
     return passes // processes
 

@@ -20,6 +20,7 @@ from gradatim.training.arguments import training_arguments
 from gradatim.training.attention import check_attention
 from gradatim.training.checkpoints import last_checkpoint, remove_checkpoints
 from gradatim.training.collective import of_first, weights_of_first
+from gradatim.training.precision import activation_checkpoints
 from gradatim.training.preparation import prepared_model
 from gradatim.training.reference import Reference
 from gradatim.training.reports import held_out_key, reporting
@@ -136,7 +137,8 @@ def train(
                 callbacks=[*own, *reporters],  # what is measured in the end is reported before reports end
             )
             checkpoint = _checkpoint(settings, selection)
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            with activation_checkpoints(model, settings.gradient_checkpointing):
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if blank is not None:
             fill(blank, model, arguments.device)
             model = blank

@@ -25,6 +25,7 @@ from gradatim.objectives.base import Objective
 from gradatim.supervision.terms import Term
 from gradatim.training.arguments import training_arguments
 from gradatim.training.forward import weighted_loss
+from gradatim.training.precision import activation_checkpoints
 from gradatim.training.preparation import (
     check_fit,
     check_heads,
@@ -223,7 +224,10 @@ class Learner:
         self._to_train()
         self.model.train()
         try:
-            with blockwise_attention(self.model):
+            with (
+                blockwise_attention(self.model),
+                activation_checkpoints(self.model, self.options.gradient_checkpointing),
+            ):
                 yield
         finally:
             self.model.eval()
@@ -337,6 +341,6 @@ def _optimizer(model: Any, own: dict[str, nn.Parameter], arguments: TrainingArgu
 
 def _schedule(arguments: TrainingArguments, updates: int) -> Any:
     """The share of the peak learning rate at each update, a function of how many were planned before it."""
-    nothing = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-    warm_up = arguments.get_warmup_steps(updates)
-    return get_scheduler(arguments.lr_scheduler_type, nothing, warm_up, updates).lr_lambdas[0]
+    nothing = torch.optim.SGD([torch.zeros(1)], lr=arguments.learning_rate)
+    warm_up, given = arguments.get_warmup_steps(updates), arguments.lr_scheduler_kwargs
+    return get_scheduler(arguments.lr_scheduler_type, nothing, warm_up, updates, given).lr_lambdas[0]

@@ -36,10 +36,18 @@ def mixed_precision_removed(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def checkpointing_removed(model: Any) -> Iterator[None]:
-    """Let the model keep what its layers hold, as it did before, once this is over."""
+def activation_checkpoints(model: Any, wanted: bool) -> Iterator[None]:
+    """Let the model compute what its layers hold once more in the backward pass, in the place of keeping it, while this
+    lasts; nothing where that is not ``wanted``."""
+    if not wanted:
+        yield
+        return
     layers = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
     before = [module.gradient_checkpointing for module in layers]
+    # transformers has a new name for it
+    new = hasattr(model, "activation_checkpointing_enable")
+    name = "activation_checkpointing" if new else "gradient_checkpointing"
+    getattr(model, f"{name}_enable")(**{f"{name}_kwargs": {"use_reentrant": False}})
     try:
         yield
     finally:

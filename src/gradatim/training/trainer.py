@@ -19,7 +19,7 @@ from gradatim.supervision.terms import Term
 from gradatim.training.checkpoints import CheckpointTrainer, checkpoints
 from gradatim.training.even_rows import EvenSampler, evened
 from gradatim.training.forward import weighted_loss
-from gradatim.training.precision import checkpointing_removed, mixed_precision_removed
+from gradatim.training.precision import mixed_precision_removed
 from gradatim.training.preparation import (
     check_fit,
     check_heads,
@@ -110,7 +110,7 @@ class TreeTrainer(CheckpointTrainer):
         Raises:
             GradatimError: if a loss is not a finite number; weights are then those of the update before.
         """
-        with blockwise_attention(self.model), mixed_precision_removed(self.model), checkpointing_removed(self.model):
+        with blockwise_attention(self.model), mixed_precision_removed(self.model):
             return super().train(*args, **options)
 
     def compute_loss(
