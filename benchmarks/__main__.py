@@ -27,6 +27,9 @@ BENCHMARKS = {
     "training_vs_trl_dpo": "training_vs_trl_dpo",
     "online_round": "online_round",
     "online_update": "online_round",
+    "training_vs_trl_grpo": "training_vs_trl_grpo",
+    "training_vs_tree_row": "training_vs_tree_row",
+    "large_vocabulary": "large_vocabulary",
 }
 LOWER_IS_BETTER = {"online_round", "search_overhead", "engine_vs_matrix_products", "training_vs_causal_row"}
 TARGETS = {"training_vs_trl_dpo": 5.0}  # where token reuse is 4 or more

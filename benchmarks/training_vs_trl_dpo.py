@@ -32,6 +32,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
+from benchmarks.measure import THREADS
 from gradatim.objectives import StepDpo
 from gradatim.supervision.terms import Term, pair
 from gradatim.training import TrainingSettings, TreeTrainer, build_row, plan_rows
@@ -42,7 +43,6 @@ NAME = "training_vs_trl_dpo"
 PEER = "trl 1.16 DPOTrainer"
 VOCABULARY = 2048
 BETA = 0.1
-THREADS = 2
 TOKENS_PER_ROW = 1024
 TRL_BATCH = 8  # pairs, the default of its settings
 
@@ -199,13 +199,13 @@ def trl_trainer(
         report_to="none",
     )
     trainer = TokenizedDPOTrainer(
-        model, reference, arguments, train_dataset=Dataset.from_list(rows), processing_class=_tokenizer()
+        model, reference, arguments, train_dataset=Dataset.from_list(rows), processing_class=word_tokenizer()
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def word_tokenizer() -> PreTrainedTokenizerFast:
     """TRL asks for a tokenizer; only its padding token is used."""
     from tokenizers import Tokenizer, models
 
@@ -260,9 +260,8 @@ def trl_seconds(
 
 def memory_per_pair(side: str, nominal: int) -> float:
     """Megabytes by which one update's forward and backward pass raise the peak of a fresh process, per pair."""
-    output = subprocess.run(
-        [sys.executable, __file__, "--measure-memory", side, str(nominal)], check=True, capture_output=True, text=True
-    ).stdout
+    command = [sys.executable, "-m", f"benchmarks.{NAME}", "--measure-memory", side, str(nominal)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(output.strip().splitlines()[-1])
 
 
@@ -331,13 +330,14 @@ def measure(nominal: int, *, pair_count: int, repeats: int, memory: bool) -> dic
 
 def run(quick: bool = False) -> list[dict[str, object]]:
     """Measure at reuse 1, 2, 4, 8 and 16 (quick: 1 and 4, fewer pairs, once, no memory)."""
-    _quiet()
+    quiet()
     if quick:
         return [measure(nominal, pair_count=8, repeats=1, memory=False) for nominal in (1, 4)]
     return [measure(nominal, pair_count=PAIRS[nominal], repeats=2, memory=True) for nominal in SHAPES]
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Let TRL and transformers say nothing beside the results."""
     torch.set_num_threads(THREADS)
     warnings.simplefilter("ignore", FutureWarning)  # TRL sets a name that transformers calls old
     os.environ["TQDM_DISABLE"] = "1"
@@ -352,7 +352,7 @@ def main() -> None:
     parser.add_argument("--measure-memory", nargs=2, metavar=("SIDE", "REUSE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure_memory:
-        _quiet()
+        quiet()
         print(_measure_memory(options.measure_memory[0], int(options.measure_memory[1])))
         return
     for result in run(options.quick):
