@@ -30,6 +30,7 @@ class AdvantagePairs(SureStepValues, Construction):
     what: ClassVar[str] = "pairs of steps"
     groups: ClassVar[int] = 2
     has_targets: ClassVar[bool] = True
+    asks: ClassVar[str] = "no wrong solution lost value at a step in whose place another one gained"
     rows = staticmethod(preference_rows)
 
     min_loss: Annotated[float, Field(ge=0)] = 0.0

@@ -30,6 +30,7 @@ class ReferenceBranches(Construction):
     what: ClassVar[str] = "pairs of branches"
     groups: ClassVar[int] = 2
     has_targets: ClassVar[bool] = True
+    asks: ClassVar[str] = "no right solution has a wrong one that parts from it"
     rows = staticmethod(preference_rows)
 
     max_per_step: PositiveInt | None = 4

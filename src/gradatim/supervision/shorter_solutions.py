@@ -28,6 +28,7 @@ class ShorterSolutions(Construction):
     what: ClassVar[str] = "pairs of right solutions"
     groups: ClassVar[int] = 2
     has_targets: ClassVar[bool] = True
+    asks: ClassVar[str] = "no problem has right solutions of which one is so much shorter"
     rows = staticmethod(preference_rows)
 
     unit: Literal["tokens", "steps"] = "tokens"

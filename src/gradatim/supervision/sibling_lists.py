@@ -28,6 +28,7 @@ class SiblingLists(SureStepValues, Construction):
     what: ClassVar[str] = "rankings of steps"
     groups: ClassVar[None] = None
     has_targets: ClassVar[bool] = True
+    asks: ClassVar[str] = "no step has siblings whose values differ"
     rows = staticmethod(ranked_rows)
 
     min_gap: Annotated[float, Field(ge=0)] = 0.0

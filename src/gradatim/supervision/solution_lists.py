@@ -29,6 +29,7 @@ class SolutionLists(Construction):
     what: ClassVar[str] = "rankings of solutions"
     groups: ClassVar[None] = None
     has_targets: ClassVar[bool] = True
+    asks: ClassVar[str] = "no problem has solutions of different worth, each step of which has a value"
     rows = staticmethod(ranked_rows)
 
     value: str | None = "value"
