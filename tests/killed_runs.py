@@ -91,7 +91,7 @@ def online_recipe() -> Recipe:
         objective=None,
         problems={"train": 6, "validation": 3, "test": 2},
         search={"name": "grow", "branching": [4, 2, 1]},
-        rounds=5,
+        rounds=6,
         online={
             "problems": 2, "updates": 2, "reuse": 1, "evaluate_every": 1, "save_every": 2, "roll_back": 0.01,
             "keep": "last",

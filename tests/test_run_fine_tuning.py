@@ -137,7 +137,7 @@ def test_a_run_that_was_stopped_in_fine_tuning_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("gradatim.run.learning.save_model", stop)
+        patch.setattr("gradatim.run.one_training.save_model", stop)
         with pytest.raises(KeyboardInterrupt):
             run(recipe, tmp_path)
     assert not (tmp_path / "fine-tuned").exists()

@@ -31,7 +31,7 @@ from gradatim.evaluation import choose_thresholds, scored_states
 from gradatim.evaluation.sample_costs import scoring_of, subset_spending
 from gradatim.models import resolve_model
 from gradatim.recipes import Recipe
-from gradatim.run import Progress, learning, run_recipe
+from gradatim.run import Progress, one_training, run_recipe
 from gradatim.scorers.process_reward import ProcessRewardScorer
 from gradatim.store import TreeStore, trees
 from gradatim.supervision.sibling_pairs import SiblingPairs
@@ -192,7 +192,7 @@ def after(calls: int, function: Callable[..., Any], error: Exception) -> Callabl
         (trees.TreeStore, "append", 3),  # while growing
         (trees.TreeStore, "append", 8),  # while growing for validation
         (TreeTrainer, "training_step", 5),  # in the scorer's training, after two checkpoints
-        (learning, "save_process_reward_model", 0),  # after the scorer's training
+        (one_training, "save_process_reward_model", 0),  # after the scorer's training
         (TreeTrainer, "training_step", 7),  # in the policy's training
         (trees.TreeStore, "append", 15),  # while evaluating
         (trees.TreeStore, "append", 27),  # while searching
