@@ -26,7 +26,7 @@ NO_RESULT = re.compile(
     r"|server\.(concurrency|requests_per_minute|timeout|retries))"
     r"|(trees|evaluation)\.in_flight"
     r"|online(\.save_every)?"
-    r"|learn\.\d+\.training\.(save_every|log_every)"
+    r"|learn\.\d+\.training\.(save_every|log_every|report_to|gradient_checkpointing|(fsdp|deepspeed)(\..*)?)"
 )
 """Keys that change how fast a run is, where it runs or what it is called, and nothing that it finds."""
 

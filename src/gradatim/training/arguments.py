@@ -17,7 +17,7 @@ from gradatim.errors import GradatimError
 from gradatim.processes import process_count
 from gradatim.suggestions import suggestion
 from gradatim.training.collective import WAIT
-from gradatim.training.reports import check_reports
+from gradatim.training.reports import PROJECT, check_reports
 from gradatim.training.settings import TrainingOptions, TrainingSettings
 
 _WAITING_FOR_MEASURES = {"reduce_lr_on_plateau", "greedy"}
@@ -60,6 +60,7 @@ def training_arguments(settings: TrainingSettings, output_dir: Path) -> Training
         label_names=[],
         report_to="none",
         run_name=settings.name,
+        project=PROJECT,
         disable_tqdm=True,
         ddp_find_unused_parameters=True,
         ddp_timeout=int(WAIT.total_seconds()),
@@ -123,6 +124,9 @@ def _sharding(options: TrainingOptions) -> dict[str, Any]:
     """What divides a model among processes, as transformers takes it."""
     if options.fsdp and options.deepspeed is not None:
         raise GradatimError("fsdp and deepspeed both divide a model; leave one of them out")
+    if (options.fsdp or options.deepspeed is not None) and not torch.accelerator.is_available():
+        name = "fsdp" if options.fsdp else "deepspeed"
+        raise GradatimError(f"{name} needs accelerators; on CPUs leave it out, and processes train data-parallel")
     if options.deepspeed is not None:
         return {"deepspeed": _deepspeed(options.deepspeed)}
     return {"fsdp": True, "fsdp_config": _fsdp(options)} if options.fsdp else {}
@@ -141,10 +145,6 @@ def _fsdp(options: TrainingOptions) -> dict[str, Any]:
         raise GradatimError(
             "fsdp divides a model among processes, and this one is alone; start several, such as 'torchrun "
             "--nproc-per-node 8 -m gradatim ...', or leave it out"
-        )
-    if not torch.accelerator.is_available():
-        raise GradatimError(
-            "fsdp needs accelerators: on CPUs accelerate divides nothing and trains data-parallel; leave it out there"
         )
     return config
 

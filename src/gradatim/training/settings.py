@@ -105,6 +105,8 @@ class TrainingSettings(TrainingOptions):
     def __post_init__(self) -> None:
         if (self.save_every is not None or self.resume) and self.output_dir is None:
             raise GradatimError("checkpoints need a place: give the training settings an output_dir")
+        if "tensorboard" in self.report_to and self.output_dir is None:
+            raise GradatimError("TensorBoard's files need a place: give the training settings an output_dir")
 
 
 @options
