@@ -23,6 +23,7 @@ from gradatim.tree import Problem
 from small_runs import small_content
 
 DESCRIBED = {
+    "judgements": {"trees": "runs/labelled"},
     "traces": {"task": "countdown"},
     "length_told": {"task": "countdown", "lengths": [20, 40]},
     "own": {"file": "task.yaml"},
@@ -111,6 +112,7 @@ def test_every_task_is_listed_with_the_options_that_it_shares() -> None:
         "countdown",
         "gsm8k",
         "length_told",
+        "judgements",
         "math",
         "multiple_choice",
         "own",

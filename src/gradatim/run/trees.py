@@ -15,7 +15,7 @@ from gradatim.run.context import Lent, Run
 from gradatim.run.outcomes import note_outcomes
 from gradatim.run.searching import Searcher, only
 from gradatim.store.published.source_rows import format_as_read
-from gradatim.store.trees import FIRST_ROUND, TreeStore, grown_trees
+from gradatim.store.trees import FIRST_ROUND, TreeStore, trees_file
 from gradatim.tasks.base import grade
 from gradatim.tree import Problem, Tree
 from gradatim.values.base import VALUE
@@ -85,15 +85,7 @@ def stored_path(options: TreeOptions) -> Path:
         GradatimError: if it is not there.
     """
     assert options.stored is not None, "the recipe has stored trees"
-    source = Path(options.stored).expanduser()
-    if not source.exists():
-        raise GradatimError(f"trees.stored names {options.stored!r}, which is not there; name a run or trees file")
-    path = grown_trees(source)
-    if not path.is_file():
-        raise GradatimError(
-            f"trees.stored names {options.stored!r}, where there are no trees; name a run or trees file"
-        )
-    return path
+    return trees_file(options.stored, "trees.stored")
 
 
 def grow_trees(run: Run, number: int, split: str, problems: Sequence[Problem]) -> list[Tree]:

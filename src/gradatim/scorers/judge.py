@@ -17,7 +17,7 @@ class JudgePart(VerdictOptions):
 
     Several verdicts that are averaged are the majority voting of generative verifiers (Zhang et al., 2024,
     arXiv:2408.15240). What differs between the steps of a tree stands last in the prompt, so that an engine that caches
-    prompts reads the rest once.
+    prompts reads the rest once. The task `judgements` asks the same of a policy, which so learns to judge.
     """
 
     placeholders: ClassVar[tuple[str, ...]] = ("problem", "before", "step", "number")
@@ -43,6 +43,18 @@ Check:
     def open(self, context: Context) -> JudgeScorer:
         return JudgeScorer(context.policy(self.model), self)
 
+    def question(self, node: Node) -> str:
+        """What a judge is asked about a step."""
+        assert node.parent is not None, "the root is no step"
+        return self.filled(
+            {
+                "problem": question_of(node.tree.problem).strip(),
+                "before": node.parent.text.strip(),
+                "step": node.step.text.strip(),
+                "number": str(node.depth),
+            }
+        )
+
 
 class JudgeScorer(VerdictScorer):
     """Scores a step by what a judge says of it, who sees the problem and all steps up to it.
@@ -56,12 +68,4 @@ class JudgeScorer(VerdictScorer):
     options: JudgePart
 
     def question(self, node: Node) -> str:
-        assert node.parent is not None, "the root is no step"
-        return self.options.filled(
-            {
-                "problem": question_of(node.tree.problem).strip(),
-                "before": node.parent.text.strip(),
-                "step": node.step.text.strip(),
-                "number": str(node.depth),
-            }
-        )
+        return self.options.question(node)

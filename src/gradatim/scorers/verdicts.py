@@ -89,6 +89,29 @@ class VerdictOptions(ScorerPart):
         """What judging is charged to: the model's own account, and not the policy's where the policy judges itself."""
         return Account("judge" if self.model == POLICY.name else self.model)
 
+    @property
+    def solution_end(self) -> SolutionEnd:
+        """What ends an answer beside the model's end token: the line with the verdict."""
+        pattern = compiled(self.verdict)
+        return SolutionEnd(line=lambda line: pattern.search(line) is not None)
+
+    def said(self, answer: str) -> float | OffFormat:
+        """The verdict of a whole answer, from 0 to 1, or why it has none."""
+        begin = after_thought(answer)
+        if begin is None:
+            return OffFormat("cut off")
+        found = {self.worth(match[1]) for match in compiled(self.verdict).finditer(answer, begin)}
+        if len(found) != 1:
+            return OffFormat("several verdicts" if found else "no verdict")
+        (verdict,) = found
+        return OffFormat(verdict) if isinstance(verdict, str) else verdict
+
+    def word(self, good: bool) -> str:
+        """How a verdict is written that finds a step good, or bad."""
+        if self.scale is not None:
+            return f"{self.scale[good]:g}"
+        return (self.right if good else self.wrong)[0]
+
     def worth(self, verdict: str) -> float | str:
         """What a verdict is worth, or why it is none."""
         if self.scale is None:
@@ -130,13 +153,12 @@ class VerdictScorer(StepScorer):
         super().__init__(options.name)
         self.options = options
         self.off_format: Counter[str] = Counter()
-        pattern = compiled(options.verdict)
         self._aside = Aside(
             policy,
             account=account or options.account,
             samples=options.samples,
             max_tokens=options.max_tokens,
-            end=SolutionEnd(line=lambda line: pattern.search(line) is not None),
+            end=options.solution_end,
             purpose=self.name,
         )
 
@@ -165,14 +187,7 @@ class VerdictScorer(StepScorer):
 
     def _verdict(self, answer: Answer) -> float | OffFormat:
         """What an answer says of the step, from 0 to 1."""
-        begin = after_thought(answer.text)
-        if not answer.whole or begin is None:
-            return OffFormat("cut off")
-        found = {self.options.worth(match[1]) for match in compiled(self.options.verdict).finditer(answer.text, begin)}
-        if len(found) != 1:
-            return OffFormat("several verdicts" if found else "no verdict")
-        (verdict,) = found
-        return OffFormat(verdict) if isinstance(verdict, str) else verdict
+        return self.options.said(answer.text) if answer.whole else OffFormat("cut off")
 
     def _note(self, step: Node, said: Sequence[tuple[str, float | OffFormat]]) -> None:
         notes: list[dict[str, Any]] = []

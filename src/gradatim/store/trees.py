@@ -256,6 +256,25 @@ def grown_trees(source: Path) -> Path:
     return source / "trees" / f"{name}.jsonl"
 
 
+def trees_file(source: str, key: str) -> Path:
+    """The file of the trees that an option names: a file, or a run's folder (:func:`grown_trees`).
+
+    Args:
+        source: what the option says.
+        key: what the option is called.
+
+    Raises:
+        GradatimError: if there is none.
+    """
+    given = Path(source).expanduser()
+    if not given.exists():
+        raise GradatimError(f"{key} names {source!r}, which is not there; name a run or trees file")
+    path = grown_trees(given)
+    if not path.is_file():
+        raise GradatimError(f"{key} names {source!r}, where there are no trees; name a run or trees file")
+    return path
+
+
 def encode_line(tree: Tree) -> bytes:
     """One tree as a line of a store, its end included. ASCII only: text is escaped, so no byte can be lost."""
     body = json.dumps({"problem_id": tree.problem.id, "tree": tree.to_json()}, separators=(",", ":"))[1:].encode()
