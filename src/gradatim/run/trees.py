@@ -135,7 +135,7 @@ def value_key(recipe: Recipe) -> str:
 def grown_value(recipe: Recipe) -> str | None:
     """The name of the values that all leaves should have; ``None`` where solutions are sampled for values, which need
     none themselves."""
-    return None if recipe.values and recipe.values[-1].runs_models else value_key(recipe)
+    return None if any(values.runs_models for values in recipe.values) else value_key(recipe)
 
 
 def _write_values(run: Run, trained: Mapping[str, str | None]) -> Callable[[Tree], Coroutine[Any, Any, None]]:

@@ -95,8 +95,9 @@ class Judgements(Task):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        given = Path(self.trees).expanduser()
-        return (given / "trees" / "round-1.jsonl" if given.is_dir() else given,)
+        from gradatim.store.trees import grown_trees  # a room above, which knows of tasks itself
+
+        return (grown_trees(Path(self.trees).expanduser()),)
 
     def problems(self, split: str, count: int | None = None) -> list[Problem]:
         """The first ``count`` labelled steps of a split, each as a problem.
@@ -122,7 +123,7 @@ class Judgements(Task):
     @cached_property
     def _divided(self) -> dict[str, list[Problem]]:
         """The problems of each split."""
-        from gradatim.store.trees import TreeStore, trees_file  # a room above, which knows of tasks itself
+        from gradatim.store.trees import TreeStore, trees_file
 
         with TreeStore(trees_file(self.trees, "task.trees")) as store:
             problems = {tree.problem.id: list(self._asked(tree)) for tree in store}
