@@ -112,7 +112,9 @@ def test_training_stops_at_a_loss_that_is_no_number(reward: bool) -> None:
     node = tree.add(tree.root, Step((7, 3), "x\n"))
     before = [parameter.clone() for parameter in model.parameters()]
     objective = ProcessReward() if reward else Sft()
-    with pytest.raises(GradatimError, match="the loss is not a finite number, so training would destroy the model"):
+    with pytest.raises(
+        GradatimError, match="loss of update 1 or its gradient is not a finite number, and would destroy the model"
+    ):
         train(model, objective, [labelled_step(node, 1.0, weight=math.nan)], TrainingSettings())
     assert all(torch.equal(*each) for each in zip(before, model.parameters(), strict=True))
 

@@ -7,6 +7,9 @@ from statistics import NormalDist
 
 from gradatim.errors import GradatimError
 
+DISTINCT, TOKENS, PASS = "distinct", "tokens", "pass@"
+"""What policies are measured by: distinct solutions among a problem's samples, tokens of one, and how pass@k begins."""
+
 
 def wilson_interval(share: float, count: int, confidence: float = 0.95) -> tuple[float, float]:
     """The interval of Wilson (1927) of a share that was seen in ``count`` independent trials; 0 to 1 without any.

@@ -117,20 +117,19 @@ def _print_or_copy(recipe: str, copy: Path | None) -> None:
 
 
 def _list_recipes() -> None:
+    import yaml
     from rich.padding import Padding
 
-    from gradatim.recipes import load_recipe, shipped_recipes
+    from gradatim.recipes import shipped_recipes
+    from gradatim.recipes.listing import parts_in_words
     from gradatim.recipes.measured import measured_results
-    from gradatim.recipes.reference import parts_in_words
 
     console, measured = result_console(), measured_results()
-    for name in shipped_recipes():
-        recipe = load_recipe(name)
-        paper = getattr(recipe, "paper", None)
-        console.print(
-            f"[bold]{name}[/] [dim]({recipe.kind}{'' if paper is None else f', {paper}'})[/]", highlight=False
-        )
-        lines = [recipe.summary, parts_in_words(recipe)]
+    for name, path in shipped_recipes().items():
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        about = ", ".join([recipe.get("kind", "run"), *([recipe["paper"]] if "paper" in recipe else [])])
+        console.print(f"[bold]{name}[/] [dim]({about})[/]", highlight=False)
+        lines = [recipe.get("summary", ""), parts_in_words(recipe)]
         lines += [f"measured: {measured[name]}"] if name in measured else []
         for line in lines:
             if line:

@@ -13,12 +13,10 @@ from gradatim.errors import GradatimError
 from gradatim.evaluation.bootstrap import Estimate, bootstrap_difference, bootstrap_mean
 from gradatim.evaluation.equal_compute import sign_flip_test
 from gradatim.evaluation.policies import samples_of
-from gradatim.proportions import pass_at_k
+from gradatim.proportions import DISTINCT, PASS, TOKENS, pass_at_k
 from gradatim.tree import Tree
 
 Numbers = npt.NDArray[np.float64]
-DISTINCT, TOKENS, PASS = "distinct", "tokens", "pass@"
-"""Names of measures: different solutions among a problem's samples, tokens of one, and how pass@k begins."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from gradatim.errors import GradatimError
-from gradatim.evaluation.written import DISTINCT, PASS, TOKENS
 from gradatim.part import PartOf, models_of
+from gradatim.proportions import DISTINCT, PASS, TOKENS
 from gradatim.recipes.recipe import MODEL_NAME, NAME, PLACEMENT, POLICY, ModelOptions, inherited_placement
 from gradatim.recipes.section import Section
 from gradatim.scorers.base import ScorerPart

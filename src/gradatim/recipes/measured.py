@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gradatim.part import models_of
-from gradatim.recipes.comparison import Comparison
-from gradatim.recipes.study import PREPARED, Study
+if TYPE_CHECKING:
+    from gradatim.recipes.comparison import Comparison
+    from gradatim.recipes.study import Study
 
 MEASURED = Path(__file__).parent / "measured.json"
 """A sentence for each recipe of which a study has a result."""
@@ -29,6 +29,9 @@ def trained_by(study: Study, comparison: Comparison, claim: Mapping[str, Any]) -
         comparison: on one testbed, its models named by ``prepared:NAME/MODEL``.
         claim: one of its claims.
     """
+    from gradatim.part import models_of
+    from gradatim.recipes.study import PREPARED
+
     name, by = claim["first"], claim["by"]
     if by == "accuracy":
         method = next(each for each in comparison.methods if each.name == name)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from gradatim.errors import GradatimError
-from gradatim.part import name_of
 from gradatim.recipes.load import AnyRecipe
 from gradatim.recipes.recipe import Recipe
 from gradatim.suggestions import suggestion
@@ -133,19 +132,3 @@ def _bounds(value: Schema) -> str:
     words = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
     bounds = [f"{word} {value[key]:g}" for key, word in words.items() if key in value]
     return f" {' and '.join(bounds)}" if bounds else ""
-
-
-def parts_in_words(recipe: object) -> str:
-    """The parts that a run is made of, by name: the search, what guides it, and what learns by which loss from what."""
-    if not isinstance(recipe, Recipe):
-        return ""
-    grown = [] if recipe.search is None else [name_of(recipe.search)]
-    if recipe.scorer is not None:
-        grown.append(f"under {name_of(recipe.scorer)}")
-    learned = []
-    for entry in recipe.learn:
-        data = " and ".join(dict.fromkeys(name_of(part) for part in entry.data)) or "demonstrations"
-        learned.append(f"{entry.model} by {name_of(entry.objective)} on {data}")
-    searched = [name_of(search) for search in recipe.evaluation.search]
-    parts = [" ".join(grown), "; ".join(learned), ", ".join(dict.fromkeys(searched))]
-    return " -> ".join(each for each in parts if each)

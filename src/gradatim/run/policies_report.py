@@ -9,7 +9,8 @@ from gradatim.evaluation import wording
 from gradatim.evaluation.bootstrap import Estimate
 from gradatim.evaluation.equal_compute import SIGNIFICANT, holm
 from gradatim.evaluation.page import Section, Table
-from gradatim.evaluation.written import DISTINCT, PASS, TOKENS, Written, written_difference
+from gradatim.evaluation.written import Written, written_difference
+from gradatim.proportions import DISTINCT, PASS, TOKENS
 from gradatim.recipes.comparison import Comparison
 
 _FIRST = f"{PASS}1"

@@ -17,7 +17,8 @@ from gradatim.evaluation.bootstrap import Estimate, Indices, bootstrap_statistic
 from gradatim.evaluation.equal_compute import SIGNIFICANT, Curve, corrected, differences
 from gradatim.evaluation.metrics import auc
 from gradatim.evaluation.steps import ScoredStates
-from gradatim.evaluation.written import TOKENS, written_difference
+from gradatim.evaluation.written import written_difference
+from gradatim.proportions import TOKENS
 from gradatim.recipes.load import load_recipe
 from gradatim.recipes.pretrain import PretrainRecipe
 from gradatim.recipes.recipe import Recipe

@@ -11,7 +11,7 @@ from typing import Any
 from gradatim.evaluation import wording
 from gradatim.evaluation.bootstrap import Estimate
 from gradatim.evaluation.page import Picture, Section, Table, markdown_page
-from gradatim.evaluation.written import TOKENS
+from gradatim.proportions import TOKENS
 from gradatim.recipes.study import Size
 from gradatim.run.comparison_report import comparison_sections
 from gradatim.store.files import write_json, write_text
