@@ -62,8 +62,8 @@ def overview_sections(value: Mapping[str, Any]) -> list[Section]:
         "or lost where the interval of the paired difference leaves out 0 and the test, corrected for the sizes that "
         "were compared, says so; mixed, where it is so at some sizes and the other way round at "
         "others. Of fewer than 1,000 problems or three seeds, a difference of less than 10 points only leans that way. "
-        "AUC is measured on the samples of one seed, and has no test but its interval. Policies are compared by what they "
-        "write; what the trees cost that they learned from stands with each study."
+        "AUC is measured on the samples of one seed, and has no test but its interval. Policies are compared by what "
+        "they write; what the trees cost that they learned from stands with each study."
     )
     header = ["study", "testbed", "claim", "paper", "here", "figures"]
     return [Section("", [text, Table(header, rows, words=6)])]
