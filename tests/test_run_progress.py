@@ -40,3 +40,15 @@ def test_a_terminal_shows_time_left_and_loading() -> None:
         stage.advance()
     assert "Loading the model" in file.getvalue()
     assert "-:--:--" in file.getvalue()
+
+
+def test_rounds_are_counted_as_such_and_a_long_remark_leaves_room_for_what_is_left() -> None:
+    file = io.StringIO()
+    with Progress(Console(file=file, width=80, force_terminal=True)).stage("Learning", 200, 16, unit="rounds") as stage:
+        stage.advance(1000)
+        stage.note("reward 0.320, loss 0.1210, best 34.5 % (round 10), 5 of 16 trees")
+    seen = file.getvalue()
+    assert "17/200" in seen
+    assert "-:--:--" in seen
+    assert "tokens/s, rew" in seen
+    assert "17 of 200 rounds (16 of them before)" in seen

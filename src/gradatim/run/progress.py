@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 
 _PLAIN_SECONDS = 30.0  # between two lines where there is no terminal
 
@@ -85,7 +86,7 @@ class StageProgress:
     def _show(self) -> None:
         if self._bar is not None and self._task is not None:
             rate = f"{self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s" if self.tokens else ""
-            self._bar.update(self._task, completed=self.done, remark=", ".join(filter(None, [self.remark, rate])))
+            self._bar.update(self._task, completed=self.done, remark=", ".join(filter(None, [rate, self.remark])))
         elif self._bar is None and time.perf_counter() - self._printed > _PLAIN_SECONDS:
             self._printed = time.perf_counter()
             left = "" if self.seconds_left is None else f", about {in_words(self.seconds_left)} left"
@@ -137,8 +138,10 @@ class Progress:
             if total is not None:
                 columns.insert(2, MofNCompleteColumn())
                 columns.append(TimeRemainingColumn())
-            columns.append(TextColumn("{task.fields[remark]}"))
-            with RichProgress(*columns, console=self.console, transient=True) as bar:
+            # a remark has the room that all others leave, and is cut off where it needs more
+            rest = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            columns.append(TextColumn("{task.fields[remark]}", table_column=rest))
+            with RichProgress(*columns, console=self.console, transient=True, expand=True) as bar:
                 stage = StageProgress(title, total, done, self.console, bar, unit)
                 yield stage
         self.line(stage.summary())
