@@ -39,7 +39,7 @@ def quantized(quantization: Quantization, dtype: torch.dtype, device: str | torc
 
 
 def check_quantization(quantization: Quantization, device: str | torch.device) -> None:
-    """Check that weights in few bits can be computed with, and gradients passed through them, on a device.
+    """Check that gradients pass through weights in few bits on a device, also after the model was run without any.
 
     Raises:
         GradatimError: if bitsandbytes is missing, or fails there.
@@ -51,13 +51,19 @@ def check_quantization(quantization: Quantization, device: str | torch.device) -
     options = {"has_fp16_weights": False} if quantization == "8bit" else {"quant_type": "nf4"}
     try:
         layer = kind(64, 64, bias=False, **options).requires_grad_(False).to(device)
-        given = torch.ones(2, 64, device=device, requires_grad=True)
-        layer(given).sum().backward()
-        works = given.grad is not None and bool(given.grad.isfinite().all())
+        before = _gradient(layer, device)
+        with torch.no_grad():
+            layer.eval()(torch.ones(2, 64, device=device))
+        torch.testing.assert_close(_gradient(layer, device), before)
     except Exception as error:  # of any kind, by what is missing
         raise GradatimError(
-            f"bitsandbytes cannot compute with weights of {quantization} on the device {str(device)!r} here ({error}); "
-            "leave the quantization out, or use another device"
+            f"bitsandbytes cannot train through weights of {quantization} on the device {str(device)!r} here "
+            f"({str(error).strip().splitlines()[0]}); leave the quantization out, or use another device"
         ) from error
-    if not works:
-        raise GradatimError(f"bitsandbytes passes no gradients through weights of {quantization} on {str(device)!r}")
+
+
+def _gradient(layer: Any, device: str | torch.device) -> torch.Tensor:
+    given = torch.ones(2, 64, device=device, requires_grad=True)
+    layer.train()(given).square().sum().backward()
+    assert given.grad is not None, "no gradients pass through"
+    return given.grad

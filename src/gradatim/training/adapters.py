@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from gradatim.engine.head_shape import HeadShape
 from gradatim.engine.heads import attach_heads, head_modules, heads_of, plain_model
 from gradatim.engine.loading import load_model
+from gradatim.engine.quantization import check_quantization
 from gradatim.errors import GradatimError
 from gradatim.training.forward import is_token_classifier
 from gradatim.training.process_reward_model import load_process_reward_model
@@ -50,6 +51,23 @@ def add_adapters(model: Any, settings: LoraSettings, *, heads: Collection[str] =
         task_type=TaskType.TOKEN_CLS if for_logits else TaskType.CAUSAL_LM,
     )
     return get_peft_model(model, config)
+
+
+def check_bits(model: Any, lora: LoraSettings | None) -> None:
+    """Check that a model has its weights in as few bits as adapters are to be trained on, and that they can be.
+
+    Raises:
+        GradatimError: if not.
+    """
+    wanted = None if lora is None else lora.quantization
+    found = next((bits for bits in ("8bit", "4bit") if getattr(model, f"is_loaded_in_{bits}", False)), None)
+    if found != wanted:
+        raise GradatimError(
+            f"the weights of the model are {'whole' if found is None else f'in {found}'} and the quantization of lora "
+            f"is {wanted}; load the model as lora says (gradatim.engine.quantization.quantized), or change that"
+        )
+    if wanted is not None:
+        check_quantization(wanted, next(model.parameters()).device)
 
 
 def merged(model: Any, source: str | Path, heads: Mapping[str, HeadShape]) -> Any:

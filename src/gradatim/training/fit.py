@@ -16,6 +16,7 @@ from gradatim.engine.lending import cast_parameters
 from gradatim.objectives.base import Objective
 from gradatim.processes import is_first
 from gradatim.supervision.terms import Term
+from gradatim.training.adapters import check_bits
 from gradatim.training.arguments import training_arguments
 from gradatim.training.attention import check_attention
 from gradatim.training.checkpoints import last_checkpoint, remove_checkpoints
@@ -102,6 +103,7 @@ def train(
             see :class:`~gradatim.training.trainer.TreeTrainer`.
     """
     check_attention(model.config)
+    check_bits(model, settings.lora)
     cast_parameters(model, getattr(torch, settings.dtype))
     model, held = prepared_model(model, objective, settings.lora)
     for head in heads_of(model).values():
