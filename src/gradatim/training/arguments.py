@@ -124,12 +124,21 @@ def _sharding(options: TrainingOptions) -> dict[str, Any]:
     """What divides a model among processes, as transformers takes it."""
     if options.fsdp and options.deepspeed is not None:
         raise GradatimError("fsdp and deepspeed both divide a model; leave one of them out")
-    if (options.fsdp or options.deepspeed is not None) and not torch.accelerator.is_available():
-        name = "fsdp" if options.fsdp else "deepspeed"
-        raise GradatimError(f"{name} needs accelerators; on CPUs leave it out, and processes train data-parallel")
+    check_devices(options)
     if options.deepspeed is not None:
         return {"deepspeed": _deepspeed(options.deepspeed)}
     return {"fsdp": True, "fsdp_config": _fsdp(options)} if options.fsdp else {}
+
+
+def check_devices(options: TrainingOptions) -> None:
+    """Check that there are devices to divide a model among.
+
+    Raises:
+        GradatimError: if a model is to be divided and there is no accelerator: accelerate divides nothing on CPUs.
+    """
+    if (options.fsdp or options.deepspeed is not None) and not torch.accelerator.is_available():
+        name = "fsdp" if options.fsdp else "deepspeed"
+        raise GradatimError(f"{name} needs accelerators; on CPUs leave it out, and processes train data-parallel")
 
 
 def _fsdp(options: TrainingOptions) -> dict[str, Any]:

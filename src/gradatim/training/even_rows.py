@@ -6,7 +6,7 @@ another than that of one process.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -25,29 +25,26 @@ class EvenSampler(Sampler[int]):
     """The rows in the order in which one process would take them, and then those of no weight.
 
     As the sampler that ``accelerate`` gives one process, it shuffles by the seed that torch was given last and the
-    number of the epoch.
+    number of the epoch. It asks for that number: who is told of it depends on what is laid around a sampler, and where
+    training goes on within an epoch, this one is not.
 
     Args:
         rows: how many rows have a weight; they are the first of the data set.
         total: how many there are in all.
+        epoch: says which epoch it is, from 0.
     """
 
-    def __init__(self, rows: int, total: int) -> None:
+    def __init__(self, rows: int, total: int, epoch: Callable[[], int]) -> None:
         self.generator = torch.Generator()
         self.rows = RandomSampler(range(rows), generator=self.generator)
         self.total = total
         self.seed = torch.random.initial_seed()
-        self.epoch = 0
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return self.total
 
     def __iter__(self) -> Iterator[int]:
-        self.generator.manual_seed(self.seed + self.epoch)
+        self.generator.manual_seed(self.seed + self.epoch())
         yield from self.rows
-        self.epoch += 1
         yield from range(len(self.rows), self.total)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Shuffle as in this epoch."""
-        self.epoch = epoch

@@ -102,7 +102,7 @@ class TreeTrainer(CheckpointTrainer):
         """The base class's, whose order rows of no weight do not change."""
         if self.accelerator.num_processes == 1:
             return super()._get_train_sampler(train_dataset)
-        return EvenSampler(self._rows, len(self.train_dataset))
+        return EvenSampler(self._rows, len(self.train_dataset), lambda: int(self.state.epoch or 0))
 
     def train(self, *args: Any, **options: Any) -> Any:
         """Train, as in the base class; afterwards the model computes as it did before.
