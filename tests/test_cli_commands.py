@@ -453,3 +453,11 @@ def test_damaged_lines_are_passed_over_when_asked_for(finished: Path, tmp_path: 
     path.write_bytes(lines[0] + lines[1].replace(b"1", b"2") + lines[2])
     assert "read the rest with --skip-damaged" in refused("show", str(path))
     assert "one of 2 in" in call("show", str(path), "--skip-damaged").stdout
+
+
+def test_a_command_that_trains_nothing_makes_no_use_of_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    result = call("check", "quickstart")
+    assert result.exit_code == 1
+    assert "'gradatim check' makes no use of 2 processes; start it alone, without torchrun" in result.output
