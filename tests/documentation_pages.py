@@ -49,7 +49,7 @@ _BLOCK = re.compile(
     r"(?:<!--(?P<comment>(?:(?!-->).)*)-->\s*\n)?^```(?P<head>[^\n`]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
-_OTHER_COMMANDS = {"cd", "git", "llama-server", "pip", "vllm"}
+_OTHER_COMMANDS = {"cd", "git", "llama-server", "pip", "tensorboard", "torchrun", "vllm"}
 
 
 @dataclass(frozen=True, slots=True)
