@@ -52,16 +52,15 @@ def segments_attention(
 ) -> Tensor:  # fmt: skip
     """FlashAttention's attention of segments of different lengths: (tokens, heads, size), each query sees all keys of
     its segment but those of the queries after it."""
+    lengths = query_bounds.diff().tolist(), key_bounds.diff().tolist(), key_bounds.diff().tolist()
+    # Split at once: slices cut one by one would each have a gradient of the size of the whole.
+    parts = (torch.split(each, count) for each, count in zip((query, key, value), lengths, strict=True))
     outputs = []
-    pairs = zip(query_bounds.diff().tolist(), key_bounds.diff().tolist(), strict=True)
-    begin, first = 0, 0
-    for queries, keys in pairs:
-        ranges = (query, begin, queries), (key, first, keys), (value, first, keys)
-        own, seen, values = (of.narrow(0, start, count).transpose(0, 1)[None] for of, start, count in ranges)
-        mask = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
-        output = nn.functional.scaled_dot_product_attention(own, seen, values, mask, scale=softmax_scale)
+    for own, seen, values in zip(*parts, strict=True):
+        mask = torch.ones(len(own), len(seen), dtype=torch.bool).tril(len(seen) - len(own))
+        asked, met, given = (each.transpose(0, 1)[None] for each in (own, seen, values))
+        output = nn.functional.scaled_dot_product_attention(asked, met, given, mask, scale=softmax_scale)
         outputs.append(output[0].transpose(0, 1))
-        begin, first = begin + queries, first + keys
     return torch.cat(outputs)
 
 
