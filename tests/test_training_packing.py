@@ -7,12 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradatim.engine.attention_pattern import EVERYTHING
 from gradatim.errors import GradatimError
 from gradatim.supervision.terms import Group, Term, labelled_step
+from gradatim.training import block_attention as block_module
 from gradatim.training.attention import check_attention
-from gradatim.training.block_attention import BLOCK_ATTENTION
+from gradatim.training.block_attention import BLOCK_ATTENTION, block_attention, tree_blocks
 from gradatim.training.forward import token_log_probabilities
 from gradatim.training.packing import pack_row, scored_tokens
+from gradatim.training.row_masks import RowMasks
 from gradatim.training.rows import build_row, plan_rows
 from gradatim.training.self_check import blockwise_attention
 from gradatim.tree import Node, Problem, Step, Tree
@@ -193,6 +196,48 @@ def test_blockwise_attention_is_exact(family: str) -> None:
         scale = gradient.abs().max().clamp(min=1.0)
         torch.testing.assert_close(parameter.grad / scale, gradient / scale, atol=1e-5, rtol=0)
     torch.testing.assert_close(plain, model(torch.tensor([[3, 4, 5]])).logits, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_blocks_attend_as_a_mask_does(fused: bool, heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By PyTorch's fused kernels, and where those are not to be had; for any number of heads that share keys."""
+    if not fused:
+        monkeypatch.setattr(block_module, "_KERNELS", None)
+    packed = pack_row(node for seed in range(6) for node in random_tree(seed, nodes=14, longest=9).nodes)
+    masks = RowMasks(packed.position_ids, packed.visible_until)
+    assert len(packed) > 2 * 128
+    torch.manual_seed(0)
+    inputs = [
+        torch.randn(1, count, len(packed), 8, dtype=torch.float64, requires_grad=True) for count in (4, heads, heads)
+    ]
+    layer = torch.nn.Module()
+    layer.num_key_value_groups = 4 // heads
+    found, expected = (
+        block_attention(layer, *inputs, mask, scaling=0.3)[0]
+        for mask in (tree_blocks(masks, EVERYTHING), masks.whole(EVERYTHING))
+    )
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    weights = torch.randn_like(expected)
+    gradients = [torch.autograd.grad((each * weights).sum(), inputs) for each in (found, expected)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=0)
+
+
+def test_blocks_keep_no_copies_of_what_they_meet() -> None:
+    packed = pack_row(node for seed in range(6) for node in random_tree(seed, nodes=30, longest=9).nodes)
+    blocks = tree_blocks(RowMasks(packed.position_ids, packed.visible_until), EVERYTHING)
+    inputs = [torch.randn(1, 2, len(packed), 8, requires_grad=True) for _ in range(3)]
+    kept = 0
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, note):
+        block_attention(torch.nn.Module(), *inputs, blocks)
+    assert kept <= 4 * inputs[0].numel() + 2 * len(packed)  # queries, keys, values, outputs; a number a query and head
 
 
 def test_where_a_model_squashes_its_scores_masks_remain() -> None:
