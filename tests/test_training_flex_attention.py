@@ -206,6 +206,19 @@ def test_what_it_does_not_know_is_refused() -> None:
     query = torch.randn(1, 2, len(row.places), 8)
     mask = tree_block_mask(row, EVERYTHING)
     assert isinstance(mask, TreeBlockMask)
-    for option in ({"position_bias": query}, {"dropout": 0.1}):
-        with pytest.raises(GradatimError, match=next(iter(option))):
+    for name, option in (("position_bias", {"position_bias": query}), ("dropout", {"dropout": 0.1, "softcap": 1.0})):
+        with pytest.raises(GradatimError, match=name):
             tree_flex_attention(torch.nn.Module(), query, query, query, mask, **option)
+
+
+def test_weights_that_are_dropped_are_those_of_a_mask() -> None:
+    row = row_of(1, nodes=9)
+    query = torch.randn(1, 2, len(row.places), 8)
+    torch.manual_seed(0)
+    found = tree_flex_attention(torch.nn.Module(), query, query, query, tree_block_mask(row, EVERYTHING), dropout=0.5)[
+        0
+    ]
+    torch.manual_seed(0)
+    seen = row.sees(EVERYTHING, row.places, row.places)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, query, query, seen, dropout_p=0.5)
+    torch.testing.assert_close(found, expected.transpose(1, 2))

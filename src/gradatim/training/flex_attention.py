@@ -10,7 +10,7 @@ chunk are pairs looked at, in the blocks that the tree leaves.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
 from transformers.integrations.flex_attention import flex_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, flex_attention_mask
 
 from gradatim.engine.attention_pattern import EVERYTHING, AttentionPattern, Uncut
@@ -39,12 +40,20 @@ _KERNELS = (
 class TreeBlockMask(Uncut):
     """The block mask of a packed row; it is no :class:`BlockMask`, so that no model takes a part of it.
 
-    Attributes:
+    Args:
+        row: the row.
+        pattern: the layer's.
         mask: (1, 1, T, T).
     """
 
-    def __init__(self, mask: BlockMask) -> None:
+    def __init__(self, row: TreeRow, pattern: AttentionPattern, mask: BlockMask) -> None:
         self.mask = mask
+        self._row, self._pattern = row, pattern
+
+    @cached_property
+    def whole(self) -> Tensor:
+        """(1, 1, T, T), true where a token is seen."""
+        return self._row.sees(self._pattern, self._row.places, self._row.places)[None, None]
 
 
 def tree_block_mask(row: TreeRow, pattern: AttentionPattern) -> TreeBlockMask:
@@ -69,7 +78,7 @@ def tree_block_mask(row: TreeRow, pattern: AttentionPattern) -> TreeBlockMask:
         mask_mod=_mask_function(row, pattern),
         seq_lengths=(length, length),
     )
-    return TreeBlockMask(mask)
+    return TreeBlockMask(row, pattern, mask)
 
 
 def _narrowed(row: TreeRow, pattern: AttentionPattern, met: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,7 +144,7 @@ def tree_flex_attention(
         value: as ``key``, or of another size.
         attention_mask: the row's block mask; or transformers' own where the model reads something else.
         scaling: factor of the dot products; by default that of the head size.
-        dropout: of the weights, which must be none.
+        dropout: of the weights, which FlexAttention does not know: while there is any, a mask of the whole row is used.
         softcap: scores are squashed to within this by tanh, where given (Gemma 2).
         s_aux, sinks: (heads,), where given (gpt-oss); models call them by either name.
         options: anything else that a model hands over; what would change the result is refused.
@@ -150,6 +159,9 @@ def tree_flex_attention(
     if not isinstance(attention_mask, TreeBlockMask):
         options |= {"scaling": scaling, "dropout": dropout, "softcap": softcap, "s_aux": sinks}
         return flex_attention_forward(module, query, key, value, attention_mask, **options)[0], None
+    if dropout and softcap is None and sinks is None:
+        options |= {"scaling": scaling, "dropout": dropout, "is_causal": False}
+        return sdpa_attention_forward(module, query, key, value, attention_mask.whole, **options)[0], None
     refuse_unknown(options, dropout)
     query, key = query.to(value.dtype), key.to(value.dtype)  # rotary positions may be of a higher precision
     given: dict[str, Any] = {

@@ -61,8 +61,9 @@ def log_probabilities_in_place_of_logits(model: Any, row: TrainingRow, at_once: 
         with replaced_forward(inner, own):
             with noted_hidden_states(inner) as found:
                 outputs = own(**inputs, logits_to_keep=row.predictors[:1])
-            hidden = found[0][0].index_select(0, row.predictors)
-            outputs.logits = _in_parts(inner, hidden, row, at_once)
+            hidden = found[0][0]  # of a model that is spread over devices, on another than the row
+            hidden = hidden.index_select(0, row.predictors.to(hidden.device))
+            outputs.logits = _in_parts(inner, hidden, row, at_once).to(row.predictors.device)
         return outputs
 
     with replaced_forward(inner, forward):
@@ -73,8 +74,9 @@ def _in_parts(model: Any, hidden: Tensor, row: TrainingRow, at_once: int) -> Ten
     """Log-probabilities of the tokens, (1, T), from the last hidden states at the predictions, (K, hidden size)."""
     count = -(-len(hidden) // at_once)
     parts = torch.split(hidden, -(-len(hidden) // count))
-    order = row.predictor_of.argsort(stable=True)
-    rows, columns = row.predictor_of[order], row.token_ids[order]
+    predictor_of, token_ids = row.predictor_of.to(hidden.device), row.token_ids.to(hidden.device)
+    order = predictor_of.argsort(stable=True)
+    rows, columns = predictor_of[order], token_ids[order]
     starts = torch.arange(len(parts) + 1, device=rows.device) * len(parts[0])
     bounds = torch.searchsorted(rows, starts).tolist()
     values = []
