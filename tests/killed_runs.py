@@ -60,11 +60,9 @@ ONLINE_WRITERS = (
     ("open", "rounds.jsonl"),
     ("append", "trees/rounds.jsonl"),
     ("tensors", "checkpoints/online/.round-2.partial/policy.optimizer"),
-    ("rename", "checkpoints/online/.round-2.partial"),
     ("sync", "rounds.jsonl"),
     ("remove", "checkpoints/online/.round-2.removed"),
     ("tensors", ".policy.partial/model"),
-    ("rename", "stages/.online"),
 )
 """The same in an online run."""
 
